@@ -1,0 +1,102 @@
+# `make` lists the targets. Each sets up what it needs in $(VENV); nothing is installed twice.
+# PY=python3 uses that interpreter as it is and installs nothing; gpu-check does so by itself. ARGS="..." goes to pytest.
+SHELL  := bash
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+ifneq ($(filter gpu-check,$(MAKECMDGOALS)),)
+PY ?= $(PYTHON)
+endif
+ifeq ($(origin PY),undefined)
+PY    := $(VENV)/bin/python
+READY := $(VENV)/.ready
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+endif
+CXX_FILES = $(shell find csrc tests/native -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build test test-exhaustive test-statistical demo bench readme-table gpu-check \
+        lint format coverage sanitize neon wheel sdist clean
+
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-18s %s\n' "$$name" "$$text"; done
+
+setup: $(READY)  ## virtual environment, pinned requirements, editable install
+
+# The package is linked, not built: `build` compiles the module into the source tree, where the link finds it.
+$(VENV)/.ready: requirements-dev.txt pyproject.toml setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -r requirements-dev.txt
+	WEIGHTINIT_NATIVE=0 $(PY) -m pip install --no-build-isolation --no-deps -e .
+	touch $@
+
+build: $(READY)  ## compile the native module in place (incremental)
+	$(PY) setup.py -q build_ext --inplace
+
+test: build  ## the test suite, as CI runs it
+	$(PY) -m pytest $(ARGS)
+
+test-exhaustive: build  ## tests that walk a whole input space
+	$(PY) -m pytest -m exhaustive $(ARGS)
+
+test-statistical: build  ## distribution tests on large samples
+	$(PY) -m pytest -m statistical $(ARGS)
+
+coverage: build  ## the test suite with line and branch coverage
+	$(PY) -m pytest --cov --cov-report=term-missing $(ARGS)
+
+demo: build  ## initialise GPT-2 and Llama through the drop-in, against torch.nn.init
+	$(PY) -m weightinit_cuda demo
+
+bench: build  ## the fill benchmarks on this CPU, into benchmarks/results/cpu.json
+	$(PY) -m benchmarks --suite fill --device cpu --json benchmarks/results/cpu.json
+
+readme-table: $(READY)  ## README's measured table from benchmarks/results/
+	$(PY) -m benchmarks readme-table
+
+gpu-check: export WEIGHTINIT_CUDA := 1
+gpu-check: build  ## GPU tests and benchmarks with the torch that is installed, into benchmarks/results/gpu.json
+	$(PY) -m pytest -m "gpu and not exhaustive" $(ARGS)
+	$(PY) -m benchmarks --suite fill --device cuda --json benchmarks/results/gpu.json
+
+lint: $(READY)  ## ruff, mypy --strict, clang-format; changes nothing
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	clang-format --dry-run --Werror $(CXX_FILES)
+
+format: $(READY)  ## apply ruff's fixes and both formatters
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	clang-format -i $(CXX_FILES)
+
+# $(call core_tests,folder,flags): tests/native/core_tests.cpp, built and run without Python.
+define core_tests
+cmake -S . -B build/$(1) -G Ninja -DWEIGHTINIT_CORE_TESTS=ON -DWEIGHTINIT_WERROR=$(or $(WEIGHTINIT_WERROR),0) $(2)
+cmake --build build/$(1)
+ctest --test-dir build/$(1) --output-on-failure
+endef
+NEON := -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
+        -DCMAKE_CROSSCOMPILING_EMULATOR="qemu-aarch64;-L;/usr/aarch64-linux-gnu"
+
+sanitize: $(READY)  ## the core's tests under the address and undefined-behaviour sanitizers
+	$(call core_tests,sanitize,-DWEIGHTINIT_SANITIZE=ON)
+
+ifeq ($(and $(shell command -v aarch64-linux-gnu-g++),$(shell command -v qemu-aarch64)),)
+neon:
+	@echo "neon: skipped, aarch64-linux-gnu-g++ and qemu-aarch64 are not both installed"
+else
+neon: $(READY)  ## the core's tests cross-compiled for aarch64, under qemu
+	$(call core_tests,neon,$(NEON))
+endif
+
+wheel: $(READY)  ## dist/*.whl, built in isolation
+	$(PY) -m build --wheel
+
+sdist: $(READY)  ## dist/*.tar.gz
+	$(PY) -m build --sdist
+
+clean:  ## remove what was built; the virtual environment stays
+	rm -rf build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache weightinit_cuda/_C*.so
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

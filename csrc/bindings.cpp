@@ -1,0 +1,104 @@
+// The pybind11 module weightinit_cuda._C and nothing else: addresses, sizes and numbers in, no Torch. The caller
+// (weightinit_cuda/engine.py) has checked everything; what is checked here are invariants, so that a slip raises, not crashes.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cpu/dispatch.h"
+#include "cpu/parallel.h"
+
+namespace py = pybind11;
+using namespace wi;
+
+namespace {
+
+Transform make_transform(int kind, const std::vector<double>& params, const std::vector<py::int_>& integers) {
+    if (kind < 0 || kind >= kKinds || params.size() > size_t(kMaxParams) || integers.size() > size_t(kMaxIntegers))
+        throw std::invalid_argument("Transform: kind or number of parameters out of range");
+    Transform t = {};
+    t.kind = Kind(kind);
+    for (size_t i = 0; i < params.size(); ++i) t.params[i] = params[i];
+    for (size_t i = 0; i < integers.size(); ++i) t.integers[i] = int64_t(PyLong_AsUnsignedLongLongMask(integers[i].ptr()));
+    return t;
+}
+
+Storage checked_storage(const Transform& transform, int storage) {
+    if (storage < 0 || storage >= kStorages || !has_kernel(transform, Storage(storage)))
+        throw std::invalid_argument("no kernel for this kind and storage");
+    return Storage(storage);
+}
+
+// Runs all tiles, looking at Ctrl-C between slabs.
+void run_interruptibly(CpuFill& fill, int threads) {
+    for (int64_t begin = 0; begin < fill.tiles(); begin += kSlabTiles) {
+        {
+            const py::gil_scoped_release release;
+            fill.run(begin, std::min(begin + kSlabTiles, fill.tiles()), threads);
+        }
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    }
+}
+
+void fill_contiguous(uintptr_t data, int storage, uint64_t count, const Transform& transform, uint64_t seed, uint64_t stream,
+                     int threads) {
+    const Storage checked = checked_storage(transform, storage);
+    const Draw draw{seed, stream};
+    if (count <= kSmall) return fill_small(transform, checked, draw, reinterpret_cast<char*>(data), count);
+    FillJob job = {};
+    job.data = reinterpret_cast<char*>(data);
+    job.storage = checked;
+    job.transform = transform;
+    job.draw = draw;
+    job.ndim = 1;
+    job.dims[0] = {int64_t(count), 1, 1};
+    CpuFill fill({job});
+    run_interruptibly(fill, threads);
+}
+
+// (data, storage, transform, seed, stream, index, [(size, stride, step), ...])
+using JobTuple = std::tuple<uintptr_t, int, Transform, uint64_t, uint64_t, uint64_t, std::vector<std::tuple<int64_t, int64_t, int64_t>>>;
+
+FillJob make_job(const JobTuple& tuple) {
+    const auto& [data, storage, transform, seed, stream, index, dims] = tuple;
+    if (dims.size() > size_t(kMaxDims)) throw std::invalid_argument("too many dimensions");
+    FillJob job = {};
+    job.data = reinterpret_cast<char*>(data);
+    job.storage = checked_storage(transform, storage);
+    job.transform = transform;
+    job.draw = {seed, stream};
+    job.index = index;
+    job.ndim = int(dims.size());
+    for (size_t i = 0; i < dims.size(); ++i) {
+        const auto& [size, stride, step] = dims[i];
+        if (size < 1) throw std::invalid_argument("a dimension must have at least one element");
+        job.dims[i] = {size, stride, step};
+    }
+    return job;
+}
+
+void fill(const std::vector<JobTuple>& tuples, int threads) {
+    std::vector<FillJob> jobs;
+    jobs.reserve(tuples.size());
+    for (const JobTuple& tuple : tuples) jobs.push_back(make_job(tuple));
+    CpuFill cpu_fill(std::move(jobs));
+    run_interruptibly(cpu_fill, threads);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+    m.doc() = "Kernels of weightinit_cuda. Private: use weightinit_cuda.engine.";
+    m.attr("version") = WEIGHTINIT_VERSION;
+    m.attr("max_dims") = kMaxDims;
+    py::class_<Transform>(m, "Transform").def(py::init(&make_transform), py::arg("kind"), py::arg("params"), py::arg("integers"));
+    m.def("fill_contiguous", &fill_contiguous, py::arg("data"), py::arg("storage"), py::arg("count"), py::arg("transform"),
+          py::arg("seed"), py::arg("stream"), py::arg("threads"));
+    m.def("fill", &fill, py::arg("jobs"), py::arg("threads"));
+    m.def("available_isas", &available_isas);
+    m.def("selected_isa", &selected_isa);
+    m.def("select_isa", &select_isa, py::arg("name"));
+    m.def("parallel_runtime", &parallel_runtime);
+}

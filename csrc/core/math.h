@@ -1,0 +1,85 @@
+// -2 ln u, sin and cos of pi a, and quantiles of the normal distribution, from exactly rounded operations in a fixed order.
+// Each function's range, error and source are a row of docs/numerics.md; coefficients come from tools/fit_polynomials.py.
+// float: Horner by fma. double: multiply and add apart. F and U, or D and Q, are lanes or Packs of lanes.
+#pragma once
+#include "coefficients.h"
+#include "lanes_scalar.h"
+
+namespace wi {
+namespace WI_ISA {
+
+template <class F, int N>
+WI_FN F horner32(const float (&c)[N], F x) {
+    F p = F(c[N - 1]);
+    WI_UNROLL for (int i = N - 2; i >= 0; --i) p = fma(p, x, F(c[i]));
+    return p;
+}
+
+template <class D, int N>
+WI_FN D horner64(const double (&c)[N], D x) {
+    D p = D(c[N - 1]);
+    WI_UNROLL for (int i = N - 2; i >= 0; --i) p = p * x + D(c[i]);
+    return p;
+}
+
+// c0 - 2 ln u, for normal u > 0.
+template <class F, class U>
+WI_FN F log_m2_32(F u, F c0) {
+    const U exponent = (as_bits(u) - U(0x3F3504F3u)) & U(0xFF800000u);  // in units of sqrt(1/2)
+    const F f = as_float(as_bits(u) - exponent) - F(1.0f);              // exact, in [sqrt(1/2) - 1, sqrt(2) - 1)
+    const F scaled = fma(to_float(exponent), F(-0x1.62e43p-23f), c0);   // -2 ln 2 times the exponent
+    return fma(f, horner32(coefficients::f32::kLog, f), scaled);
+}
+
+template <class D, class Q>
+WI_FN D log_m2_64(D u, D c0) {
+    const Q exponent = (as_bits(u) - Q(uint64_t(0x3FE6A09E667F3BCD))) & Q(uint64_t(0xFFF0000000000000));
+    const D m = as_float(as_bits(u) - exponent);
+    const D e = as_float(((exponent >> 52) ^ Q(uint64_t(0x800))) | Q(uint64_t(0x4330000000000000))) - D(0x1p52 + 2048.0);
+    const D s = (m - D(1.0)) / (m + D(1.0));
+    return s * horner64(coefficients::f64::kLog, s * s) + (e * D(-0x1.62e42fefa39efp+0) + c0);
+}
+
+// (cos, sin) of pi a, |a| <= 1/2.
+template <class F>
+struct CosSin {
+    F cos, sin;
+};
+template <class F>
+WI_FN CosSin<F> cos_sin_pi_32(F a) {
+    const F y = a * a;
+    return {horner32(coefficients::f32::kCos, y), a * horner32(coefficients::f32::kSin, y)};
+}
+template <class D>
+WI_FN CosSin<D> cos_sin_pi_64(D a) {
+    const D y = a * a;
+    return {horner64(coefficients::f64::kCos, y), a * horner64(coefficients::f64::kSin, y)};
+}
+
+// The normal quantile z with erf(z / sqrt 2) = x, for |z| up to kCentralSigma.
+template <class F>
+WI_FN F quantile_central_32(F x) {
+    const F v = fma(F(0.0f) - x, x, F(coefficients::kCentralX2));
+    return x * (horner32(coefficients::f32::kQuantileCentralP, v) / horner32(coefficients::f32::kQuantileCentralQ, v));
+}
+
+// The z with upper tail probability q, from r = sqrt(-2 ln q).
+template <class F>
+WI_FN F quantile_tail_32(F r) {
+    return r - horner32(coefficients::f32::kQuantileTailP, r) / horner32(coefficients::f32::kQuantileTailQ, r);
+}
+template <class D>
+WI_FN D quantile_tail_64(D r) {
+    return r - horner64(coefficients::f64::kQuantileTailP, r) / horner64(coefficients::f64::kQuantileTailQ, r);
+}
+
+// 53 random bits -> integer-valued double < 2^53, exact without an integer conversion (two halves by exponent patterns).
+template <class D, class Q>
+WI_FN D to_double53(Q k) {
+    const D hi = as_float((k >> 32) | Q(uint64_t(0x4530000000000000)));                             // 2^84 + hi 2^32
+    const D lo = as_float((k & Q(uint64_t(0xFFFFFFFF))) | Q(uint64_t(0x4330000000000000)));  // 2^52 + lo
+    return (hi - D(0x1p84 + 0x1p52)) + lo;
+}
+
+}  // namespace WI_ISA
+}  // namespace wi

@@ -1,0 +1,198 @@
+#include "dispatch.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "../core/address.h"
+#include "kernels.h"
+#include "parallel.h"
+
+namespace wi {
+namespace {
+
+constexpr uint64_t kTileElements = 1 << 16;
+constexpr uint64_t kScatterElements = 2048;  // made consecutively, then stored where the strides say
+
+struct Isa {
+    std::string name;
+    RunFn (*find_run)(Kind, Storage);
+};
+
+std::vector<Isa> find_isas() {
+    std::vector<Isa> isas;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        isas.push_back({"avx512", find_run_avx512});
+    if (avx2) isas.push_back({"avx2", find_run_avx2});
+#elif defined(__aarch64__)
+    isas.push_back({"neon", find_run_neon});
+#endif
+    isas.push_back({"scalar", find_run_scalar});
+    return isas;
+}
+
+const std::vector<Isa>& isas() {
+    static const std::vector<Isa> found = find_isas();
+    return found;
+}
+
+const Isa*& current() {
+    static const Isa* isa = &isas().front();
+    return isa;
+}
+
+// Constant and one-hot rows need no random words and no floating point: one version for all ISAs.
+template <class T>
+void run_constant(void* out, uint64_t, uint64_t n, const Transform& transform, const Draw&) {
+    std::fill_n(static_cast<T*>(out), n, T(transform.integers[0]));
+}
+
+template <class T>
+void run_one_hot(void* memory, uint64_t index, uint64_t n, const Transform& transform, const Draw&) {
+    const int64_t* p = transform.integers;
+    const uint64_t row = uint64_t(p[0]), period = uint64_t(p[1]), limit = uint64_t(p[2]), offset = uint64_t(p[3]), step = uint64_t(p[4]);
+    T* out = static_cast<T*>(memory);
+    memset(memory, 0, n * sizeof(T));
+    for (uint64_t r = index / row; r * row < index + n; ++r) {
+        const uint64_t k = r % period, at = r * row + offset + k * step;
+        if (k < limit && at >= index && at < index + n) out[at - index] = T(p[5]);
+    }
+}
+
+template <template <class> class Fn>
+RunFn by_size(Storage storage) {
+    switch (kItemSize[int(storage)]) {
+        case 1: return Fn<uint8_t>::run;
+        case 2: return Fn<uint16_t>::run;
+        case 4: return Fn<uint32_t>::run;
+        default: return Fn<uint64_t>::run;
+    }
+}
+template <class T>
+struct ConstantRun {
+    static constexpr RunFn run = run_constant<T>;
+};
+template <class T>
+struct OneHotRun {
+    static constexpr RunFn run = run_one_hot<T>;
+};
+
+RunFn find_run(const Transform& transform, Storage storage) {
+    if (transform.kind == Kind::kConstant) return by_size<ConstantRun>(storage);
+    if (transform.kind == Kind::kOneHot) return by_size<OneHotRun>(storage);
+    return current()->find_run(transform.kind, storage);
+}
+
+template <class T>
+void scatter_as(char* data, const T* values, const Region& r, uint64_t first, uint64_t n) {
+    const Dim& inner = r.dims[r.ndim - 1];
+    const uint64_t size = uint64_t(inner.size);
+    for (uint64_t done = 0; done < n;) {  // once a stretch of the innermost dimension
+        const uint64_t at = (first + done) % size, stretch = std::min(size - at, n - done);
+        T* to = reinterpret_cast<T*>(data) + place_of(r, r.outer, r.ndim, first + done).memory;
+        for (uint64_t i = 0; i < stretch; ++i) to[int64_t(i) * inner.stride] = values[done + i];
+        done += stretch;
+    }
+}
+
+void scatter(char* data, const void* values, int item_size, const Region& r, uint64_t first, uint64_t n) {
+    switch (item_size) {
+        case 1: return scatter_as(data, static_cast<const uint8_t*>(values), r, first, n);
+        case 2: return scatter_as(data, static_cast<const uint16_t*>(values), r, first, n);
+        case 4: return scatter_as(data, static_cast<const uint32_t*>(values), r, first, n);
+        default: return scatter_as(data, static_cast<const uint64_t*>(values), r, first, n);
+    }
+}
+
+// Elements [first, first + n) of the region, in row-major order.
+void fill_range(const FillJob& job, RunFn run, const Region& r, uint64_t first, uint64_t n) {
+    const int item_size = kItemSize[int(job.storage)];
+    while (n > 0) {
+        const uint64_t in_run = first % r.run;
+        const Place outer = place_of(r, 0, r.outer, first / r.run);
+        char* data = job.data + outer.memory * item_size;
+        const uint64_t index = job.index + uint64_t(outer.index) + in_run;
+        uint64_t part = std::min(n, r.run - in_run);
+        if (r.contiguous) {
+            run(data + int64_t(in_run) * item_size, index, part, job.transform, job.draw);
+        } else {
+            part = std::min(part, kScatterElements);
+            alignas(64) uint64_t values[kScatterElements];
+            run(values, index, part, job.transform, job.draw);
+            scatter(data, values, item_size, r, in_run, part);
+        }
+        first += part;
+        n -= part;
+    }
+}
+
+}  // namespace
+
+const std::vector<std::string>& available_isas() {
+    static const std::vector<std::string> names = [] {
+        std::vector<std::string> result;
+        for (const Isa& isa : isas()) result.push_back(isa.name);
+        return result;
+    }();
+    return names;
+}
+
+const std::string& selected_isa() { return current()->name; }
+
+bool select_isa(const std::string& name) {
+    for (const Isa& isa : isas()) {
+        if (isa.name == name) {
+            current() = &isa;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool has_kernel(const Transform& transform, Storage storage) { return find_run(transform, storage) != nullptr; }
+
+struct CpuFill::Prepared {
+    RunFn run;
+    Region region;
+};
+
+CpuFill::CpuFill(std::vector<FillJob> jobs) : jobs_(std::move(jobs)), first_tile_{0} {
+    for (const FillJob& job : jobs_) {
+        const Region region = collapse(job.dims, job.ndim);
+        prepared_.push_back({find_run(job.transform, job.storage), region});
+        first_tile_.push_back(first_tile_.back() + int64_t((region.count + kTileElements - 1) / kTileElements));
+    }
+}
+
+CpuFill::~CpuFill() = default;
+
+void CpuFill::run_tile(void* self, int64_t tile) {
+    const CpuFill& fill = *static_cast<CpuFill*>(self);
+    const auto after = std::upper_bound(fill.first_tile_.begin(), fill.first_tile_.end(), tile);
+    const size_t i = size_t(after - fill.first_tile_.begin()) - 1;
+    const Prepared& p = fill.prepared_[i];
+    const uint64_t first = uint64_t(tile - fill.first_tile_[i]) * kTileElements;
+    fill_range(fill.jobs_[i], p.run, p.region, first, std::min(kTileElements, p.region.count - first));
+}
+
+void fill_small(const Transform& transform, Storage storage, const Draw& draw, char* data, uint64_t count) {
+    struct Small {
+        const Transform& transform;
+        Storage storage;
+        const Draw& draw;
+        char* data;
+        uint64_t count;
+    } small{transform, storage, draw, data, count};
+    const TileFn fill = [](void* context, int64_t) {
+        const Small& s = *static_cast<Small*>(context);
+        find_run(s.transform, s.storage)(s.data, 0, s.count, s.transform, s.draw);
+    };
+    parallel_tiles(0, 1, 1, fill, &small);
+}
+
+void CpuFill::run(int64_t begin, int64_t end, int threads) { parallel_tiles(begin, end, threads, run_tile, this); }
+
+}  // namespace wi

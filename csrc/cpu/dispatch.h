@@ -1,0 +1,41 @@
+// The CPU backend's door: checks nothing, chooses the ISA once, cuts jobs into tiles and shares them over the threads.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../job.h"
+
+namespace wi {
+
+// ISAs this build and this machine can run, best first; "scalar" is always there.
+const std::vector<std::string>& available_isas();
+const std::string& selected_isa();
+bool select_isa(const std::string& name);  // false if not available
+
+// Whether there is a kernel for the transform in this storage.
+bool has_kernel(const Transform& transform, Storage storage);
+
+// A list of jobs as one range of tiles.
+class CpuFill {
+  public:
+    explicit CpuFill(std::vector<FillJob> jobs);
+    ~CpuFill();
+    int64_t tiles() const { return first_tile_.back(); }
+    void run(int64_t begin, int64_t end, int threads);
+
+  private:
+    struct Prepared;
+    static void run_tile(void* self, int64_t tile);
+    std::vector<FillJob> jobs_;
+    std::vector<Prepared> prepared_;
+    std::vector<int64_t> first_tile_;  // of each job, and the number of tiles
+};
+
+// `count` consecutive elements from global index 0, on the calling thread, without allocation: the path of small tensors.
+void fill_small(const Transform& transform, Storage storage, const Draw& draw, char* data, uint64_t count);
+constexpr uint64_t kSmall = 1 << 15;
+
+constexpr int64_t kSlabTiles = 512;  // tiles between two looks at Ctrl-C: 33 M elements
+
+}  // namespace wi

@@ -1,0 +1,17 @@
+// The core compiled for AArch64 Advanced SIMD, which every AArch64 machine has.
+#include <arm_neon.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels.h"
+
+#define WI_ISA neon
+#define WI_PHILOX_PACK 2
+#define WI_TRANSFORM_PACK 2
+#include "../core/lanes_neon.h"
+#include "../core/fill.h"
+
+namespace wi {
+RunFn find_run_neon(Kind kind, Storage storage) { return neon::find_run<neon::Neon>(kind, storage); }
+}  // namespace wi

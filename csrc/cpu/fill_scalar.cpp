@@ -1,0 +1,15 @@
+// The core compiled for the machine every build can run on, one block at a time.
+#include <cstdint>
+#include <cstring>
+
+#include "kernels.h"
+
+#define WI_ISA scalar
+#define WI_PHILOX_PACK 1
+#define WI_TRANSFORM_PACK 1
+#include "../core/lanes_scalar.h"
+#include "../core/fill.h"
+
+namespace wi {
+RunFn find_run_scalar(Kind kind, Storage storage) { return scalar::find_run<scalar::Scalar>(kind, storage); }
+}  // namespace wi

@@ -1,0 +1,58 @@
+// Plain data between Python and the kernels: what to write (Transform), where and with which random numbers (FillJob).
+// Numbers of the enums are shared with weightinit_cuda/distributions.py.
+#pragma once
+#include <cstdint>
+
+namespace wi {
+
+enum class Kind : int {
+    kBits = 0,
+    kConstant = 1,
+    kUniform = 2,
+    kUniformClamped = 3,
+    kNormal = 4,
+    kTruncNormalCentral = 5,
+    kTruncNormal = 6,
+    kOneHot = 7,
+    kSparseNormal = 8,
+};
+constexpr int kKinds = 9;
+
+enum class Storage : int { kFloat32 = 0, kFloat64 = 1, kFloat16 = 2, kBFloat16 = 3, kFloat8E4M3 = 4, kFloat8E5M2 = 5, kUInt8 = 6, kUInt16 = 7, kUInt32 = 8, kUInt64 = 9 };
+constexpr int kStorages = 10;
+constexpr int kItemSize[kStorages] = {4, 8, 2, 2, 1, 1, 1, 2, 4, 8};
+
+constexpr int kMaxParams = 8, kMaxIntegers = 6;
+
+// A kernel's parameters, already rounded: the order is that of docs/numerics.md.
+struct Transform {
+    Kind kind;
+    double params[kMaxParams];
+    int64_t integers[kMaxIntegers];
+};
+
+struct Draw {
+    uint64_t seed, stream;
+};
+
+// Writes elements [index, index + n) of the global tensor to out, consecutively.
+using RunFn = void (*)(void* out, uint64_t index, uint64_t n, const Transform& transform, const Draw& draw);
+
+// One dimension of a region: `size` elements, `stride` elements apart in memory, `step` apart in the global index.
+struct Dim {
+    int64_t size, stride, step;
+};
+
+constexpr int kMaxDims = 25;  // as many as torch allows to index
+
+struct FillJob {
+    char* data;
+    Storage storage;
+    Transform transform;
+    Draw draw;
+    uint64_t index;  // global index of the first element
+    int ndim;
+    Dim dims[kMaxDims];  // outermost first
+};
+
+}  // namespace wi

@@ -1,0 +1,476 @@
+"""Where every polynomial and rational coefficient of docs/numerics.md comes from.
+
+Fits in mpmath (Remez exchange on dense grids), rounds to the format of evaluation, refines the float32 sets against real
+float32 evaluation and writes the two generated files. Knows mathematics only: no torch. Deterministic, single-threaded.
+
+    python tools/fit_polynomials.py            fit everything, write csrc/core/coefficients.h, weightinit_cuda/coefficients.py
+    python tools/fit_polynomials.py --check    both files hold the same numbers (fits nothing)
+    python tools/fit_polynomials.py --measure  error of the numbers on disk in the formulas of docs/numerics.md, in ulp
+"""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import mpmath as mp
+import numpy as np
+from mpmath import mpf
+
+ROOT = Path(__file__).resolve().parent.parent
+HEADER = ROOT / "csrc/core/coefficients.h"
+MODULE = ROOT / "weightinit_cuda/coefficients.py"
+
+CENTRAL_SIGMA = 2.0625
+TAIL_FLOOR = 0.3  # errors of a quantile z are fitted relative to max(z, TAIL_FLOOR)
+QUANTILE_UNIT = 0.25  # and measured in ulp of max(|z|, QUANTILE_UNIT)
+
+F32 = np.float32
+Array = np.ndarray
+Coefs = dict[str, tuple[float, ...]]
+Fit = tuple[list[mpf], list[mpf]]  # P and Q by rising power, Q[0] = 1
+
+# ---------------------------------------------------------------- minimax fits
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The target f at increasing x, and the weight that multiplies its error."""
+
+    x: Sequence[mpf]
+    f: Sequence[mpf]
+    weight: Sequence[mpf]
+
+    def errors(self, fit: Fit) -> list[mpf]:
+        p, q = fit
+        return [w * (horner(p, x) / horner(q, x) - f) for x, f, w in zip(self.x, self.f, self.weight)]
+
+
+def horner(coefs: Sequence, x):
+    """coefs[0] + x (coefs[1] + ...) in the arithmetic of the arguments."""
+    total = coefs[-1]
+    for c in coefs[-2::-1]:
+        total = total * x + c
+    return total
+
+
+def linear_row(x: mpf, value: mpf, degrees: tuple[int, int]) -> list[mpf]:
+    """Left side of P(x) - value (Q(x) - 1) = value."""
+    powers = [x**k for k in range(max(degrees) + 1)]
+    return powers[: degrees[0] + 1] + [-value * power for power in powers[1 : degrees[1] + 1]]
+
+
+def split(solution: Sequence[mpf], degrees: tuple[int, int]) -> Fit:
+    p, q = degrees
+    return list(solution[: p + 1]), [mpf(1), *solution[p + 1 : p + 1 + q]]
+
+
+def lawson(s: Samples, degrees: tuple[int, int]) -> Fit:
+    """Iteratively reweighted, linearised least squares on part of the grid: close enough for the exchange to start from."""
+    count = 5 * (sum(degrees) + 2)
+    keep = [round((len(s.x) - 1) * k / (count - 1)) for k in range(count)]
+    s = Samples(*([column[k] for k in keep] for column in (s.x, s.f, s.weight)))
+    trials, emphasis, denominators = [], np.ones(len(s.x)), [mpf(1)] * len(s.x)
+    for _ in range(12):
+        scale = [mpf(float(e)) ** 0.5 * w / d for e, w, d in zip(emphasis, s.weight, denominators)]
+        a = mp.matrix([[k * v for v in linear_row(x, f, degrees)] for k, x, f in zip(scale, s.x, s.f)])
+        fit = split(mp.lu_solve(a.T * a, a.T * mp.matrix([k * f for k, f in zip(scale, s.f)])), degrees)
+        denominators = [abs(horner(fit[1], x)) for x in s.x]
+        error = np.array([abs(float(e)) for e in s.errors(fit)])
+        trials.append((error.max(), fit))
+        emphasis = emphasis * (error / error.max() + 1e-9)
+        emphasis = np.maximum(emphasis / emphasis.max(), 1e-12)
+    return min(trials, key=lambda trial: trial[0])[1]
+
+
+def alternation(errors: Sequence[mpf], count: int) -> list[int]:
+    """The largest error of each run of one sign, cut at the ends to `count` points."""
+    peaks: list[int] = []
+    for i, e in enumerate(errors):
+        if not peaks or (errors[peaks[-1]] > 0) != (e > 0):
+            peaks.append(i)
+        elif abs(e) > abs(errors[peaks[-1]]):
+            peaks[-1] = i
+    while len(peaks) > count:
+        peaks.pop(0 if abs(errors[peaks[0]]) < abs(errors[peaks[-1]]) else -1)
+    return peaks
+
+
+def levelled(s: Samples, points: Sequence[int], fit: Fit, level: mpf) -> Fit:
+    """Newton's method for the fit whose weighted error is level, -level, level, ... on the points."""
+    degrees, step = (len(fit[0]) - 1, len(fit[1]) - 1), mp.inf
+    while abs(step) > mpf("1e-8") * abs(level):
+        rows, right = [], []
+        for k, i in enumerate(points):
+            sign = (-1) ** k / s.weight[i]
+            value, slope = s.f[i] + sign * level, sign * horner(fit[1], s.x[i])
+            rows.append([*linear_row(s.x[i], value, degrees), -slope])
+            right.append(value - slope * level)
+        solution = list(mp.lu_solve(mp.matrix(rows), mp.matrix(right)))
+        fit, step, level = split(solution, degrees), solution[-1] - level, solution[-1]
+    return fit
+
+
+def remez(name: str, s: Samples, p_degree: int, q_degree: int = 0) -> Fit:
+    """Minimax P/Q on the grid; prints its largest weighted error."""
+    started, degrees, count = time.perf_counter(), (p_degree, q_degree), p_degree + q_degree + 2
+    fit = lawson(s, degrees)
+    while True:
+        errors = s.errors(fit)
+        points, worst = alternation(errors, count), max(map(abs, errors))
+        least = min(abs(errors[i]) for i in points)
+        if len(points) < count:
+            raise ArithmeticError(f"remez: {name} {degrees} alternates {len(points)} times only, {count} are needed")
+        if worst < least * mpf("1.001"):
+            break
+        fit = levelled(s, points, fit, mp.sign(errors[points[0]]) * (worst + least) / 2)
+    sign = "all positive" if min(*fit[0], *fit[1]) > 0 else "mixed signs"
+    print(f"{name:18} {p_degree}/{q_degree}  minimax {mp.nstr(worst, 4):10} {sign}  {time.perf_counter() - started:.1f} s")
+    return fit
+
+
+# ---------------------------------------------------------------- targets
+
+
+def chebyshev(low: float | mpf, high: float | mpf, count: int) -> list[mpf]:
+    """Points dense at both ends, ends included."""
+    return [low + (mpf(high) - low) * (1 - mp.cospi(mpf(k) / (count - 1))) / 2 for k in range(count)]
+
+
+def relative(x: Sequence[mpf], f: Callable[[mpf], mpf]) -> Samples:
+    values = [f(v) for v in x]
+    return Samples(x, values, [1 / abs(v) for v in values])
+
+
+def log_samples_f32() -> Samples:
+    """-2 ln(1 + f) / f on [sqrt(1/2) - 1, sqrt 2 - 1]. As u <= 1, f > 0 only meets exponents of -1 and less: there the error
+    counts relative to 2 ln 2 - 2 ln(1 + f)."""
+    x = chebyshev(mp.sqrt(0.5) - 1, -1e-9, 200) + chebyshev(1e-9, mp.sqrt(2) - 1, 200)
+    f = [-2 * mp.log1p(v) / v for v in x]
+    return Samples(x, f, [-1 / q if v < 0 else v / (2 * mp.log(2) + v * q) for v, q in zip(x, f)])
+
+
+def elementary_samples() -> tuple[Samples, Samples, Samples]:
+    """-2 ln(m) / s in z = s^2, s = (m - 1) / (m + 1); sin(pi a) / a in y = a^2; (cos(pi a) - 1) / y, which leaves the
+    constant of the cosine exactly 1, with the weight y that makes the error the cosine's own."""
+    log = relative(chebyshev(1e-30, (mp.sqrt(2) - 1) ** 4, 400), lambda z: -4 * mp.atanh(mp.sqrt(z)) / mp.sqrt(z))
+    sin = relative(chebyshev(1e-30, 0.25, 400), lambda y: mp.sinpi(mp.sqrt(y)) / mp.sqrt(y))
+    y = chebyshev(1e-12, 0.25, 400)
+    return log, sin, Samples(y, [(mp.cospi(mp.sqrt(v)) - 1) / v for v in y], y)
+
+
+def central_x2() -> float:
+    """erf(CENTRAL_SIGMA / sqrt 2)^2 rounded up to float32."""
+    exact = mp.erf(CENTRAL_SIGMA / mp.sqrt(2)) ** 2
+    near = F32(float(exact))
+    return float(near if mpf(float(near)) >= exact else np.nextafter(near, F32(1)))
+
+
+def central_samples() -> Samples:
+    """z / x, x = erf(z / sqrt 2), as a function of v = X2 - x^2; v < 0: a scaled grid may overstep X2 by its rounding."""
+    x2 = central_x2()
+    return relative(chebyshev(-1e-6, x2 - 1e-15, 300), lambda v: mp.sqrt(2 / (x2 - v)) * mp.erfinv(mp.sqrt(x2 - v)))
+
+
+def tail_radius(z: mpf) -> mpf:
+    """r = sqrt(-2 ln Phi(-z))."""
+    return mp.sqrt(-2 * mp.log(mp.erfc(z / mp.sqrt(2)) / 2))
+
+
+def tail_samples(z_high: float, count: int) -> Samples:
+    """h = r - z over r(z), from slightly below z = 0; z spaced like sinh."""
+    z = [mp.sinh(t) / 2 for t in chebyshev(-2e-6, mp.asinh(2 * z_high), count)]
+    r = [tail_radius(v) for v in z]
+    return Samples(r, [a - b for a, b in zip(r, z)], [1 / max(v, mpf(TAIL_FLOOR)) for v in z])
+
+
+# ---------------------------------------------------------------- formulas of docs/numerics.md
+
+
+def fma32(a, b, c) -> Array:
+    """float32 fused multiply-add, exact: the product fits a float64; where the float64 sum sits on a float32 tie, TwoSum
+    tells on which side of it the true sum lies."""
+    p, c = np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64)
+    total = p + c
+    tie = (total.view(np.int64) & 0x1FFFFFFF) == 0x10000000
+    if tie.any():
+        p, c, t = (np.broadcast_to(v, total.shape)[tie] for v in (p, c, total))
+        residue = (p - (t - (t - p))) + (c - (t - p))
+        total[tie] = np.where(residue == 0, t, np.nextafter(t, np.copysign(np.inf, residue)))
+    return total.astype(F32)
+
+
+def polynomial(coefs: Sequence[float], x: Array) -> Array:
+    """Horner: one fma a step in float32, mul then add in float64."""
+    if x.dtype == np.float64:
+        return horner(coefs, x)
+    total = F32(coefs[-1])
+    for c in coefs[-2::-1]:
+        total = fma32(total, x, F32(c))
+    return total
+
+
+def log_m2(u: Array, c0: float, log: Sequence[float]) -> Array:
+    """-2 ln u + c0."""
+    if u.dtype == np.float64:
+        bits = u.view(np.int64)
+        exponent = (bits - np.int64(0x3FE6A09E667F3BCD)) & np.int64(-0x10000000000000)
+        m = (bits - exponent).view(np.float64)
+        s = (m - 1) / (m + 1)
+        return s * polynomial(log, s * s) + ((exponent >> 52).astype(np.float64) * (-2 * np.log(2)) + c0)
+    bits = u.view(np.int32)
+    exponent = (bits - np.int32(0x3F3504F3)) & np.int32(-0x800000)
+    f = (bits - exponent).view(F32) - F32(1)
+    return fma32(f, polynomial(log, f), fma32(exponent.astype(F32), F32(-2 * np.log(2) * 2.0**-23), F32(c0)))
+
+
+def central(x: Array, p: Sequence[float], q: Sequence[float]) -> Array:
+    v = fma32(-x, x, F32(central_x2()))
+    return x * (polynomial(p, v) / polynomial(q, v))
+
+
+def tail(r: Array, p: Sequence[float], q: Sequence[float]) -> Array:
+    return r - polynomial(p, r) / polynomial(q, r)
+
+
+def wider(x: Array) -> Array:
+    return x.astype(np.float64)
+
+
+def true_log(u: Array) -> Array:
+    return np.maximum(-2 * np.log(wider(u)), 1e-30)
+
+
+def true_z(log: Array, coefs: Coefs) -> Array:
+    """z from L = -2 ln q by the float64 set: the truth for float32; --measure holds it against mpmath."""
+    return tail(np.sqrt(log), coefs["QUANTILE_TAIL_P64"], coefs["QUANTILE_TAIL_Q64"])
+
+
+def true_central(x: Array, coefs: Coefs) -> Array:
+    """z from |x| = erf(z / sqrt 2): its upper tail probability is (1 - |x|) / 2."""
+    return true_z(-2 * np.log((1 - wider(x)) / 2), coefs)
+
+
+# ---------------------------------------------------------------- fitting and rounding everything
+
+
+def ulps(value: Array, truth: Array, floor: float = 0.0) -> Array:
+    """Error in ulp (of value's format) of max(|truth|, floor)."""
+    return np.abs(wider(value) - truth) / wider(np.spacing(np.maximum(np.abs(truth), floor).astype(value.dtype)))
+
+
+def refined(exact: Sequence, fixed: int, evaluate: Callable, truth: Array, floor: float = 0.0) -> tuple[float, ...]:
+    """Rounded to float32, then coordinate descent by one ulp on the largest error of real evaluation; coefs[fixed] stays."""
+    coefs, improved = [float(F32(float(c))) for c in exact], True
+    best = ulps(evaluate(coefs), truth, floor).max()
+    while improved:
+        improved = False
+        for k, direction in ((k, d) for k in range(len(coefs)) for d in (-np.inf, np.inf) if k != fixed):
+            trial = [*coefs]
+            trial[k] = float(np.nextafter(F32(trial[k]), F32(direction)))
+            if (error := ulps(evaluate(trial), truth, floor).max()) < best:
+                coefs, best, improved = trial, error, True
+    return tuple(coefs)
+
+
+def fit_f64() -> Coefs:
+    """Rounded only: the rounding of separate mul and add leaves a search by one ulp nothing to win."""
+    mp.mp.dps = 400  # the normal equations of the tail hold powers up to (1e6)^42
+    log, sin, cos = elementary_samples()
+    coefs = {"LOG64": remez("LOG64", log, 7)[0], "SIN64": remez("SIN64", sin, 8)[0]}
+    coefs["COS64"] = [mpf(1), *remez("COS64", cos, 8)[0]]
+    for name, samples, degrees in (("NEAR", tail_samples(8.4, 300), (8, 9)), ("TAIL", tail_samples(1.05e6, 700), (20, 21))):
+        p, q = remez(f"QUANTILE_{name}64", samples, *degrees)
+        coefs |= {f"QUANTILE_{name}_P64": p, f"QUANTILE_{name}_Q64": q}
+    return {name: tuple(map(float, values)) for name, values in coefs.items()}
+
+
+def fit_f32(wide: Coefs) -> Coefs:
+    """`wide`, the float64 sets, are the truth of the quantiles."""
+    mp.mp.dps = 60
+    u = np.concatenate([np.geomspace(2.0**-32, 1, 20000), np.linspace(0.5, 1, 20001)[:-1]]).astype(F32)
+    a = np.concatenate([np.geomspace(2.0**-20, 0.5, 20000), np.linspace(2.0**-16, 0.5, 20000)]).astype(F32)
+    x = np.linspace(2.0**-16, np.sqrt(central_x2()), 40000).astype(F32)
+    r = np.concatenate([np.linspace(1.1774, 8, 30000), np.geomspace(8, 4100, 10000)]).astype(F32)
+    log, (_, sin, cos) = remez("LOG32", log_samples_f32(), 7)[0], elementary_samples()
+    sin, cos = remez("SIN32", sin, 4)[0], [1, *remez("COS32", cos, 3)[0]]
+    coefs = {
+        "LOG32": refined(log, -1, lambda c: log_m2(u, 1e-30, c), true_log(u)),
+        "SIN32": refined(sin, -1, lambda c: a * polynomial(c, a * a), np.sin(np.pi * wider(a))),
+        "COS32": refined(cos, 0, lambda c: polynomial(c, a * a), np.cos(np.pi * wider(a)), 0.5),
+    }
+    for name, samples, degrees, formula, v, truth in (
+        ("CENTRAL", central_samples(), (4, 4), central, x, true_central(x, wide)),
+        ("NEAR", tail_samples(6.5, 300), (3, 4), tail, r[r < 6.77], true_z(wider(r[r < 6.77]) ** 2, wide)),
+        ("TAIL", tail_samples(4200, 600), (5, 6), tail, r, true_z(wider(r) ** 2, wide)),
+    ):
+        (p, q), n = remez(f"QUANTILE_{name}32", samples, *degrees), degrees[0] + 1
+        both = refined([*p, *q], n, lambda c, f=formula, v=v, n=n: f(v, c[:n], c[n:]), truth, QUANTILE_UNIT)
+        coefs |= {f"QUANTILE_{name}_P32": both[:n], f"QUANTILE_{name}_Q32": both[n:]}
+    return coefs
+
+
+# ---------------------------------------------------------------- the two files
+
+HEADER_TEXT = """// generated by tools/fit_polynomials.py, do not edit
+//
+// Coefficients by rising power; the formulas are those of docs/numerics.md. Pure C++17: constants and nothing else.
+// nvcc takes a namespace-scope constexpr array in device code as a template argument with constant indices only:
+// template <const auto& K, int I> ... constexpr auto k = K[I]; it rejects K[i] with a loop variable, whatever the flags.
+
+#pragma once
+
+namespace wi::coefficients {
+
+inline constexpr float kCentralSigma = @sigmaf;
+inline constexpr float kCentralX2 = @x2f;  // erf(kCentralSigma / sqrt 2)^2, rounded up
+
+namespace f32 {
+
+@32}  // namespace f32
+
+namespace f64 {
+
+@64}  // namespace f64
+
+}  // namespace wi::coefficients
+"""
+
+MODULE_TEXT = '''"""generated by tools/fit_polynomials.py, do not edit
+
+Coefficients by rising power; the formulas are those of docs/numerics.md.
+"""
+
+CENTRAL_SIGMA = float.fromhex("@sigma")
+CENTRAL_X2 = float.fromhex("@x2")  # erf(CENTRAL_SIGMA / sqrt 2)^2, rounded up to float32
+@32@64'''
+
+
+def literal(value: float) -> str:
+    mantissa, exponent = value.hex().split("p")
+    return f"{mantissa.rstrip('0').rstrip('.')}p{exponent}"
+
+
+def c_array(name: str, values: Sequence[float]) -> str:
+    kind, suffix = {"32": ("float", "f"), "64": ("double", "")}[name[-2:]]
+    bound = "".join(word.capitalize() for word in name[:-2].split("_")) + f"[{len(values)}]"
+    return f"inline constexpr {kind} k{bound} = {{\n" + "".join(f"    {literal(v)}{suffix},\n" for v in values) + "};\n\n"
+
+
+def python_tuple(name: str, values: Sequence[float]) -> str:
+    return f"{name} = (\n" + "".join(f'    float.fromhex("{literal(v)}"),\n' for v in values) + ")\n"
+
+
+def filled(template: str, array: Callable[[str, Sequence[float]], str], coefs: Coefs) -> str:
+    text = template.replace("@sigma", literal(CENTRAL_SIGMA)).replace("@x2", literal(central_x2()))
+    for key in ("32", "64"):
+        text = text.replace(f"@{key}", "".join(array(n, v) for n, v in coefs.items() if n.endswith(key)))
+    return text
+
+
+def files(coefs: Coefs) -> dict[Path, str]:
+    return {HEADER: filled(HEADER_TEXT, c_array, coefs), MODULE: filled(MODULE_TEXT, python_tuple, coefs)}
+
+
+def read_module() -> Coefs:
+    return {k: v for k, v in runpy.run_path(str(MODULE)).items() if isinstance(v, tuple)}
+
+
+def check() -> int:
+    """0 when both files are, to the byte, what the numbers of the Python file print, and every float32 number is one."""
+    coefs = read_module()
+    narrow = all(float(F32(c)) == c for name, values in coefs.items() if name.endswith("32") for c in values)
+    same = all(path.read_text() == text for path, text in files(coefs).items())
+    print(f"{len(coefs)} sets, the same in both files: {same}; float32 sets hold float32 numbers: {narrow}")
+    return int(not (same and narrow))
+
+
+# ---------------------------------------------------------------- measured errors
+
+
+def row(name: str, inputs: Iterable[Array], value: Callable, truth: Callable, floor: float = 0.0) -> None:
+    """Prints the largest |value - truth| over all chunks of inputs, in ulp of max(|truth|, floor)."""
+    worst, where, count, least = -1.0, 0.0, 0, np.inf
+    for x in inputs:
+        result = value(x)
+        error = ulps(result, truth(x), floor)
+        worst, where = max((worst, where), (float(error.max()), float(x[error.argmax()])))
+        count, least = count + len(x), min(least, float(np.abs(result).min()))
+    unit = f"ulp of {floor:g} up" if floor else "ulp"
+    print(f"{name:22} {worst:7.3f} {unit:15} at {where:<22.17g} least |value| {least:8.3g}  {count} inputs", flush=True)
+
+
+def floats(low: float, high: float, step: int = 1) -> Iterator[Array]:
+    """Every step-th float32 from low to high."""
+    first, last = (int(F32(v).view(np.int32)) for v in (low, high))
+    for start in range(first, last + 1, step << 17):
+        yield np.arange(start, min(start + (step << 17), last + 1), step, dtype=np.int32).view(F32)
+
+
+def words(scale: float) -> Iterator[Array]:
+    """(n + 1/2) scale, n < 2^23: the inputs below all the floats of [2^23 scale, ...)."""
+    return (((np.arange(n, n + (1 << 17)) + 0.5) * scale).astype(F32) for n in range(0, 1 << 23, 1 << 17))
+
+
+def measure_f32(c: Coefs) -> None:
+    """Radius and angle over supersets of all they can be; the quantiles over every third or eleventh float."""
+    log = c["LOG32"]
+    u, a = (lambda: chain(words(2.0**-31), floats(2.0**-8, 1))), (lambda: chain(words(2.0**-32), floats(2.0**-9, 0.5)))
+    row("log_m2 f32", u(), lambda u: log_m2(u, 1e-30, log), true_log)
+    row("sqrt(log_m2) f32", u(), lambda u: np.sqrt(log_m2(u, 1e-30, log)), lambda u: np.sqrt(true_log(u)))
+    row("sin f32", a(), lambda a: a * polynomial(c["SIN32"], a * a), lambda a: np.sin(np.pi * wider(a)))
+    row("cos f32", a(), lambda a: polynomial(c["COS32"], a * a), lambda a: np.cos(np.pi * wider(a)), 0.5)
+    sets = {name: (c[f"QUANTILE_{name}_P32"], c[f"QUANTILE_{name}_Q32"]) for name in ("CENTRAL", "NEAR", "TAIL")}
+    x = floats(2.0**-16, float(np.sqrt(central_x2())), 3)
+    row("central(x) f32", x, lambda x: central(x, *sets["CENTRAL"]), lambda x: true_central(x, c), QUANTILE_UNIT)
+    for name, high in (("NEAR", 6.77), ("TAIL", 4100)):
+        p, q = sets[name]
+        r, v = floats(1.17741, high, 11), floats(2.0**-33, 0.5, 11)
+        row(f"{name}(r) f32", r, lambda r, p=p, q=q: tail(r, p, q), lambda r: true_z(wider(r) ** 2, c), QUANTILE_UNIT)
+        z = lambda v, p=p, q=q: tail(np.sqrt(log_m2(v, 0.0, log)), p, q)
+        row(f"{name}(v) f32", v, z, lambda v: true_z(true_log(v), c), QUANTILE_UNIT)
+
+
+def measure_f64(c: Coefs) -> None:
+    """Samples against mpmath; truth in long double, whose 64 bits resolve 1/2048 ulp."""
+
+    def exact(function: Callable[[mpf], mpf]) -> Callable[[Array], Array]:
+        return lambda x: np.array([np.longdouble(mp.nstr(function(mpf(float(v))), 25)) for v in x])
+
+    def z(r: mpf) -> mpf:
+        start = mpf(float(true_z(np.float64(r) ** 2, c)))
+        return mp.findroot(lambda z: tail_radius(z) - r, (start, start + mpf("1e-9")))
+
+    mp.mp.dps, rng = 40, np.random.default_rng(1)
+    u, a = np.exp2(-52 * rng.random(4000) ** 3), rng.random(4000) / 2
+    near, far = 1.17741 + 7.46 * rng.random(2000), 1.17741 * np.exp(13.6 * rng.random(2000))
+    row("log_m2 f64", [u], lambda u: log_m2(u, 1e-300, c["LOG64"]), exact(lambda u: -2 * mp.log(u)))
+    row("sin f64", [a], lambda a: a * polynomial(c["SIN64"], a * a), exact(mp.sinpi))
+    row("cos f64", [a], lambda a: polynomial(c["COS64"], a * a), exact(mp.cospi), 0.5)
+    for name, r in (("NEAR", near), ("TAIL", near), ("TAIL", far)):
+        sets = c[f"QUANTILE_{name}_P64"], c[f"QUANTILE_{name}_Q64"]
+        row(f"{name.lower()}(r) f64", [r], lambda r, sets=sets: tail(r, *sets), exact(z), QUANTILE_UNIT)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare the two files, fit nothing")
+    parser.add_argument("--measure", action="store_true", help="print the errors of the numbers on disk")
+    options = parser.parse_args()
+    if options.measure:
+        measure_f64(read_module())
+        measure_f32(read_module())
+    elif not options.check:
+        wide = fit_f64()
+        for path, text in files(fit_f32(wide) | wide).items():
+            path.write_text(text)
+    return check()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

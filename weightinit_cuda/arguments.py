@@ -1,0 +1,135 @@
+"""The arguments that every random function takes beside its distribution: tensor, generator, seed, stream, region.
+
+Each check either returns the argument in the form the engine wants or raises, before anything is drawn or written. Where torch
+refuses the same thing, type and wording are torch's. This file knows no distributions.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, SupportsIndex
+
+import torch
+from torch import Tensor
+
+from .job import Region
+from .streams import stream_of
+
+if TYPE_CHECKING:
+    from torch._subclasses.fake_tensor import FakeTensor
+else:
+    FakeTensor = torch._subclasses.fake_tensor.FakeTensor
+
+__all__ = ["generator_for", "is_virtual", "region_of", "seed_of", "stream_number", "target"]
+
+OVERLAPPING = (
+    "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
+    "Please clone() the tensor before performing the operation."
+)
+INFERENCE = (
+    "Inplace update to inference tensor outside InferenceMode is not allowed."
+    "You can make a clone to get a normal tensor before doing inplace update."
+    "See https://github.com/pytorch/rfcs/pull/17 for more details."
+)
+COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+
+
+def is_virtual(tensor: Tensor) -> bool:
+    """Whether the tensor has no memory by design, so that a fill neither writes nor draws: on meta, or fake."""
+    return tensor.is_meta or isinstance(tensor, FakeTensor)
+
+
+def target(function: str, tensor: Tensor) -> Tensor:
+    """The strided tensor that a fill of ``tensor`` writes: the stored values of a compressed sparse or a nested tensor, as in
+    ``torch.nn.init.normal_``, else the tensor itself.
+
+    Raises:
+        NotImplementedError: another layout than strided, whose elements are not stored one by one.
+        RuntimeError: the elements overlap, the storage was freed, or it is an inference tensor outside inference mode.
+    """
+    if tensor.layout in COMPRESSED or tensor.is_nested:
+        tensor = tensor.values()
+    if tensor.layout is not torch.strided:
+        raise NotImplementedError(
+            f"{function}: the tensor must be strided, got layout {tensor.layout}. Fill the dense tensor, then convert it."
+        )
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError(INFERENCE)
+    if is_virtual(tensor) or tensor.numel() == 0:
+        return tensor
+    if torch._debug_has_internal_overlap(tensor) == 1:
+        raise RuntimeError(OVERLAPPING)
+    if tensor.untyped_storage().nbytes() == 0:
+        raise RuntimeError(
+            f"{function}: the tensor must have memory, got shape {tuple(tensor.shape)} over a freed storage of 0 bytes."
+            " Resize the storage first (FSDP: gather the parameter)."
+        )
+    return tensor
+
+
+def generator_for(function: str, tensor: Tensor, generator: object) -> torch.Generator | None:
+    """The generator to draw the seed from; None stands for the default generator of the tensor's device.
+
+    Raises:
+        TypeError: it is no ``torch.Generator``.
+        RuntimeError: it belongs to another kind of device than the tensor.
+    """
+    if generator is None:
+        return None
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"{function}(): argument 'generator' must be torch.Generator, not {type(generator).__name__}")
+    if generator.device.type != tensor.device.type and not tensor.is_meta:
+        raise RuntimeError(f"Expected a '{tensor.device.type}' device type for generator but found '{generator.device.type}'")
+    return generator
+
+
+def seed_of(function: str, seed: SupportsIndex) -> int:
+    """A seed as 64 bits; a negative one is taken modulo 2^64, as ``torch.manual_seed`` does.
+
+    Raises:
+        TypeError: it is no integer; a bool is none.
+        ValueError: it is outside [-2^63, 2^64).
+    """
+    return _bits64(function, "seed", seed)
+
+
+def stream_number(function: str, stream: SupportsIndex | str) -> int:
+    """A stream as 64 bits: a name goes through :func:`stream_of`, an integer is checked as a seed is."""
+    return stream_of(stream) if isinstance(stream, str) else _bits64(function, "stream", stream)
+
+
+def _bits64(function: str, name: str, value: SupportsIndex) -> int:
+    if isinstance(value, bool):
+        raise TypeError(f"{function}: {name} must be an integer, got {value}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{function}: {name} must be an integer, got {value!r} ({type(value).__name__})") from None
+    if not -(2**63) <= number < 2**64:
+        raise ValueError(f"{function}: {name} must be in [-2**63, 2**64), got {number}")
+    return number % 2**64
+
+
+def region_of(function: str, tensor: Tensor, global_shape: Sequence[int] | None, offset: Sequence[int] | None) -> Region | None:
+    """Where the tensor lies in a global one: ``tensor[i] == global[offset + i]``; None where it is the global one.
+
+    Raises:
+        ValueError: only one of the two is given, or the tensor does not fit into ``global_shape`` at ``offset``.
+    """
+    if global_shape is None and offset is None:
+        return None
+    if global_shape is None or offset is None:
+        raise ValueError(f"{function}: global_shape and offset must be given together, got {global_shape=} and {offset=}")
+    region = Region(tuple(map(operator.index, global_shape)), tuple(map(operator.index, offset)))
+    shape = tuple(tensor.shape)
+    fits = len(shape) == len(region.global_shape) == len(region.offset) and all(
+        0 <= start <= start + size <= whole
+        for start, size, whole in zip(region.offset, shape, region.global_shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{function}: offset + shape must lie inside global_shape in every dimension,"
+            f" got shape {shape}, offset {region.offset} and global_shape {region.global_shape}"
+        )
+    return region

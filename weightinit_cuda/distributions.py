@@ -1,0 +1,217 @@
+"""Distributions, and how each becomes numbers for the kernels.
+
+A distribution (``Uniform``, ``Normal``, ``TruncNormal``, ...) is what the user means. ``lower(distribution, dtype)`` turns it
+into a :class:`Transform`: the kernel's kind and its parameters, rounded exactly as `docs/numerics.md` says and the same on
+every platform (integers and decimals, no libm). Kernels and reference receive nothing else. Knows no tensors and no devices.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+
+from .coefficients import CENTRAL_SIGMA
+from .formats import FLOAT32, FLOAT64, FORMATS, Format
+from .probability import CONTEXT, erf_over_sqrt2, log_tail, tail
+
+# Upper bounds of the largest |z| that normal can return: sqrt(-2 ln 2^-32) and sqrt(-2 ln 2^-52), rounded up.
+MAX_SIGMA_32 = 6.661
+MAX_SIGMA_64 = 8.491
+# Beyond this many sigma the values that lie inside a one-sided interval are within one rounding of its nearer bound.
+FAR_SIGMA_32 = 4096.0
+FAR_SIGMA_64 = 1e6
+
+
+class Kind(enum.IntEnum):
+    """The kernels' transforms; the numbers are shared with ``csrc/job.h``."""
+
+    BITS = 0
+    CONSTANT = 1
+    UNIFORM = 2
+    UNIFORM_CLAMPED = 3
+    NORMAL = 4
+    TRUNC_NORMAL_CENTRAL = 5
+    TRUNC_NORMAL = 6
+    ONE_HOT = 7
+    SPARSE_NORMAL = 8
+
+
+class Transform(NamedTuple):
+    """A kind with its parameters, in the order of `docs/numerics.md`; whole numbers (``split``, ...) go to ``integers``."""
+
+    kind: Kind
+    params: tuple[float, ...] = ()
+    integers: tuple[int, ...] = ()
+
+
+class Constant(NamedTuple):
+    """Every element is ``value``."""
+
+    value: float
+
+
+class Uniform(NamedTuple):
+    """Uniform on [a, b); all elements a if a == b."""
+
+    a: float
+    b: float
+
+
+class Normal(NamedTuple):
+    """Normal with the given mean and standard deviation."""
+
+    mean: float
+    std: float
+
+
+class TruncNormal(NamedTuple):
+    """Normal(mean, std) conditioned on [a, b]; the bounds are values, not sigmas, and may be infinite."""
+
+    mean: float
+    std: float
+    a: float
+    b: float
+
+
+class OneHot(NamedTuple):
+    """Rows of ``row`` elements with at most one that is not 0.
+
+    Row r has ``value`` at position ``offset + k * step``, k = r mod ``period``, if k < ``limit``.
+    """
+
+    value: float
+    row: int
+    period: int
+    limit: int
+    offset: int
+    step: int
+
+
+class SparseNormal(NamedTuple):
+    """A rows x cols matrix of Normal(0, std) in which every column has exactly ``zeros_per_column`` zeros at random rows."""
+
+    rows: int
+    cols: int
+    zeros_per_column: int
+    std: float
+
+
+Distribution = Constant | Uniform | Normal | TruncNormal | OneHot | SparseNormal
+
+
+@lru_cache(maxsize=4096, typed=True)  # typed: distributions of different types may be equal as tuples
+def lower(distribution: Distribution, dtype: torch.dtype) -> Transform:
+    """The transform that gives ``distribution`` in a real floating-point ``dtype``.
+
+    Raises:
+        ValueError: TruncNormal on an interval that holds no value of the dtype.
+    """
+    match distribution:
+        case Constant(value):
+            return _constant(value, dtype)
+        case Uniform(a, b):
+            return _uniform(a, b, dtype)
+        case Normal(mean, std):
+            return _normal(mean, std, dtype)
+        case TruncNormal(mean, std, a, b):
+            return _trunc_normal(mean, std, a, b, dtype)
+        case OneHot(value, row, period, limit, offset, step):
+            return Transform(Kind.ONE_HOT, (value,), (row, period, limit, offset, step, _pattern(value, dtype)))
+        case SparseNormal(rows, cols, zeros, std):
+            normal = _normal(0.0, std, dtype)
+            return Transform(Kind.SPARSE_NORMAL, normal.params, (rows, cols, zeros))
+
+
+def _pattern(value: float, dtype: torch.dtype) -> int:
+    """The bits of ``value`` rounded to the dtype, as an unsigned integer."""
+    if dtype in (torch.float8_e4m3fn, torch.float8_e5m2) and not math.isnan(value):
+        largest = FORMATS[dtype].largest
+        value = min(max(value, -largest), largest)
+    return int.from_bytes(bytes(torch.tensor([value], dtype=dtype).view(torch.uint8).tolist()), "little")
+
+
+def _constant(value: float, dtype: torch.dtype) -> Transform:
+    return Transform(Kind.CONSTANT, (value,), (_pattern(value, dtype),))
+
+
+def _compute_format(dtype: torch.dtype) -> Format:
+    return FLOAT64 if dtype == torch.float64 else FLOAT32
+
+
+def _uniform(a: float, b: float, dtype: torch.dtype) -> Transform:
+    storage, compute = FORMATS[dtype], _compute_format(dtype)
+    low, high = compute.round(Fraction(a)), compute.round(Fraction(b))
+    width = compute.round(Fraction(high) - Fraction(low))
+    hi = storage.below(storage.round(Fraction(b)))
+    lo = low if storage == compute else storage.round(Fraction(a), "up")
+    if a == b or lo > hi:  # nothing between a and b: torch fills the rounded a
+        return _constant(storage.round(Fraction(a)), dtype)
+    largest = compute.round((1 - Fraction(1, 2**24)) * Fraction(width) + Fraction(low))
+    inside = storage.round(Fraction(low)) >= lo and storage.round(Fraction(largest)) <= hi
+    if compute is FLOAT32 and inside:
+        return Transform(Kind.UNIFORM, (low, width))
+    return Transform(Kind.UNIFORM_CLAMPED, (low, width, lo, hi))
+
+
+def _normal(mean: float, std: float, dtype: torch.dtype) -> Transform:
+    if std == 0 or not math.isfinite(mean):
+        return _constant(math.nan if math.isinf(mean) and math.isinf(std) else mean, dtype)
+    compute = _compute_format(dtype)
+    rounded_std = compute.round(Fraction(std)) if math.isfinite(std) else std
+    return Transform(Kind.NORMAL, (compute.round(Fraction(mean)), rounded_std))
+
+
+def _trunc_normal(mean: float, std: float, a: float, b: float, dtype: torch.dtype) -> Transform:
+    storage, compute = FORMATS[dtype], _compute_format(dtype)
+    if a == b:
+        return _constant(a, dtype)
+    lo = storage.round(Fraction(a), "up") if math.isfinite(a) else -storage.largest if storage.saturates else a
+    hi = storage.round(Fraction(b), "down") if math.isfinite(b) else storage.largest if storage.saturates else b
+    if lo > hi:
+        raise ValueError(f"trunc_normal_: [a, b] must hold a value of {dtype}, got a={a} and b={b} with none between.")
+    if lo == hi or std == 0:
+        return _constant(min(max(mean, lo), hi), dtype)
+    wide, reach = compute is FLOAT64, Fraction(MAX_SIGMA_64 if compute is FLOAT64 else MAX_SIGMA_32) * Fraction(std)
+    if lo <= storage.round(Fraction(mean) - reach) and storage.round(Fraction(mean) + reach) <= hi:
+        return _normal(mean, std, dtype)
+    alpha, beta = _sigmas(a, mean, std), _sigmas(b, mean, std)
+    far = FAR_SIGMA_64 if wide else FAR_SIGMA_32
+    if alpha >= far or beta <= -far:
+        return _constant(lo if alpha > 0 else hi, dtype)
+    ends = (compute.round(Fraction(mean)), compute.round(Fraction(std)), lo, hi)
+    if not wide and max(abs(alpha), abs(beta)) <= CENTRAL_SIGMA:
+        x_a, x_b = Fraction(erf_over_sqrt2(alpha)), Fraction(erf_over_sqrt2(beta))
+        params = (compute.round((x_b - x_a) / 2**32), compute.round((x_a + x_b) / 2), *ends)
+        return Transform(Kind.TRUNC_NORMAL_CENTRAL, params)
+    if beta <= 0:  # the mirror image
+        alpha, beta, ends = -beta, -alpha, (ends[0], -ends[1], lo, hi)
+    bits = 64 if wide else 32
+    grid = 2 ** (53 if wide else 32)  # words are counted in halves of these
+    if alpha >= 0:
+        log_ref = log_tail(alpha)
+        rho = Fraction(CONTEXT.exp(CONTEXT.subtract(log_tail(beta), log_ref))) if beta.is_finite() else Fraction(0)
+        mass, left, right, split = 1 - rho, Fraction(0), rho, 0
+        log_m2_ref = compute.round(Fraction(-2 * log_ref))
+    else:
+        left, right = (Fraction(tail(abs(t))) if t.is_finite() else Fraction(0) for t in (alpha, beta))
+        mass = 1 - left - right
+        split = min(max(round(2**bits * (Fraction(1, 2) - left) / mass), 0), 2**bits - 1)
+        log_m2_ref = 0.0
+    step = compute.round(mass if wide else mass / 2**31)
+    half = mass / grid
+    params = (compute.round(left + half), compute.round(right + half), step, log_m2_ref, *ends)
+    return Transform(Kind.TRUNC_NORMAL, params, (split,))
+
+
+def _sigmas(bound: float, mean: float, std: float) -> Decimal:
+    """(bound - mean) / std as a decimal, or an infinity."""
+    if math.isinf(bound):
+        return Decimal(bound)
+    exact = (Fraction(bound) - Fraction(mean)) / Fraction(std)
+    return CONTEXT.divide(Decimal(exact.numerator), Decimal(exact.denominator))

@@ -1,0 +1,283 @@
+"""The only door to the kernels: takes jobs, picks the backend, fills.
+
+Everything the layouts of torch tensors bring is resolved here (complex, conjugate and negative views, regions, overlaps,
+inference mode, version counters). Arguments were checked above, in the words of the user; kernels below only see numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+
+from . import reference
+from .distributions import Constant, Distribution, Transform, lower
+from .formats import REAL_DTYPE
+from .job import FillJob, Region
+
+__all__ = ["BackendInfo", "backend_info", "bits", "draw_seed", "fill", "fill_tensor", "select_cpu"]
+
+_MISSING = ""
+try:
+    from . import _C
+except ImportError as error:  # built with WEIGHTINIT_NATIVE=0, or not built at all
+    _C = None  # type: ignore[assignment]
+    _MISSING = str(error)
+
+# The kernels' names of storage: csrc/job.h.
+_STORAGE = {
+    torch.float32: 0,
+    torch.float64: 1,
+    torch.float16: 2,
+    torch.bfloat16: 3,
+    torch.float8_e4m3fn: 4,
+    torch.float8_e5m2: 5,
+}
+_UINT32 = 8
+_MASK64 = 0xFFFFFFFFFFFFFFFF
+_LOWEST = -(2**63)
+_get_num_threads = torch.get_num_threads
+
+
+def _choose_backend() -> bool:
+    """Whether the compiled kernels are used; says once why not."""
+    wanted = os.environ.get("WEIGHTINIT_BACKEND", "native" if _C is not None else "")
+    if wanted not in ("", "native", "reference"):
+        raise ValueError(f"WEIGHTINIT_BACKEND: must be native or reference, got {wanted!r}.")
+    if wanted == "native" and _C is None:
+        raise ImportError(f"WEIGHTINIT_BACKEND=native, but the compiled kernels are missing: {_MISSING}.")
+    if wanted == "":
+        warnings.warn(
+            f"weightinit_cuda: the compiled kernels are missing ({_MISSING}); the plain PyTorch reference is used: the same "
+            "values, many times slower. Reinstall with a C++ compiler, or set WEIGHTINIT_BACKEND=reference to silence this.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return wanted == "native"
+
+
+def select_cpu(isa: str) -> None:
+    """Makes the CPU kernels use one instruction set: scalar, avx2, avx512 or neon. For tests; values do not depend on it.
+
+    Raises:
+        ValueError: this build or machine does not have it.
+    """
+    if _C is None or not _C.select_isa(isa):
+        available = _C.available_isas() if _C is not None else []
+        raise ValueError(f"WEIGHTINIT_CPU: must be one of {available} on this machine, got {isa!r}.")
+
+
+_native = _choose_backend()
+if _native and "WEIGHTINIT_CPU" in os.environ:
+    select_cpu(os.environ["WEIGHTINIT_CPU"])
+
+
+class BackendInfo(NamedTuple):
+    """What runs the fills."""
+
+    backend: str  # native or reference
+    cpu: str  # instruction set in use
+    available: tuple[str, ...]  # instruction sets that this build and machine have
+    threads: int
+    parallel_runtime: str  # the OpenMP runtime found in the process, or why there is none
+    cuda: str  # or why there is none
+    format: int
+    reason: str  # why a fallback was taken; empty if none was
+
+
+def backend_info() -> BackendInfo:
+    """What is compiled in, which instruction set is in use, and why a fallback was taken."""
+    reason = "" if _native else _MISSING or "WEIGHTINIT_BACKEND=reference"
+    threads = torch.get_num_threads()
+    if _C is None:
+        return BackendInfo("reference", "torch", (), threads, "torch", "through the reference", 1, reason)
+    return BackendInfo(
+        backend="native" if _native else "reference",
+        cpu=_C.selected_isa() if _native else "torch",
+        available=tuple(_C.available_isas()),
+        threads=threads,
+        parallel_runtime=_C.parallel_runtime(),
+        cuda="through the reference",
+        format=1,
+        reason=reason,
+    )
+
+
+def draw_seed(tensor: torch.Tensor, generator: torch.Generator | None = None) -> int:
+    """One 64-bit seed, drawn where torch would draw the tensor's values: from ``generator``, or else the default of its device."""
+    if generator is None and tensor.is_cpu:
+        return int(torch.empty((), dtype=torch.int64).random_(_LOWEST, None).item()) & _MASK64
+    device = tensor.device if generator is None else generator.device
+    return int(torch.empty((), dtype=torch.int64, device=device).random_(_LOWEST, None, generator=generator).item()) & _MASK64
+
+
+@lru_cache(maxsize=4096, typed=True)  # typed: distributions of different types may be equal as tuples
+def _native_transform(distribution: Distribution, dtype: torch.dtype) -> Any:
+    return _native_of(lower(distribution, dtype))
+
+
+def _native_of(transform: Transform) -> Any:
+    return _C.Transform(int(transform.kind), list(transform.params), list(transform.integers))
+
+
+def fill_tensor(tensor: torch.Tensor, distribution: Distribution, seed: int, stream: int = 0) -> None:
+    """``fill`` of one tensor that is its own global tensor; the path of every drop-in call, so it is short."""
+    storage = _STORAGE.get(tensor.dtype)
+    if (
+        storage is None
+        or not _native
+        or not tensor.is_cpu
+        or tensor.layout is not torch.strided
+        or not tensor.is_contiguous()
+        or tensor.is_inference()
+        or tensor.is_neg()
+        or type(tensor) not in _PLAIN
+    ):
+        return fill((FillJob(tensor, distribution, seed, stream),))
+    count = tensor.numel()
+    transform = _native_transform(distribution, tensor.dtype)
+    if count:
+        _C.fill_contiguous(tensor.data_ptr(), storage, count, transform, seed, stream, _get_num_threads())
+    _increment_version((tensor,))
+    return None
+
+
+_PLAIN = frozenset((torch.Tensor, torch.nn.Parameter, torch.nn.Buffer))
+_increment_version = torch._C._increment_version
+
+
+def fill(jobs: Sequence[FillJob]) -> None:
+    """Fills every job's tensor, all CPU tensors in one parallel pass. Checks all jobs before it writes the first element.
+
+    Raises:
+        RuntimeError: overlapping memory, or an inference tensor outside inference mode (as torch).
+        NotImplementedError, ValueError, TypeError: no such layout, dtype, region or distribution; the job is named.
+    """
+    native: list[Any] = []
+    by_reference: list[tuple[torch.Tensor, Transform, FillJob]] = []
+    written: list[torch.Tensor] = []
+    for job in jobs:
+        _check(job)
+        if job.tensor.is_meta:
+            continue
+        for part in _real_parts(job):
+            transform = lower(part.distribution, part.tensor.dtype)
+            if part.tensor.numel() == 0:
+                continue
+            if _native and part.tensor.is_cpu:
+                native.append(_native_job(part, transform))
+            else:
+                by_reference.append((part.tensor, transform, part))
+        if not job.tensor.is_inference():
+            written.append(job.tensor)
+    if native:
+        _C.fill(native, torch.get_num_threads())
+    for tensor, transform, part in by_reference:
+        reference.fill(tensor, transform, part.seed, part.stream, part.region)
+    if written:
+        _increment_version(tuple(written))
+
+
+def bits(seed: int, stream: int, n: int, start: int = 0) -> torch.Tensor:
+    """The raw 32-bit words of ``stream`` under ``seed``, as the kernels use them.
+
+    Word ``i`` of the result is word ``(start + i) % 4`` of Philox block ``(start + i) // 4``.
+
+    Args:
+        seed, stream: 64-bit numbers.
+        n: how many words.
+        start: index of the first one, 64-bit.
+
+    Returns:
+        A uint32 tensor of n words on the CPU.
+
+    >>> import weightinit_cuda as wi
+    >>> [hex(word) for word in wi.bits(seed=0, stream=0, n=4).tolist()]
+    ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
+    """
+    seed, stream, start = seed & _MASK64, stream & _MASK64, start & _MASK64
+    if n < 0:
+        raise ValueError(f"bits: n must be at least 0, got {n}.")
+    if not _native:
+        return reference.bits(seed, stream, n, start).to(torch.uint32)
+    words = torch.empty(n, dtype=torch.uint32)
+    if n:
+        transform = _C.Transform(0, [], [])
+        _C.fill([(words.data_ptr(), _UINT32, transform, seed, stream, start, [(n, 1, 1)])], torch.get_num_threads())
+    return words
+
+
+def _check(job: FillJob) -> None:
+    """Refuses what cannot be filled, in torch's words where torch has them."""
+    tensor, where = job.tensor, f" ({job.name})" if job.name else ""
+    if tensor.layout is not torch.strided:
+        raise NotImplementedError(f"fill: a strided tensor is required, got layout {tensor.layout}{where}. Fill its values instead.")
+    if tensor.dtype not in REAL_DTYPE:
+        raise NotImplementedError(f"fill: a floating-point or complex tensor is required, got {tensor.dtype}{where}.")
+    if tensor.is_meta:
+        return
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "Inplace update to inference tensor outside InferenceMode is not allowed."
+            "You can make a clone to get a normal tensor before doing inplace update."
+            "See https://github.com/pytorch/rfcs/pull/17 for more details."
+        )
+    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
+            "Please clone() the tensor before performing the operation."
+        )
+    if job.region is not None:
+        _check_region(job.region, tensor, where)
+
+
+def _check_region(region: Region, tensor: torch.Tensor, where: str) -> None:
+    shape, offset = region
+    if not len(shape) == len(offset) == tensor.dim():
+        raise ValueError(
+            f"fill: global_shape and offset must have as many dimensions as the tensor, "
+            f"got {tuple(shape)} and {tuple(offset)} for a tensor of shape {tuple(tensor.shape)}{where}."
+        )
+    if any(at < 0 or at + n > whole for at, n, whole in zip(offset, tensor.shape, shape, strict=True)):
+        raise ValueError(
+            f"fill: the tensor must lie inside global_shape, got global_shape {tuple(shape)}, offset {tuple(offset)} and a tensor "
+            f"of shape {tuple(tensor.shape)}{where}."
+        )
+
+
+def _real_parts(job: FillJob) -> list[FillJob]:
+    """The job as fills of real tensors that are not lazily conjugated or negated."""
+    tensor = job.tensor.detach()
+    if tensor.is_neg():
+        tensor = torch._neg_view(tensor)  # writes go through a negation, which the kernels do not do: see below
+        raise NotImplementedError("fill: a tensor with the negative bit set cannot be filled. Call resolve_neg() first.")
+    if not tensor.is_complex():
+        return [job._replace(tensor=tensor)]
+    if tensor.is_conj():
+        raise NotImplementedError("fill: a lazily conjugated tensor cannot be filled. Call resolve_conj() first.")
+    real = torch.view_as_real(tensor)
+    if isinstance(job.distribution, Constant):
+        value = complex(job.distribution.value)
+        return [
+            job._replace(tensor=real[..., 0], distribution=Constant(value.real)),
+            job._replace(tensor=real[..., 1], distribution=Constant(value.imag)),
+        ]
+    region = job.region and Region((*job.region.global_shape, 2), (*job.region.offset, 0))
+    return [job._replace(tensor=real, region=region)]
+
+
+def _native_job(job: FillJob, transform: Transform) -> tuple[Any, ...]:
+    """The job as csrc/job.h has it: address, and for each dimension its size, stride and step in the global index."""
+    tensor = job.tensor
+    shape, offset = job.region or (tensor.shape, (0,) * tensor.dim())
+    index, step = 0, 1
+    dims: list[tuple[int, int, int]] = []
+    for n, stride, whole, at in zip(reversed(tensor.shape), reversed(tensor.stride()), reversed(shape), reversed(offset), strict=True):
+        dims.append((n, stride, step))
+        index += at * step
+        step *= whole
+    return (tensor.data_ptr(), _STORAGE[tensor.dtype], _native_of(transform), job.seed, job.stream, index, dims[::-1])

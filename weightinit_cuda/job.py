@@ -1,0 +1,52 @@
+"""What one fill is: plain data, checked nowhere else.
+
+A :class:`FillJob` names a tensor, what to put into it and which random numbers to use. A :class:`Region` says where a local
+tensor lies in the global one, for shards. Everything above (``init``, plans, shards) makes jobs; everything below
+(``engine`` and the backends) executes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from .distributions import Distribution
+
+__all__ = ["FillJob", "Region"]
+
+
+class Region(NamedTuple):
+    """The place of a local tensor inside a global tensor: ``local[i] == global[offset + i]``.
+
+    Args:
+        global_shape: shape of the global tensor, as many dimensions as the local one.
+        offset: position of the local tensor's first element, one number a dimension.
+    """
+
+    global_shape: tuple[int, ...]
+    offset: tuple[int, ...]
+
+
+class FillJob(NamedTuple):
+    """One fill of one tensor.
+
+    Args:
+        tensor: the tensor to write, any strides, on any device.
+        distribution: what to write.
+        seed: 64-bit seed, the key of the generator.
+        stream: 64-bit stream, the high half of the counter. 0 is the stream of unnamed draws.
+        region: where the tensor lies in a global tensor; None means it is the global tensor.
+        name: qualified name for error messages; empty if it has none.
+    """
+
+    tensor: torch.Tensor
+    distribution: Distribution
+    seed: int
+    stream: int = 0
+    region: Region | None = None
+    name: str = ""
+
+
+Jobs = Sequence[FillJob]
