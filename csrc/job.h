@@ -3,6 +3,12 @@
 #pragma once
 #include <cstdint>
 
+#if defined(__CUDACC__)
+#define WI_HOST_DEVICE __host__ __device__
+#else
+#define WI_HOST_DEVICE
+#endif
+
 namespace wi {
 
 enum class Kind : int {
@@ -20,7 +26,19 @@ constexpr int kKinds = 9;
 
 enum class Storage : int { kFloat32 = 0, kFloat64 = 1, kFloat16 = 2, kBFloat16 = 3, kFloat8E4M3 = 4, kFloat8E5M2 = 5, kUInt8 = 6, kUInt16 = 7, kUInt32 = 8, kUInt64 = 9 };
 constexpr int kStorages = 10;
-constexpr int kItemSize[kStorages] = {4, 8, 2, 2, 1, 1, 1, 2, 4, 8};
+WI_HOST_DEVICE constexpr int item_size(Storage storage) {
+    switch (storage) {
+        case Storage::kFloat8E4M3:
+        case Storage::kFloat8E5M2:
+        case Storage::kUInt8: return 1;
+        case Storage::kFloat16:
+        case Storage::kBFloat16:
+        case Storage::kUInt16: return 2;
+        case Storage::kFloat64:
+        case Storage::kUInt64: return 8;
+        default: return 4;
+    }
+}
 
 constexpr int kMaxParams = 8, kMaxIntegers = 6;
 
@@ -29,6 +47,10 @@ struct Transform {
     Kind kind;
     double params[kMaxParams];
     int64_t integers[kMaxIntegers];
+
+    float f32(int i) const { return float(params[i]); }
+    double f64(int i) const { return params[i]; }
+    uint64_t integer(int i) const { return uint64_t(integers[i]); }
 };
 
 struct Draw {

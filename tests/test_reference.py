@@ -10,6 +10,7 @@ import ctypes
 import itertools
 import math
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -21,6 +22,17 @@ from weightinit_cuda import reference
 from weightinit_cuda.distributions import Kind, Transform
 
 INF = math.inf
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """These tensors are small: threads would only wait for each other where cores are shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 FLOAT_DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
 
 

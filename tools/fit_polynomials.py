@@ -11,10 +11,12 @@ float32 evaluation and writes the two generated files. Knows mathematics only: n
 from __future__ import annotations
 
 import argparse
+import math
 import runpy
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -29,6 +31,7 @@ MODULE = ROOT / "weightinit_cuda/coefficients.py"
 CENTRAL_SIGMA = 2.0625
 TAIL_FLOOR = 0.3  # errors of a quantile z are fitted relative to max(z, TAIL_FLOOR)
 QUANTILE_UNIT = 0.25  # and measured in ulp of max(|z|, QUANTILE_UNIT)
+TAIL_R0 = {bits: float(kind(math.sqrt(2 * math.log(2)))) for bits, kind in (("32", np.float32), ("64", np.float64))}
 
 F32 = np.float32
 Array = np.ndarray
@@ -48,7 +51,7 @@ class Samples:
 
     def errors(self, fit: Fit) -> list[mpf]:
         p, q = fit
-        return [w * (horner(p, x) / horner(q, x) - f) for x, f, w in zip(self.x, self.f, self.weight)]
+        return [w * (horner(p, x) / horner(q, x) - f) for x, f, w in zip(self.x, self.f, self.weight, strict=True)]
 
 
 def horner(coefs: Sequence, x):
@@ -77,9 +80,9 @@ def lawson(s: Samples, degrees: tuple[int, int]) -> Fit:
     s = Samples(*([column[k] for k in keep] for column in (s.x, s.f, s.weight)))
     trials, emphasis, denominators = [], np.ones(len(s.x)), [mpf(1)] * len(s.x)
     for _ in range(12):
-        scale = [mpf(float(e)) ** 0.5 * w / d for e, w, d in zip(emphasis, s.weight, denominators)]
-        a = mp.matrix([[k * v for v in linear_row(x, f, degrees)] for k, x, f in zip(scale, s.x, s.f)])
-        fit = split(mp.lu_solve(a.T * a, a.T * mp.matrix([k * f for k, f in zip(scale, s.f)])), degrees)
+        scale = [mpf(float(e)) ** 0.5 * w / d for e, w, d in zip(emphasis, s.weight, denominators, strict=True)]
+        a = mp.matrix([[k * v for v in linear_row(x, f, degrees)] for k, x, f in zip(scale, s.x, s.f, strict=True)])
+        fit = split(mp.lu_solve(a.T * a, a.T * mp.matrix([k * f for k, f in zip(scale, s.f, strict=True)])), degrees)
         denominators = [abs(horner(fit[1], x)) for x in s.x]
         error = np.array([abs(float(e)) for e in s.errors(fit)])
         trials.append((error.max(), fit))
@@ -152,7 +155,7 @@ def log_samples_f32() -> Samples:
     counts relative to 2 ln 2 - 2 ln(1 + f)."""
     x = chebyshev(mp.sqrt(0.5) - 1, -1e-9, 200) + chebyshev(1e-9, mp.sqrt(2) - 1, 200)
     f = [-2 * mp.log1p(v) / v for v in x]
-    return Samples(x, f, [-1 / q if v < 0 else v / (2 * mp.log(2) + v * q) for v, q in zip(x, f)])
+    return Samples(x, f, [-1 / q if v < 0 else v / (2 * mp.log(2) + v * q) for v, q in zip(x, f, strict=True)])
 
 
 def elementary_samples() -> tuple[Samples, Samples, Samples]:
@@ -182,11 +185,11 @@ def tail_radius(z: mpf) -> mpf:
     return mp.sqrt(-2 * mp.log(mp.erfc(z / mp.sqrt(2)) / 2))
 
 
-def tail_samples(z_high: float, count: int) -> Samples:
-    """h = r - z over r(z), from slightly below z = 0; z spaced like sinh."""
+def tail_samples(z_high: float, count: int, r0: float) -> Samples:
+    """z - t over t = r(z) - r0, from slightly below z = 0; z spaced like sinh."""
     z = [mp.sinh(t) / 2 for t in chebyshev(-2e-6, mp.asinh(2 * z_high), count)]
-    r = [tail_radius(v) for v in z]
-    return Samples(r, [a - b for a, b in zip(r, z)], [1 / max(v, mpf(TAIL_FLOOR)) for v in z])
+    t = [tail_radius(v) - mpf(r0) for v in z]
+    return Samples(t, [a - b for a, b in zip(z, t, strict=True)], [1 / max(v, mpf(TAIL_FLOOR)) for v in z])
 
 
 # ---------------------------------------------------------------- formulas of docs/numerics.md
@@ -235,7 +238,8 @@ def central(x: Array, p: Sequence[float], q: Sequence[float]) -> Array:
 
 
 def tail(r: Array, p: Sequence[float], q: Sequence[float]) -> Array:
-    return r - polynomial(p, r) / polynomial(q, r)
+    t = r - r.dtype.type(TAIL_R0["32" if r.dtype == F32 else "64"])
+    return t + polynomial(p, t) / polynomial(q, t)
 
 
 def wider(x: Array) -> Array:
@@ -284,9 +288,7 @@ def fit_f64() -> Coefs:
     log, sin, cos = elementary_samples()
     coefs = {"LOG64": remez("LOG64", log, 7)[0], "SIN64": remez("SIN64", sin, 8)[0]}
     coefs["COS64"] = [mpf(1), *remez("COS64", cos, 8)[0]]
-    for name, samples, degrees in (("NEAR", tail_samples(8.4, 300), (8, 9)), ("TAIL", tail_samples(1.05e6, 700), (20, 21))):
-        p, q = remez(f"QUANTILE_{name}64", samples, *degrees)
-        coefs |= {f"QUANTILE_{name}_P64": p, f"QUANTILE_{name}_Q64": q}
+    coefs["QUANTILE_TAIL_P64"], coefs["QUANTILE_TAIL_Q64"] = remez("QUANTILE_TAIL64", tail_samples(1.05e6, 700, TAIL_R0["64"]), 21, 21)
     return {name: tuple(map(float, values)) for name, values in coefs.items()}
 
 
@@ -297,7 +299,7 @@ def fit_f32(wide: Coefs) -> Coefs:
     a = np.concatenate([np.geomspace(2.0**-20, 0.5, 20000), np.linspace(2.0**-16, 0.5, 20000)]).astype(F32)
     x = np.linspace(2.0**-16, np.sqrt(central_x2()), 40000).astype(F32)
     r = np.concatenate([np.linspace(1.1774, 8, 30000), np.geomspace(8, 4100, 10000)]).astype(F32)
-    log, (_, sin, cos) = remez("LOG32", log_samples_f32(), 7)[0], elementary_samples()
+    log, (_, sin, cos) = remez("LOG32", log_samples_f32(), 8)[0], elementary_samples()
     sin, cos = remez("SIN32", sin, 4)[0], [1, *remez("COS32", cos, 3)[0]]
     coefs = {
         "LOG32": refined(log, -1, lambda c: log_m2(u, 1e-30, c), true_log(u)),
@@ -306,8 +308,7 @@ def fit_f32(wide: Coefs) -> Coefs:
     }
     for name, samples, degrees, formula, v, truth in (
         ("CENTRAL", central_samples(), (4, 4), central, x, true_central(x, wide)),
-        ("NEAR", tail_samples(6.5, 300), (3, 4), tail, r[r < 6.77], true_z(wider(r[r < 6.77]) ** 2, wide)),
-        ("TAIL", tail_samples(4200, 600), (5, 6), tail, r, true_z(wider(r) ** 2, wide)),
+        ("TAIL", tail_samples(4200, 600, TAIL_R0["32"]), (6, 6), tail, r, true_z(wider(r) ** 2, wide)),
     ):
         (p, q), n = remez(f"QUANTILE_{name}32", samples, *degrees), degrees[0] + 1
         both = refined([*p, *q], n, lambda c, f=formula, v=v, n=n: f(v, c[:n], c[n:]), truth, QUANTILE_UNIT)
@@ -332,9 +333,13 @@ inline constexpr float kCentralX2 = @x2f;  // erf(kCentralSigma / sqrt 2)^2, rou
 
 namespace f32 {
 
+inline constexpr float kQuantileTailR0 = @r32f;  // sqrt(2 ln 2)
+
 @32}  // namespace f32
 
 namespace f64 {
+
+inline constexpr double kQuantileTailR0 = @r64;  // sqrt(2 ln 2)
 
 @64}  // namespace f64
 
@@ -348,6 +353,8 @@ Coefficients by rising power; the formulas are those of docs/numerics.md.
 
 CENTRAL_SIGMA = float.fromhex("@sigma")
 CENTRAL_X2 = float.fromhex("@x2")  # erf(CENTRAL_SIGMA / sqrt 2)^2, rounded up to float32
+QUANTILE_TAIL_R0_32 = float.fromhex("@r32")  # sqrt(2 ln 2)
+QUANTILE_TAIL_R0_64 = float.fromhex("@r64")
 @32@64'''
 
 
@@ -369,6 +376,7 @@ def python_tuple(name: str, values: Sequence[float]) -> str:
 def filled(template: str, array: Callable[[str, Sequence[float]], str], coefs: Coefs) -> str:
     text = template.replace("@sigma", literal(CENTRAL_SIGMA)).replace("@x2", literal(central_x2()))
     for key in ("32", "64"):
+        text = text.replace(f"@r{key}", literal(TAIL_R0[key]))
         text = text.replace(f"@{key}", "".join(array(n, v) for n, v in coefs.items() if n.endswith(key)))
     return text
 
@@ -425,15 +433,14 @@ def measure_f32(c: Coefs) -> None:
     row("sqrt(log_m2) f32", u(), lambda u: np.sqrt(log_m2(u, 1e-30, log)), lambda u: np.sqrt(true_log(u)))
     row("sin f32", a(), lambda a: a * polynomial(c["SIN32"], a * a), lambda a: np.sin(np.pi * wider(a)))
     row("cos f32", a(), lambda a: polynomial(c["COS32"], a * a), lambda a: np.cos(np.pi * wider(a)), 0.5)
-    sets = {name: (c[f"QUANTILE_{name}_P32"], c[f"QUANTILE_{name}_Q32"]) for name in ("CENTRAL", "NEAR", "TAIL")}
+    sets = {name: (c[f"QUANTILE_{name}_P32"], c[f"QUANTILE_{name}_Q32"]) for name in ("CENTRAL", "TAIL")}
     x = floats(2.0**-16, float(np.sqrt(central_x2())), 3)
     row("central(x) f32", x, lambda x: central(x, *sets["CENTRAL"]), lambda x: true_central(x, c), QUANTILE_UNIT)
-    for name, high in (("NEAR", 6.77), ("TAIL", 4100)):
-        p, q = sets[name]
-        r, v = floats(1.17741, high, 11), floats(2.0**-33, 0.5, 11)
-        row(f"{name}(r) f32", r, lambda r, p=p, q=q: tail(r, p, q), lambda r: true_z(wider(r) ** 2, c), QUANTILE_UNIT)
-        z = lambda v, p=p, q=q: tail(np.sqrt(log_m2(v, 0.0, log)), p, q)
-        row(f"{name}(v) f32", v, z, lambda v: true_z(true_log(v), c), QUANTILE_UNIT)
+    for name, high in (("TAIL", 4100),):
+        form = partial(tail, p=sets[name][0], q=sets[name][1])
+        row(f"{name.lower()}(r) f32", floats(1.17741, high, 11), form, lambda r: true_z(wider(r) ** 2, c), QUANTILE_UNIT)
+        chained, v = (lambda v, form=form: form(np.sqrt(log_m2(v, 0.0, log)))), floats(2.0**-33, 0.5, 11)
+        row(f"{name.lower()}(v) f32", v, chained, lambda v: true_z(true_log(v), c), QUANTILE_UNIT)
 
 
 def measure_f64(c: Coefs) -> None:
@@ -452,9 +459,9 @@ def measure_f64(c: Coefs) -> None:
     row("log_m2 f64", [u], lambda u: log_m2(u, 1e-300, c["LOG64"]), exact(lambda u: -2 * mp.log(u)))
     row("sin f64", [a], lambda a: a * polynomial(c["SIN64"], a * a), exact(mp.sinpi))
     row("cos f64", [a], lambda a: polynomial(c["COS64"], a * a), exact(mp.cospi), 0.5)
-    for name, r in (("NEAR", near), ("TAIL", near), ("TAIL", far)):
-        sets = c[f"QUANTILE_{name}_P64"], c[f"QUANTILE_{name}_Q64"]
-        row(f"{name.lower()}(r) f64", [r], lambda r, sets=sets: tail(r, *sets), exact(z), QUANTILE_UNIT)
+    for name, r in (("TAIL", near), ("TAIL", far)):
+        form = partial(tail, p=c[f"QUANTILE_{name}_P64"], q=c[f"QUANTILE_{name}_Q64"])
+        row(f"{name.lower()}(r) f64", [r], form, exact(z), QUANTILE_UNIT)
 
 
 def main() -> int:

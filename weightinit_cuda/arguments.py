@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     FakeTensor = torch._subclasses.fake_tensor.FakeTensor
 
-__all__ = ["generator_for", "is_virtual", "region_of", "seed_of", "stream_number", "target"]
+__all__ = ["generator_for", "is_virtual", "region_of", "require_writable", "seed_of", "stream_number", "target"]
 
 OVERLAPPING = (
     "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
@@ -40,13 +40,19 @@ def is_virtual(tensor: Tensor) -> bool:
     return tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
+def require_writable(tensor: Tensor) -> None:
+    """Refuses an inference tensor outside inference mode."""
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError(INFERENCE)
+
+
 def target(function: str, tensor: Tensor) -> Tensor:
     """The strided tensor that a fill of ``tensor`` writes: the stored values of a compressed sparse or a nested tensor, as in
     ``torch.nn.init.normal_``, else the tensor itself.
 
     Raises:
         NotImplementedError: another layout than strided, whose elements are not stored one by one.
-        RuntimeError: the elements overlap, the storage was freed, or it is an inference tensor outside inference mode.
+        RuntimeError: the elements overlap, they have no memory (freed, wrapped), or it is an inference tensor outside its mode.
     """
     if tensor.layout in COMPRESSED or tensor.is_nested:
         tensor = tensor.values()
@@ -54,16 +60,15 @@ def target(function: str, tensor: Tensor) -> Tensor:
         raise NotImplementedError(
             f"{function}: the tensor must be strided, got layout {tensor.layout}. Fill the dense tensor, then convert it."
         )
-    if tensor.is_inference() and not torch.is_inference_mode_enabled():
-        raise RuntimeError(INFERENCE)
+    require_writable(tensor)
     if is_virtual(tensor) or tensor.numel() == 0:
         return tensor
     if torch._debug_has_internal_overlap(tensor) == 1:
         raise RuntimeError(OVERLAPPING)
-    if tensor.untyped_storage().nbytes() == 0:
+    if tensor.data_ptr() == 0:
         raise RuntimeError(
-            f"{function}: the tensor must have memory, got shape {tuple(tensor.shape)} over a freed storage of 0 bytes."
-            " Resize the storage first (FSDP: gather the parameter)."
+            f"{function}: the tensor must have memory, got a {type(tensor).__name__} of shape {tuple(tensor.shape)} without."
+            " If its storage was freed (FSDP), gather it first; inside a torch.func transform, fill before the transform."
         )
     return tensor
 
@@ -78,7 +83,8 @@ def generator_for(function: str, tensor: Tensor, generator: object) -> torch.Gen
     if generator is None:
         return None
     if not isinstance(generator, torch.Generator):
-        raise TypeError(f"{function}(): argument 'generator' must be torch.Generator, not {type(generator).__name__}")
+        method = "uniform_" if function.endswith("uniform_") else "normal_"  # torch names the method it would have called
+        raise TypeError(f"{method}(): argument 'generator' must be torch.Generator, not {type(generator).__name__}")
     if generator.device.type != tensor.device.type and not tensor.is_meta:
         raise RuntimeError(f"Expected a '{tensor.device.type}' device type for generator but found '{generator.device.type}'")
     return generator

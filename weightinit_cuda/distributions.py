@@ -152,11 +152,13 @@ def _uniform(a: float, b: float, dtype: torch.dtype) -> Transform:
     lo = low if storage == compute else storage.round(Fraction(a), "up")
     if a == b or lo > hi:  # nothing between a and b: torch fills the rounded a
         return _constant(storage.round(Fraction(a)), dtype)
-    largest = compute.round((1 - Fraction(1, 2**24)) * Fraction(width) + Fraction(low))
+    bits = 53 if compute is FLOAT64 else 24
+    scale = compute.round(Fraction(width) / 2**bits)
+    largest = compute.round((2**bits - 1) * Fraction(scale) + Fraction(low))
     inside = storage.round(Fraction(low)) >= lo and storage.round(Fraction(largest)) <= hi
     if compute is FLOAT32 and inside:
-        return Transform(Kind.UNIFORM, (low, width))
-    return Transform(Kind.UNIFORM_CLAMPED, (low, width, lo, hi))
+        return Transform(Kind.UNIFORM, (low, scale))
+    return Transform(Kind.UNIFORM_CLAMPED, (low, scale, lo, hi))
 
 
 def _normal(mean: float, std: float, dtype: torch.dtype) -> Transform:

@@ -6,6 +6,7 @@ extras, takes a short path: on a 10-element bias Python is all the time there is
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, SupportsIndex
 
@@ -16,6 +17,7 @@ from torch.nn import Parameter
 from . import engine, schemes
 from .arguments import generator_for, is_virtual, region_of, seed_of, stream_number, target
 from .distributions import Distribution
+from .formats import REAL_DTYPE
 from .job import FillJob
 from .streams import UNNAMED
 
@@ -44,7 +46,7 @@ def fill(
     except TypeError:
         if not isinstance(tensor, Tensor):
             raise AttributeError(f"'{type(tensor).__name__}' object has no attribute '{scheme.__name__}'") from None
-        distribution = scheme(*schemes.plain(args))
+        distribution = inspect.unwrap(scheme)(*schemes.plain(args))
     if (
         seed is None
         and generator is None
@@ -93,10 +95,18 @@ def job_of(
     return FillJob(destination, distribution, key, number, region)
 
 
-def place(tensor: Tensor, scheme: Callable[..., Distribution], args: tuple[Any, ...]) -> Tensor:
-    """A fill without randomness."""
-    distribution = scheme(*args)
+def place(tensor: Tensor, scheme: Callable[..., Distribution], *args: Any) -> Tensor:
+    """A fill without randomness, ``scheme(dtype, *args)``. Dtypes that no kernel writes (integers) are copied from float32."""
+    dtype = tensor.dtype if tensor.dtype in REAL_DTYPE else torch.float32
+    distribution = scheme(dtype, *args)
     destination = target(scheme.__name__, tensor)
-    if not is_virtual(tensor):
+    if is_virtual(tensor):
+        return tensor
+    if dtype == tensor.dtype:
         engine.fill_tensor(destination, distribution, 0)
+    else:
+        ones = torch.empty(tensor.shape, dtype=dtype, device=tensor.device)
+        engine.fill_tensor(ones, distribution, 0)
+        with torch.no_grad():
+            destination.copy_(ones)
     return tensor

@@ -29,7 +29,8 @@ from torch import Tensor
 from torch._C import _set_grad_enabled
 from torch.overrides import has_torch_function_variadic
 
-from . import scaling, schemes
+from . import engine, scaling, schemes
+from .arguments import require_writable
 from .filling import Generator, Shape, Stream, fill, job_of, place
 from .orthogonal import computing_dtype, orthogonal_matrix
 from .overriding import redirect
@@ -81,6 +82,7 @@ _P = ParamSpec("_P")
 
 
 def _no_grad_fill_(tensor: Tensor, val: float) -> Tensor:
+    _check_before_torch(tensor)
     enabled = torch.is_grad_enabled()
     _set_grad_enabled(False)  # torch.no_grad() would cost half of a small fill
     try:
@@ -90,12 +92,19 @@ def _no_grad_fill_(tensor: Tensor, val: float) -> Tensor:
 
 
 def _no_grad_zero_(tensor: Tensor) -> Tensor:
+    _check_before_torch(tensor)
     enabled = torch.is_grad_enabled()
     _set_grad_enabled(False)
     try:
         return tensor.zero_()
     finally:
         _set_grad_enabled(enabled)
+
+
+def _check_before_torch(tensor: Tensor) -> None:
+    """torch refuses an inference tensor only after it has written it."""
+    if not torch.compiler.is_compiling() and tensor.is_inference():  # Dynamo cannot trace is_inference
+        require_writable(tensor)
 
 
 def calculate_gain(nonlinearity: str, param: int | float | None = None) -> float:
@@ -257,7 +266,7 @@ def eye_(tensor: Tensor) -> Tensor:
         return redirect(eye_, locals())
     if tensor.ndimension() != 2:
         raise ValueError("Only tensors with 2 dimensions are supported")
-    return place(tensor, schemes.eye_, (tensor.dtype, tensor.shape))
+    return place(tensor, schemes.eye_, tensor.shape)
 
 
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
@@ -278,7 +287,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
         return redirect(dirac_, locals())
     if tensor.ndimension() not in (3, 4, 5):
         raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
-    return place(tensor, schemes.dirac_, (tensor.dtype, tensor.shape, groups))
+    return place(tensor, schemes.dirac_, tensor.shape, groups)
 
 
 def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
@@ -369,7 +378,17 @@ def sparse_(
         raise ValueError("Only tensors with 2 dimensions are supported")
     shape = tensor.shape if global_shape is None else global_shape
     args = (tensor.dtype, shape, sparsity, std)
-    return fill(tensor, schemes.sparse_, args, generator, seed, stream, global_shape, offset)
+    if not tensor.is_complex():
+        return fill(tensor, schemes.sparse_, args, generator, seed, stream, global_shape, offset)
+    pattern = schemes.sparse_(torch.float32, *schemes.plain((shape, sparsity, 1.0)))
+    normal = schemes.normal_(tensor.dtype, 0, std)
+    job = job_of("sparse_", tensor, normal, generator, seed, stream, global_shape, offset)
+    if job is not None:  # the zeros are those of the real matrix; a complex zero is two real ones
+        places = torch.empty(tensor.shape, device=tensor.device)
+        engine.fill([job, job._replace(tensor=places, distribution=pattern)])
+        with torch.no_grad():
+            job.tensor.mul_(places != 0)
+    return tensor
 
 
 def _no_grad_uniform_(tensor: Tensor, a: float, b: float, generator: Generator | None = None) -> Tensor:

@@ -126,10 +126,9 @@ def _clamp(x: Tensor, lo: float, hi: float) -> Tensor:
     return x
 
 
-def uniform_32(w: Tensor, low: float, span: float, lo: float = -math.inf, hi: float = math.inf) -> Tensor:
-    """Uniform on [low, low + span): ``fma(u, span, low)`` with ``u = (w mod 2^24) 2^-24``, then kept within [lo, hi]."""
-    u = _float(w & 0xFFFFFF) * 2.0**-24
-    return _clamp(fma(u, span, low), lo, hi)
+def uniform_32(w: Tensor, low: float, scale: float, lo: float = -math.inf, hi: float = math.inf) -> Tensor:
+    """Uniform on [low, low + 2^24 scale): ``fma(k, scale, low)`` with ``k = w mod 2^24``, then kept within [lo, hi]."""
+    return _clamp(fma(_float(w & 0xFFFFFF), scale, low), lo, hi)
 
 
 def log_m2_32(u: Tensor, c0: float) -> Tensor:
@@ -168,7 +167,7 @@ def trunc_normal_central_32(w: Tensor, scale: float, center: float, mean: float,
 def trunc_normal_32(w: Tensor, split: int, params: Sequence[float]) -> Tensor:
     """Truncated normal for any bounds: the tail probability v counted from the nearer end, then its quantile.
 
-    With ``r = sqrt(log_ref - 2 ln v)`` the quantile is ``r - P(r) / Q(r)``; words below split lie left of the mean.
+    With ``r = sqrt(log_ref - 2 ln v)`` the quantile is ``t + P(t) / Q(t)``, ``t = r - sqrt(2 ln 2)``; words below split lie left of the mean.
     """
     base_left, base_right, step, log_ref, mean, std, lo, hi = params
     left = w < split
@@ -176,7 +175,8 @@ def trunc_normal_32(w: Tensor, split: int, params: Sequence[float]) -> Tensor:
     base = torch.where(left, n.new_tensor(base_left, dtype=torch.float32), base_right)
     v = fma(_float(n), step, base)
     r = sqrt_32(log_m2_32(v, log_ref))
-    z = r - _horner_32(table.QUANTILE_TAIL_P32, r) / _horner_32(table.QUANTILE_TAIL_Q32, r)
+    t = r - table.QUANTILE_TAIL_R0_32
+    z = t + _horner_32(table.QUANTILE_TAIL_P32, t) / _horner_32(table.QUANTILE_TAIL_Q32, t)
     z = torch.where(left, -z, z)
     return _clamp(fma(z, std, mean), lo, hi)
 
@@ -215,10 +215,10 @@ def _one_to_two(d: Tensor) -> Tensor:
     return ((d >> 12) & ((1 << 52) - 1) | (0x3FF << 52)).view(torch.float64)
 
 
-def uniform_64(d: Tensor, low: float, span: float, lo: float = -math.inf, hi: float = math.inf) -> Tensor:
-    """Uniform on [low, low + span): ``u span + low`` with ``u = (d >> 11) 2^-53``, then kept within [lo, hi]."""
-    u = ((d >> 11) & ((1 << 53) - 1)).double() * 2.0**-53
-    return _clamp(u * span + low, lo, hi)
+def uniform_64(d: Tensor, low: float, scale: float, lo: float = -math.inf, hi: float = math.inf) -> Tensor:
+    """Uniform on [low, low + 2^53 scale): ``k scale + low`` with ``k = d >> 11``, then kept within [lo, hi]."""
+    k = ((d >> 11) & ((1 << 53) - 1)).double()
+    return _clamp(k * scale + low, lo, hi)
 
 
 def log_m2_64(u: Tensor, c0: float) -> Tensor:
@@ -253,7 +253,8 @@ def trunc_normal_64(d: Tensor, split: int, params: Sequence[float]) -> Tensor:
     v = (_one_to_two(torch.where(left, d, ~d)) - 1) * step
     v = torch.where(left, v + base_left, v + base_right)
     r = sqrt_64(log_m2_64(v, log_ref))
-    z = r - _horner_64(table.QUANTILE_TAIL_P64, r) / _horner_64(table.QUANTILE_TAIL_Q64, r)
+    t = r - table.QUANTILE_TAIL_R0_64
+    z = t + _horner_64(table.QUANTILE_TAIL_P64, t) / _horner_64(table.QUANTILE_TAIL_Q64, t)
     z = torch.where(left, -z, z)
     return _clamp(z * std + mean, lo, hi)
 
@@ -341,16 +342,13 @@ def _run_values(transform: Transform, dtype: torch.dtype, seed: int, stream: int
 
 
 def values(transform: Transform, dtype: torch.dtype, seed: int, stream: int, index: Tensor) -> Tensor:
-    """The value of every index, all at once: the pure function of (seed, stream, index, transform, dtype).
+    """The value of every index, in the shape of index: the pure function of (seed, stream, index, transform, dtype).
 
     Args:
         transform: kind and parameters, already rounded for dtype.
         dtype: a real dtype; a complex tensor of n elements is a real one of 2n.
         seed, stream: integers, taken modulo 2^64.
         index: int64 tensor of any shape, row-major positions in the global tensor, read as unsigned 64-bit.
-
-    Returns:
-        A tensor of dtype with the shape of index.
     """
     return _run_values(transform, dtype, seed, stream, index.reshape(-1), 1).reshape(index.shape)
 
@@ -407,8 +405,11 @@ def _store(target: Tensor, made: Tensor) -> None:
 
 
 def _scratch_values(device: torch.device) -> int:
-    """Values to make at a time: 64 MiB of temporaries at most, on the CPU about a cache's worth for every thread."""
-    return 1 << 20 if device.type != "cpu" else min(torch.get_num_threads() << 16, 1 << 20)
+    """Values to make at a time: below 64 MiB of temporaries, on the CPU no more than a cache's worth for every thread.
+
+    3/2 of a power of two, since halving stops below it: 2^18, or 2^16 a thread, for most tensors.
+    """
+    return 3 << 17 if device.type != "cpu" else min(torch.get_num_threads() * 3 << 15, 3 << 17)
 
 
 def _run_dims(global_shape: Dims, shape: Dims) -> int:
@@ -425,7 +426,7 @@ def _run_dims(global_shape: Dims, shape: Dims) -> int:
 
 
 def _boxes(global_shape: Dims, offset: Dims, shape: Dims, limit: int) -> Iterator[tuple[Dims, Dims]]:
-    """Cuts a box into boxes that take at most `limit` values to make, halving the first dimension longer than one."""
+    """Cuts a box into boxes that take at most limit values to make, halving the first dimension longer than one."""
     if 0 in shape:
         return
     leading = _run_dims(global_shape, shape)

@@ -1,13 +1,14 @@
 """How wide the weights should be: fans, gains, and the spread of a truncated normal.
 
 Everything here is a number computed from a shape or a name: ``init`` and the rules turn it into a distribution. This file
-imports ``math`` alone and knows no tensors.
+needs ``math`` alone and knows no tensors.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 __all__ = ["Axes", "compensated", "fan", "fans", "gain", "truncated_std"]
 
@@ -140,6 +141,7 @@ def fan(mode: str, fan_in: int, fan_out: int) -> float:
     return {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}.get(mode, math.sqrt(fan_in * fan_out))
 
 
+@lru_cache(maxsize=4096)
 def truncated_std(alpha: float, beta: float) -> float:
     r"""Standard deviation of N(0, 1) cut to [alpha, beta].
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from . import scaling
-from .distributions import Distribution, Normal, OneHot, SparseNormal, TruncNormal, Uniform
+from .distributions import Distribution, Normal, OneHot, SparseNormal, TruncNormal, Uniform, lower
 from .scaling import Axes
 
 __all__: list[str] = []  # used as schemes.<function of init>
@@ -40,7 +40,8 @@ def _cached(function: Scheme) -> Scheme:
     def cached(*args: Any) -> Distribution:
         if any(isinstance(arg, Tensor) and arg.dim() == 0 for arg in args):
             raise TypeError(f"{function.__name__}: a tensor cannot be remembered by value")
-        return function(*args)
+        with _disable_current_modes():  # our scratch tensors are nobody's business
+            return function(*args)
 
     return cached  # type: ignore[return-value]
 
@@ -65,12 +66,11 @@ def _require_drawable(dtype: torch.dtype) -> None:
 
 @_cached
 def uniform_(dtype: torch.dtype, a: float, b: float) -> Uniform:
-    with _disable_current_modes():
-        if dtype in FLOAT8:
-            _torch_uniform_(_scratch(torch.float32, 0), a, b)
-            _require_in_range(dtype, a, b)
-        else:
-            _torch_uniform_(_scratch(dtype, 0), a, b)
+    if dtype in FLOAT8:
+        _torch_uniform_(_scratch(torch.float32, 0), a, b)
+        _require_in_range(dtype, a, b)
+    else:
+        _torch_uniform_(_scratch(dtype, 0), a, b)
     return Uniform(float(a) + 0.0, float(b) + 0.0)  # -0.0 and 0.0 are one key, so they must be one value
 
 
@@ -84,9 +84,8 @@ def _require_in_range(dtype: torch.dtype, a: float, b: float) -> None:
 @_cached
 def normal_(dtype: torch.dtype, mean: float, std: float) -> Normal:
     """For complex dtypes the distribution of each part: the variance is that of the two together, as in torch."""
-    with _disable_current_modes():
-        _torch_normal_(_scratch(torch.float32, 0), mean, std)
-        _require_drawable(dtype)
+    _torch_normal_(_scratch(torch.float32, 0), mean, std)
+    _require_drawable(dtype)
     return Normal(float(mean) + 0.0, (float(std) + 0.0) * (math.sqrt(0.5) if dtype.is_complex else 1.0))
 
 
@@ -107,8 +106,7 @@ def trunc_normal_(
     if not (abs(mean) <= largest and std <= largest):
         raise ValueError(f"trunc_normal_: mean and std must be finite, at most {largest:.3g}, got {mean=} and {std=}")
     if not a <= b:
-        with _disable_current_modes():
-            _torch_uniform_(_scratch(torch.float32, 0), a, b)
+        _torch_uniform_(_scratch(torch.float32, 0), a, b)
     mean, std, low, high = float(mean) + 0.0, float(std) + 0.0, float(a) + 0.0, float(b) + 0.0
     if bounds == "sigma":
         std = std / scaling.truncated_std(low, high) if compensate and low < high else std
@@ -117,7 +115,9 @@ def trunc_normal_(
         std = scaling.compensated(std, low - mean, high - mean)
     if std == 0 and not low <= mean <= high:
         raise ValueError(f"trunc_normal_: with std=0 the mean must lie in [a, b], got {mean=} and [{low}, {high}]")
-    return TruncNormal(mean, std, low, high)
+    distribution = TruncNormal(mean, std, low, high)
+    lower(distribution, dtype)  # refuses bounds that hold no value of the dtype
+    return distribution
 
 
 def correct_fan(shape: Shape, mode: str, *axes: Axes) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from typing import SupportsIndex
 
-from torch import Tensor
+import torch
 from torch.overrides import has_torch_function_variadic
 
 from . import schemes
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def xavier_uniform_(
-    tensor: Tensor,
+    tensor: torch.Tensor,
     gain: float = 1.0,
     generator: Generator | None = None,
     *,
@@ -40,7 +40,7 @@ def xavier_uniform_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
-) -> Tensor:
+) -> torch.Tensor:
     r"""Fills the tensor from :math:`\mathcal{U}[-a, a)`.
 
     .. math:: a = \text{gain} \sqrt{6 / (\text{fan\_in} + \text{fan\_out})}
@@ -66,7 +66,7 @@ def xavier_uniform_(
 
 
 def xavier_normal_(
-    tensor: Tensor,
+    tensor: torch.Tensor,
     gain: float = 1.0,
     generator: Generator | None = None,
     *,
@@ -77,7 +77,7 @@ def xavier_normal_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
-) -> Tensor:
+) -> torch.Tensor:
     r"""Fills the tensor from :math:`\mathcal{N}(0, \sigma^2)`.
 
     .. math:: \sigma = \text{gain} \sqrt{2 / (\text{fan\_in} + \text{fan\_out})}
@@ -95,7 +95,7 @@ def xavier_normal_(
 
 
 def kaiming_uniform_(
-    tensor: Tensor,
+    tensor: torch.Tensor,
     a: float = 0,
     mode: str = "fan_in",
     nonlinearity: str = "leaky_relu",
@@ -108,7 +108,7 @@ def kaiming_uniform_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
-) -> Tensor:
+) -> torch.Tensor:
     r"""Fills the tensor from :math:`\mathcal{U}[-b, b)`, :math:`b = \text{gain} \sqrt{3 / \text{fan}}`.
 
     Args:
@@ -137,7 +137,7 @@ def kaiming_uniform_(
 
 
 def kaiming_normal_(
-    tensor: Tensor,
+    tensor: torch.Tensor,
     a: float = 0,
     mode: str = "fan_in",
     nonlinearity: str = "leaky_relu",
@@ -150,7 +150,7 @@ def kaiming_normal_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
-) -> Tensor:
+) -> torch.Tensor:
     r"""Fills the tensor from :math:`\mathcal{N}(0, \sigma^2)`, :math:`\sigma = \text{gain} / \sqrt{\text{fan}}`.
 
     Args, Raises and Source: as :func:`kaiming_uniform_`.
@@ -169,7 +169,7 @@ def kaiming_normal_(
 
 
 def variance_scaling_(
-    tensor: Tensor,
+    tensor: torch.Tensor,
     scale: float = 1.0,
     mode: str = "fan_in",
     distribution: str = "truncated_normal",
@@ -182,7 +182,7 @@ def variance_scaling_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
-) -> Tensor:
+) -> torch.Tensor:
     r"""Fills the tensor with mean 0 and variance :math:`\text{scale} / \text{fan}`, whatever the distribution.
 
     Args:
@@ -209,7 +209,7 @@ def variance_scaling_(
 
 
 def lecun_uniform_(
-    tensor: Tensor,
+    tensor: torch.Tensor,
     generator: Generator | None = None,
     *,
     in_axes: Axes = None,
@@ -219,7 +219,7 @@ def lecun_uniform_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
-) -> Tensor:
+) -> torch.Tensor:
     r"""Fills the tensor from :math:`\mathcal{U}[-a, a)` with :math:`a = \sqrt{3 / \text{fan\_in}}`.
 
     Args and Raises: as :func:`variance_scaling_` with scale 1, ``"fan_in"`` and ``"uniform"``.
@@ -236,7 +236,7 @@ def lecun_uniform_(
 
 
 def lecun_normal_(
-    tensor: Tensor,
+    tensor: torch.Tensor,
     generator: Generator | None = None,
     *,
     in_axes: Axes = None,
@@ -246,7 +246,7 @@ def lecun_normal_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
-) -> Tensor:
+) -> torch.Tensor:
     r"""Fills the tensor from a normal cut at 2 sigma, of mean 0 and, after cutting, variance :math:`1 / \text{fan\_in}`.
 
     Args and Raises: as :func:`variance_scaling_` with scale 1, ``"fan_in"`` and ``"truncated_normal"``.

@@ -13,15 +13,18 @@ inline constexpr float kCentralX2 = 0x1.d8af68p-1f;  // erf(kCentralSigma / sqrt
 
 namespace f32 {
 
-inline constexpr float kLog[8] = {
-    -0x1.fffffcp+0f,
-    0x1.00005ep+0f,
-    -0x1.555e06p-1f,
-    0x1.ff6f74p-2f,
-    -0x1.96cbdep-2f,
-    0x1.603f5cp-2f,
-    -0x1.5101d2p-2f,
-    0x1.ae29d2p-3f,
+inline constexpr float kQuantileTailR0 = 0x1.2d6abep+0f;  // sqrt(2 ln 2)
+
+inline constexpr float kLog[9] = {
+    -0x1p+1f,
+    0x1.ffffcap-1f,
+    -0x1.5557a4p-1f,
+    0x1.000efp-1f,
+    -0x1.98b3dep-2f,
+    0x1.51fc84p-2f,
+    -0x1.317c96p-2f,
+    0x1.2cb2e2p-2f,
+    -0x1.764ed4p-3f,
 };
 
 inline constexpr float kSin[5] = {
@@ -56,43 +59,31 @@ inline constexpr float kQuantileCentralQ[5] = {
     0x1.652134p+4f,
 };
 
-inline constexpr float kQuantileNearP[4] = {
-    0x1.9fb848p+1f,
-    0x1.3e4838p+3f,
-    0x1.81a9a8p+1f,
-    0x1.f48562p-4f,
-};
-
-inline constexpr float kQuantileNearQ[5] = {
-    0x1p+0f,
-    0x1.79694p+2f,
-    0x1.45c6bcp+2f,
-    0x1.b1d3dcp-1f,
-    0x1.4aecf2p-6f,
-};
-
-inline constexpr float kQuantileTailP[6] = {
-    0x1.9e7cdap+1f,
-    0x1.3f21cp+3f,
-    0x1.c3c2ecp+1f,
-    0x1.0f2e54p-2f,
-    0x1.ee7222p-9f,
-    0x1.8a60cp-18f,
+inline constexpr float kQuantileTailP[7] = {
+    -0x1.2fafcp-26f,
+    0x1.e7147cp-2f,
+    0x1.b65732p-2f,
+    0x1.8228e8p-4f,
+    0x1.837dc4p-8f,
+    0x1.69b3cap-14f,
+    0x1.7e8372p-23f,
 };
 
 inline constexpr float kQuantileTailQ[7] = {
     0x1p+0f,
-    0x1.784dacp+2f,
-    0x1.55edc2p+2f,
-    0x1.1c1d82p+0f,
-    0x1.d41188p-5f,
-    0x1.3207c6p-11f,
-    0x1.508d36p-21f,
+    0x1.68a99p+0f,
+    0x1.3f55f2p-1f,
+    0x1.9a434cp-4f,
+    0x1.61fd32p-8f,
+    0x1.37bd78p-14f,
+    0x1.44fbc6p-23f,
 };
 
 }  // namespace f32
 
 namespace f64 {
+
+inline constexpr double kQuantileTailR0 = 0x1.2d6abe44afc43p+0;  // sqrt(2 ln 2)
 
 inline constexpr double kLog[8] = {
     -0x1p+2,
@@ -130,78 +121,54 @@ inline constexpr double kCos[10] = {
     -0x1.209413fe8bc3bp-23,
 };
 
-inline constexpr double kQuantileNearP[9] = {
-    0x1.efcc24a23c32cp+1,
-    0x1.ef42afa77114ap+5,
-    0x1.913fb272c3302p+7,
-    0x1.a7e9e26c08cadp+7,
-    0x1.765f63e06d75fp+6,
-    0x1.5236b1fa75422p+4,
-    0x1.11a53f3f2319fp+1,
-    0x1.26fa23094843dp-4,
-    0x1.f9f0a4faaff54p-12,
-};
-
-inline constexpr double kQuantileNearQ[10] = {
-    0x1p+0,
-    0x1.746f4af91bb69p+4,
-    0x1.b239c3fc455a9p+6,
-    0x1.583f6959ac2a9p+7,
-    0x1.d32bbe1c6831cp+6,
-    0x1.3b1d9fbd5f92dp+5,
-    0x1.bc9804ef37a34p+2,
-    0x1.12f14883fc8a7p-1,
-    0x1.be199dc12ffb4p-7,
-    0x1.0ad2d338bb1c9p-14,
-};
-
-inline constexpr double kQuantileTailP[21] = {
-    0x1.f3314ad64ac4ep+1,
-    0x1.0d35420132137p+6,
-    0x1.e4ec375265306p+7,
-    0x1.28a7663bae2e5p+8,
-    0x1.428bc41e65dbcp+7,
-    0x1.8c0368d452ccbp+5,
-    0x1.135e348c2e9dbp+3,
-    0x1.936e463b7914cp-1,
-    0x1.2c97a49d013b8p-5,
-    0x1.c2a93cc75b541p-11,
-    0x1.50ef30e064d9ep-17,
-    0x1.ef19245c0bb4ep-25,
-    0x1.5d4c05b60e8a4p-33,
-    0x1.ca55555c38215p-43,
-    0x1.0c20fb6165d6dp-53,
-    0x1.0906594ed1873p-65,
-    0x1.9c9edc3815ed4p-79,
-    0x1.cc41f2a31f6a7p-94,
-    0x1.406b02f93be1cp-110,
-    0x1.b920c3ddf7df2p-129,
-    0x1.5f6f4d7e68913p-150,
+inline constexpr double kQuantileTailP[22] = {
+    -0x1.333b9aae1205cp-56,
+    0x1.e714a0bd0e47bp-2,
+    0x1.34612278336d1p+0,
+    0x1.3a192d591bffdp+0,
+    0x1.51c4cbbe77f84p-1,
+    0x1.a9d87649ef53ep-3,
+    0x1.482f63f309692p-5,
+    0x1.317f322931debp-8,
+    0x1.4a9b782d3577ap-12,
+    0x1.9098037df7bfcp-17,
+    0x1.07918c683c607p-22,
+    0x1.6eaa99d6679d4p-29,
+    0x1.06645b160bc14p-36,
+    0x1.76d89a9d308b1p-45,
+    0x1.0206ff6ebc70ap-54,
+    0x1.485514680835ap-65,
+    0x1.6f0e3a622b63cp-77,
+    0x1.52587bd5abc3ep-90,
+    0x1.d95aead180973p-105,
+    0x1.bf19a307bd48ep-121,
+    0x1.d84cbda00d99ap-139,
+    0x1.75753c24bb806p-159,
 };
 
 inline constexpr double kQuantileTailQ[22] = {
     0x1p+0,
-    0x1.8e1c4f9fbfd6dp+4,
-    0x1.fabc7da9267e4p+6,
-    0x1.c2a81bd1302bap+7,
-    0x1.6534126ee53fep+7,
-    0x1.2df375735b50fp+6,
-    0x1.2e91111aa4fd4p+4,
-    0x1.5951bce2f78d1p+1,
-    0x1.a643c5c0b36a7p-3,
-    0x1.0c6f2f1ef04d3p-7,
-    0x1.5de8fa650607ap-13,
-    0x1.cd7e5d7b655e4p-20,
-    0x1.2e3eccbe18511p-27,
-    0x1.7f1d37804816bp-36,
-    0x1.c61f47268361ep-46,
-    0x1.e1d49b286a69ep-57,
-    0x1.b0e0955b1adcep-69,
-    0x1.327d3a22d8bb2p-82,
-    0x1.367cb2b389e2ap-97,
-    0x1.869f09788baffp-114,
-    0x1.df5a684a253e5p-133,
-    0x1.44dd16f153694p-154,
+    0x1.854c3d9c9f7b8p+1,
+    0x1.eaf81a018829p+1,
+    0x1.5116b0695dc3fp+1,
+    0x1.173a9eea63c8bp+0,
+    0x1.24443cf0789ep-2,
+    0x1.867a65407007cp-5,
+    0x1.45632e592a9adp-8,
+    0x1.44b1b454ccccfp-12,
+    0x1.741d8ee6071e6p-17,
+    0x1.d837135c17a32p-23,
+    0x1.4119c8f009f2ep-29,
+    0x1.c555ee05d0598p-37,
+    0x1.4140a4365e36ap-45,
+    0x1.b850610f90d8bp-55,
+    0x1.177a6830ace72p-65,
+    0x1.380f87428a648p-77,
+    0x1.1f7bf31afa535p-90,
+    0x1.9217d97f86ea4p-105,
+    0x1.7bc00cc437504p-121,
+    0x1.91237dcc0332ep-139,
+    0x1.3d2fa008bbe7cp-159,
 };
 
 }  // namespace f64

@@ -1,5 +1,5 @@
 // The distributions: the words of one block per lane in, values out, planes in and planes out. Stateless apart from parameters,
-// which arrive rounded (weightinit_cuda/distributions.py). Formulas, ranges and errors: docs/numerics.md, by the same names.
+// which arrive rounded (weightinit_cuda/distributions.py) in a T with f32(i), f64(i) and integer(i): job.h's Transform, or the GPU's. Formulas, ranges and errors: docs/numerics.md, by the same names.
 #pragma once
 #include "../job.h"
 #include "math.h"
@@ -10,13 +10,13 @@ namespace WI_ISA {
 // 32-bit draws: four values from the words of a block.
 template <class F, class U, bool kClamped>
 struct Uniform32 {
-    F low, range, lo, hi;
-    WI_MEMBER explicit Uniform32(const Transform& t)
-        : low(float(t.params[0])), range(float(t.params[1])), lo(float(t.params[2])), hi(float(t.params[3])) {}
+    F low, scale, lo, hi;
+    template <class T>
+    WI_MEMBER explicit Uniform32(const T& t)
+        : low(t.f32(0)), scale(t.f32(1)), lo(t.f32(2)), hi(t.f32(3)) {}
     WI_MEMBER void operator()(const U w[4], F x[4]) const {
         WI_UNROLL for (int i = 0; i < 4; ++i) {
-            const F u = to_float(w[i] & U(0xFFFFFFu)) * F(0x1p-24f);  // exact
-            x[i] = fma(u, range, low);
+            x[i] = fma(to_float(w[i] & U(0xFFFFFFu)), scale, low);
             if (kClamped) x[i] = min(max(x[i], lo), hi);
         }
     }
@@ -25,7 +25,8 @@ struct Uniform32 {
 template <class F, class U>
 struct Normal32 {
     F mean, std;
-    WI_MEMBER explicit Normal32(const Transform& t) : mean(float(t.params[0])), std(float(t.params[1])) {}
+    template <class T>
+    WI_MEMBER explicit Normal32(const T& t) : mean(t.f32(0)), std(t.f32(1)) {}
     WI_MEMBER void pair(U radius, U angle, F x[2]) const {  // Box and Muller 1958
         const F u = fma(to_float(radius & U(0x7FFFFFFFu)), F(0x1p-31f), F(0x1p-32f));
         const F r = sqrt(log_m2_32<F, U>(u, F(1e-30f)));  // 1e-30: u = 1 gives a tiny radius, not 0 (0 * inf)
@@ -43,9 +44,10 @@ struct Normal32 {
 template <class F, class U>
 struct TruncNormalCentral32 {
     F scale, center, mean, std, lo, hi;
-    WI_MEMBER explicit TruncNormalCentral32(const Transform& t)
-        : scale(float(t.params[0])), center(float(t.params[1])), mean(float(t.params[2])), std(float(t.params[3])),
-          lo(float(t.params[4])), hi(float(t.params[5])) {}
+    template <class T>
+    WI_MEMBER explicit TruncNormalCentral32(const T& t)
+        : scale(t.f32(0)), center(t.f32(1)), mean(t.f32(2)), std(t.f32(3)),
+          lo(t.f32(4)), hi(t.f32(5)) {}
     WI_MEMBER void operator()(const U w[4], F x[4]) const {
         WI_UNROLL for (int i = 0; i < 4; ++i) {
             const F z = quantile_central_32(fma(to_float(w[i] | U(1u)), scale, center));
@@ -58,10 +60,11 @@ template <class F, class U>
 struct TruncNormal32 {
     U split;
     F base_left, base_right, step, log_ref, mean, std, lo, hi;
-    WI_MEMBER explicit TruncNormal32(const Transform& t)
-        : split(uint32_t(t.integers[0])), base_left(float(t.params[0])), base_right(float(t.params[1])), step(float(t.params[2])),
-          log_ref(float(t.params[3])), mean(float(t.params[4])), std(float(t.params[5])), lo(float(t.params[6])),
-          hi(float(t.params[7])) {}
+    template <class T>
+    WI_MEMBER explicit TruncNormal32(const T& t)
+        : split(uint32_t(t.integer(0))), base_left(t.f32(0)), base_right(t.f32(1)), step(t.f32(2)),
+          log_ref(t.f32(3)), mean(t.f32(4)), std(t.f32(5)), lo(t.f32(6)),
+          hi(t.f32(7)) {}
     WI_MEMBER void operator()(const U w[4], F x[4]) const {
         WI_UNROLL for (int i = 0; i < 4; ++i) {
             const U left = less(w[i], split);
@@ -77,22 +80,23 @@ struct TruncNormal32 {
 // 64-bit draws: two values from the two draws of a block.
 template <class D, class Q>
 struct Uniform64 {
-    D low, range, lo, hi;
-    WI_MEMBER explicit Uniform64(const Transform& t) : low(t.params[0]), range(t.params[1]), lo(t.params[2]), hi(t.params[3]) {}
+    D low, scale, lo, hi;
+    template <class T>
+    WI_MEMBER explicit Uniform64(const T& t) : low(t.f64(0)), scale(t.f64(1)), lo(t.f64(2)), hi(t.f64(3)) {}
     WI_MEMBER void operator()(Q d0, Q d1, D x[2]) const {
         x[0] = value(d0);
         x[1] = value(d1);
     }
     WI_MEMBER D value(Q d) const {
-        const D u = to_double53<D>(d >> 11) * D(0x1p-53);  // exact
-        return min(max(u * range + low, lo), hi);
+        return min(max(to_double53<D>(d >> 11) * scale + low, lo), hi);
     }
 };
 
 template <class D, class Q>
 struct Normal64 {
     D mean, std;
-    WI_MEMBER explicit Normal64(const Transform& t) : mean(t.params[0]), std(t.params[1]) {}
+    template <class T>
+    WI_MEMBER explicit Normal64(const T& t) : mean(t.f64(0)), std(t.f64(1)) {}
     WI_MEMBER void operator()(Q d0, Q d1, D x[2]) const {
         const D u = D(2.0) - as_float((d0 >> 12) | Q(uint64_t(0x3FF0000000000000)));
         const D r = sqrt(log_m2_64<D, Q>(u, D(1e-300)));
@@ -107,9 +111,10 @@ template <class D, class Q>
 struct TruncNormal64 {
     Q split;
     D base_left, base_right, step, log_ref, mean, std, lo, hi;
-    WI_MEMBER explicit TruncNormal64(const Transform& t)
-        : split(uint64_t(t.integers[0])), base_left(t.params[0]), base_right(t.params[1]), step(t.params[2]), log_ref(t.params[3]),
-          mean(t.params[4]), std(t.params[5]), lo(t.params[6]), hi(t.params[7]) {}
+    template <class T>
+    WI_MEMBER explicit TruncNormal64(const T& t)
+        : split(t.integer(0)), base_left(t.f64(0)), base_right(t.f64(1)), step(t.f64(2)), log_ref(t.f64(3)),
+          mean(t.f64(4)), std(t.f64(5)), lo(t.f64(6)), hi(t.f64(7)) {}
     WI_MEMBER void operator()(Q d0, Q d1, D x[2]) const {
         x[0] = value(d0);
         x[1] = value(d1);

@@ -48,11 +48,11 @@ WI_FN Q4 operator>>(Q4 a, int n) { return _mm256_srli_epi64(a.v, n); }
 WI_FN F8 operator+(F8 a, F8 b) { return _mm256_add_ps(a.v, b.v); }
 WI_FN F8 operator-(F8 a, F8 b) { return _mm256_sub_ps(a.v, b.v); }
 WI_FN F8 operator*(F8 a, F8 b) { return _mm256_mul_ps(a.v, b.v); }
-WI_FN F8 operator/(F8 a, F8 b) { return _mm256_div_ps(a.v, b.v); }
+WI_FN F8 divide(F8 a, F8 b) { return _mm256_div_ps(a.v, b.v); }
 WI_FN D4 operator+(D4 a, D4 b) { return _mm256_add_pd(a.v, b.v); }
 WI_FN D4 operator-(D4 a, D4 b) { return _mm256_sub_pd(a.v, b.v); }
 WI_FN D4 operator*(D4 a, D4 b) { return _mm256_mul_pd(a.v, b.v); }
-WI_FN D4 operator/(D4 a, D4 b) { return _mm256_div_pd(a.v, b.v); }
+WI_FN D4 divide(D4 a, D4 b) { return _mm256_div_pd(a.v, b.v); }
 WI_FN F8 fma(F8 a, F8 b, F8 c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
 WI_FN F8 sqrt(F8 a) { return _mm256_sqrt_ps(a.v); }
 WI_FN D4 sqrt(D4 a) { return _mm256_sqrt_pd(a.v); }

@@ -49,11 +49,11 @@ WI_FN Q8 operator>>(Q8 a, int n) { return _mm512_srli_epi64(a.v, unsigned(n)); }
 WI_FN F16 operator+(F16 a, F16 b) { return _mm512_add_ps(a.v, b.v); }
 WI_FN F16 operator-(F16 a, F16 b) { return _mm512_sub_ps(a.v, b.v); }
 WI_FN F16 operator*(F16 a, F16 b) { return _mm512_mul_ps(a.v, b.v); }
-WI_FN F16 operator/(F16 a, F16 b) { return _mm512_div_ps(a.v, b.v); }
+WI_FN F16 divide(F16 a, F16 b) { return _mm512_div_ps(a.v, b.v); }
 WI_FN D8 operator+(D8 a, D8 b) { return _mm512_add_pd(a.v, b.v); }
 WI_FN D8 operator-(D8 a, D8 b) { return _mm512_sub_pd(a.v, b.v); }
 WI_FN D8 operator*(D8 a, D8 b) { return _mm512_mul_pd(a.v, b.v); }
-WI_FN D8 operator/(D8 a, D8 b) { return _mm512_div_pd(a.v, b.v); }
+WI_FN D8 divide(D8 a, D8 b) { return _mm512_div_pd(a.v, b.v); }
 WI_FN F16 fma(F16 a, F16 b, F16 c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
 WI_FN F16 sqrt(F16 a) { return _mm512_sqrt_ps(a.v); }
 WI_FN D8 sqrt(D8 a) { return _mm512_sqrt_pd(a.v); }

@@ -47,11 +47,11 @@ WI_FN Q2 operator>>(Q2 a, int n) { return vshlq_u64(a.v, vdupq_n_s64(-n)); }
 WI_FN F4 operator+(F4 a, F4 b) { return vaddq_f32(a.v, b.v); }
 WI_FN F4 operator-(F4 a, F4 b) { return vsubq_f32(a.v, b.v); }
 WI_FN F4 operator*(F4 a, F4 b) { return vmulq_f32(a.v, b.v); }
-WI_FN F4 operator/(F4 a, F4 b) { return vdivq_f32(a.v, b.v); }
+WI_FN F4 divide(F4 a, F4 b) { return vdivq_f32(a.v, b.v); }
 WI_FN D2 operator+(D2 a, D2 b) { return vaddq_f64(a.v, b.v); }
 WI_FN D2 operator-(D2 a, D2 b) { return vsubq_f64(a.v, b.v); }
 WI_FN D2 operator*(D2 a, D2 b) { return vmulq_f64(a.v, b.v); }
-WI_FN D2 operator/(D2 a, D2 b) { return vdivq_f64(a.v, b.v); }
+WI_FN D2 divide(D2 a, D2 b) { return vdivq_f64(a.v, b.v); }
 WI_FN F4 fma(F4 a, F4 b, F4 c) { return vfmaq_f32(c.v, a.v, b.v); }
 WI_FN F4 sqrt(F4 a) { return vsqrtq_f32(a.v); }
 WI_FN D2 sqrt(D2 a) { return vsqrtq_f64(a.v); }

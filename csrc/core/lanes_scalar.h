@@ -6,8 +6,8 @@
 #include <cstring>
 
 #if defined(__CUDACC__)
-#define WI_FN static __host__ __device__ __forceinline__
-#define WI_MEMBER __host__ __device__ __forceinline__
+#define WI_FN static __device__ __forceinline__
+#define WI_MEMBER __device__ __forceinline__
 #else
 #define WI_FN static inline __attribute__((always_inline))
 #define WI_MEMBER inline __attribute__((always_inline))
@@ -58,10 +58,8 @@ WI_FN float max(float a, float b) { return b > a ? b : a; }
 WI_FN double min(double a, double b) { return b < a ? b : a; }
 WI_FN double max(double a, double b) { return b > a ? b : a; }
 
-#if defined(__CUDA_ARCH__)
-WI_FN float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
-WI_FN float sqrt(float a) { return __fsqrt_rn(a); }
-WI_FN double sqrt(double a) { return __dsqrt_rn(a); }
+#if defined(WI_DEVICE)
+#include "../cuda/device_math.h"
 #else
 #if defined(__FMA__) || defined(__aarch64__)
 WI_FN float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
@@ -78,6 +76,8 @@ WI_FN float fma(float a, float b, float c) {
 #endif
 WI_FN float sqrt(float a) { return __builtin_sqrtf(a); }
 WI_FN double sqrt(double a) { return __builtin_sqrt(a); }
+WI_FN float divide(float a, float b) { return a / b; }
+WI_FN double divide(double a, double b) { return a / b; }
 #endif
 
 struct Scalar {

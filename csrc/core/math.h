@@ -8,18 +8,25 @@
 namespace wi {
 namespace WI_ISA {
 
-template <class F, int N>
-WI_FN F horner32(const float (&c)[N], F x) {
-    F p = F(c[N - 1]);
-    WI_UNROLL for (int i = N - 2; i >= 0; --i) p = fma(p, x, F(c[i]));
-    return p;
+// K is a constexpr array; its elements become immediates (nvcc knows such arrays only as template arguments).
+template <const auto& K, int kFrom = 0, class F>
+WI_FN F horner32(F x) {
+    constexpr float c = K[kFrom];
+    if constexpr (kFrom + 1 == sizeof(K) / sizeof(K[0])) {
+        return F(c);
+    } else {
+        return fma(horner32<K, kFrom + 1>(x), x, F(c));
+    }
 }
 
-template <class D, int N>
-WI_FN D horner64(const double (&c)[N], D x) {
-    D p = D(c[N - 1]);
-    WI_UNROLL for (int i = N - 2; i >= 0; --i) p = p * x + D(c[i]);
-    return p;
+template <const auto& K, int kFrom = 0, class D>
+WI_FN D horner64(D x) {
+    constexpr double c = K[kFrom];
+    if constexpr (kFrom + 1 == sizeof(K) / sizeof(K[0])) {
+        return D(c);
+    } else {
+        return horner64<K, kFrom + 1>(x) * x + D(c);
+    }
 }
 
 // c0 - 2 ln u, for normal u > 0.
@@ -28,7 +35,7 @@ WI_FN F log_m2_32(F u, F c0) {
     const U exponent = (as_bits(u) - U(0x3F3504F3u)) & U(0xFF800000u);  // in units of sqrt(1/2)
     const F f = as_float(as_bits(u) - exponent) - F(1.0f);              // exact, in [sqrt(1/2) - 1, sqrt(2) - 1)
     const F scaled = fma(to_float(exponent), F(-0x1.62e43p-23f), c0);   // -2 ln 2 times the exponent
-    return fma(f, horner32(coefficients::f32::kLog, f), scaled);
+    return fma(f, horner32<coefficients::f32::kLog>(f), scaled);
 }
 
 template <class D, class Q>
@@ -36,8 +43,8 @@ WI_FN D log_m2_64(D u, D c0) {
     const Q exponent = (as_bits(u) - Q(uint64_t(0x3FE6A09E667F3BCD))) & Q(uint64_t(0xFFF0000000000000));
     const D m = as_float(as_bits(u) - exponent);
     const D e = as_float(((exponent >> 52) ^ Q(uint64_t(0x800))) | Q(uint64_t(0x4330000000000000))) - D(0x1p52 + 2048.0);
-    const D s = (m - D(1.0)) / (m + D(1.0));
-    return s * horner64(coefficients::f64::kLog, s * s) + (e * D(-0x1.62e42fefa39efp+0) + c0);
+    const D s = divide(m - D(1.0), m + D(1.0));
+    return s * horner64<coefficients::f64::kLog>(s * s) + (e * D(-0x1.62e42fefa39efp+0) + c0);
 }
 
 // (cos, sin) of pi a, |a| <= 1/2.
@@ -48,29 +55,33 @@ struct CosSin {
 template <class F>
 WI_FN CosSin<F> cos_sin_pi_32(F a) {
     const F y = a * a;
-    return {horner32(coefficients::f32::kCos, y), a * horner32(coefficients::f32::kSin, y)};
+    return {horner32<coefficients::f32::kCos>(y), a * horner32<coefficients::f32::kSin>(y)};
 }
 template <class D>
 WI_FN CosSin<D> cos_sin_pi_64(D a) {
     const D y = a * a;
-    return {horner64(coefficients::f64::kCos, y), a * horner64(coefficients::f64::kSin, y)};
+    return {horner64<coefficients::f64::kCos>(y), a * horner64<coefficients::f64::kSin>(y)};
 }
 
 // The normal quantile z with erf(z / sqrt 2) = x, for |z| up to kCentralSigma.
 template <class F>
 WI_FN F quantile_central_32(F x) {
     const F v = fma(F(0.0f) - x, x, F(coefficients::kCentralX2));
-    return x * (horner32(coefficients::f32::kQuantileCentralP, v) / horner32(coefficients::f32::kQuantileCentralQ, v));
+    return x * divide(horner32<coefficients::f32::kQuantileCentralP>(v), horner32<coefficients::f32::kQuantileCentralQ>(v));
 }
 
-// The z with upper tail probability q, from r = sqrt(-2 ln q).
+// The z with upper tail probability q, from r = sqrt(-2 ln q); z = 0 at r = R0.
 template <class F>
 WI_FN F quantile_tail_32(F r) {
-    return r - horner32(coefficients::f32::kQuantileTailP, r) / horner32(coefficients::f32::kQuantileTailQ, r);
+    using namespace coefficients::f32;
+    const F t = r - F(kQuantileTailR0);
+    return t + divide(horner32<kQuantileTailP>(t), horner32<kQuantileTailQ>(t));
 }
 template <class D>
 WI_FN D quantile_tail_64(D r) {
-    return r - horner64(coefficients::f64::kQuantileTailP, r) / horner64(coefficients::f64::kQuantileTailQ, r);
+    using namespace coefficients::f64;
+    const D t = r - D(kQuantileTailR0);
+    return t + divide(horner64<kQuantileTailP>(t), horner64<kQuantileTailQ>(t));
 }
 
 // 53 random bits -> integer-valued double < 2^53, exact without an integer conversion (two halves by exponent patterns).

@@ -64,7 +64,7 @@ void run_one_hot(void* memory, uint64_t index, uint64_t n, const Transform& tran
 
 template <template <class> class Fn>
 RunFn by_size(Storage storage) {
-    switch (kItemSize[int(storage)]) {
+    switch (item_size(storage)) {
         case 1: return Fn<uint8_t>::run;
         case 2: return Fn<uint16_t>::run;
         case 4: return Fn<uint32_t>::run;
@@ -98,8 +98,8 @@ void scatter_as(char* data, const T* values, const Region& r, uint64_t first, ui
     }
 }
 
-void scatter(char* data, const void* values, int item_size, const Region& r, uint64_t first, uint64_t n) {
-    switch (item_size) {
+void scatter(char* data, const void* values, int size, const Region& r, uint64_t first, uint64_t n) {
+    switch (size) {
         case 1: return scatter_as(data, static_cast<const uint8_t*>(values), r, first, n);
         case 2: return scatter_as(data, static_cast<const uint16_t*>(values), r, first, n);
         case 4: return scatter_as(data, static_cast<const uint32_t*>(values), r, first, n);
@@ -109,20 +109,20 @@ void scatter(char* data, const void* values, int item_size, const Region& r, uin
 
 // Elements [first, first + n) of the region, in row-major order.
 void fill_range(const FillJob& job, RunFn run, const Region& r, uint64_t first, uint64_t n) {
-    const int item_size = kItemSize[int(job.storage)];
+    const int size = item_size(job.storage);
     while (n > 0) {
         const uint64_t in_run = first % r.run;
         const Place outer = place_of(r, 0, r.outer, first / r.run);
-        char* data = job.data + outer.memory * item_size;
+        char* data = job.data + outer.memory * size;
         const uint64_t index = job.index + uint64_t(outer.index) + in_run;
         uint64_t part = std::min(n, r.run - in_run);
         if (r.contiguous) {
-            run(data + int64_t(in_run) * item_size, index, part, job.transform, job.draw);
+            run(data + int64_t(in_run) * size, index, part, job.transform, job.draw);
         } else {
             part = std::min(part, kScatterElements);
             alignas(64) uint64_t values[kScatterElements];
             run(values, index, part, job.transform, job.draw);
-            scatter(data, values, item_size, r, in_run, part);
+            scatter(data, values, size, r, in_run, part);
         }
         first += part;
         n -= part;

@@ -1,0 +1,140 @@
+"""Shows rows and verdicts as tables in the terminal, and writes them to a JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .case import Case, dtype_name
+from .contestants import BASELINE, OURS, OURS_HUGE
+from .runner import Row, Spread
+from .targets import CYCLES, Verdict
+
+__all__ = ["SCHEMA", "print_cases", "print_rows", "print_verdicts", "write_json"]
+
+SCHEMA = 1  # of the JSON file
+
+
+def print_cases(console: Console, cases: Sequence[Case]) -> None:
+    """What would be measured, and why."""
+    table = _table("Cases", "row", "values", "MiB", "why this size")
+    for case in cases:
+        table.add_row(case.name, f"{case.values:,}", f"{case.bytes / 2**20:.3g}", case.why)
+    console.print(table, f"{len(cases)} rows")
+
+
+def print_rows(console: Console, rows: Sequence[Row]) -> None:
+    """One table for each group and number of threads, then who was left out and why."""
+    for group, show in (("fill", _fill_table), ("small", _small_table), ("fresh", _fresh_table)):
+        for threads in sorted({row.case.threads for row in rows}):
+            chosen = [row for row in rows if (row.case.group, row.case.threads) == (group, threads) and row.seconds]
+            if chosen:
+                console.print(show(f"{group}, {_threads(threads)}", chosen))
+    _print_skipped(console, rows)
+
+
+def print_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
+    """Target, measured, met?"""
+    table = _table("Targets: the worst row decides", "row", "ours against", "must", "stretch", "measured", "met?")
+    colours = {"stretch": "green", "yes": "green", "no": "red"}
+    for verdict in (verdict for verdict in verdicts if verdict.measured is not None):
+        target, colour = verdict.target, colours.get(verdict.met, "yellow")
+        against = f"{target.against} ({target.subject})" if target.subject != OURS else target.against
+        bound = "<= " if target.against == CYCLES else ">= "
+        stretch = "" if target.stretch is None else f"{target.stretch:g}"
+        table.add_row(
+            verdict.row,
+            against,
+            f"{bound}{target.must:g}",
+            stretch,
+            _quartiles(verdict.measured),
+            f"[{colour}]{verdict.met}[/]",
+        )
+    console.print(table)
+    missing = sum(verdict.measured is None for verdict in verdicts)
+    if missing:
+        console.print(f"{missing} of {len(verdicts)} targets not measured: their rows are not in this run", style="dim")
+
+
+def write_json(path: Path, suite: str, environment: dict[str, Any], rows: Sequence[Row], verdicts: Sequence[Verdict]) -> None:
+    """The whole run, one line a row, so that a diff of two runs can be read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = {"schema": SCHEMA, "suite": suite, "environment": environment}
+    parts = [f"{json.dumps(key)}: {json.dumps(value, indent=1)}" for key, value in head.items()]
+    for key, items in (("rows", rows), ("targets", verdicts)):
+        lines = ",\n".join(json.dumps(item.as_json()) for item in items)
+        parts.append(f"{json.dumps(key)}: [\n{lines}\n]")
+    path.write_text("{" + ",\n".join(parts) + "}\n", encoding="utf-8")
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    return table
+
+
+def _fill_table(title: str, rows: Sequence[Row]) -> Table:
+    columns = ("distribution", "dtype", "values", "G values/s", "GB/s", "/ nn.init", "/ fill_", "/ best NumPy", "cycles/value")
+    table = _table(f"{title}: ours, and how many times as fast as the others (quartiles)", *columns)
+    for previous, row in zip([None, *rows], rows, strict=False):
+        if previous and previous.case.label != row.case.label:
+            table.add_section()
+        case, ratios, rate = row.case, row.ratios[OURS], row.rates[OURS]
+        numpy = min((ratio["median"] for name, ratio in ratios.items() if name.startswith("numpy")), default=None)
+        table.add_row(
+            case.label,
+            dtype_name(case.dtype),
+            case.size,
+            f"{rate['g_values']:.3g}",
+            f"{rate['gb']:.3g}",
+            _quartiles(ratios.get(BASELINE)),
+            _median(ratios.get("fill_")),
+            "" if numpy is None else f"{numpy:.3g}",
+            _median(row.cycles),
+        )
+    return table
+
+
+def _small_table(title: str, rows: Sequence[Row]) -> Table:
+    table = _table(f"{title}: microseconds a call", "call", "shape", "ours", "nn.init", "fill_", "times as fast (quartiles)")
+    for row in rows:
+        times = [f"{row.seconds[name]['median'] * 1e6:.3g}" for name in (OURS, BASELINE, "fill_")]
+        table.add_row(row.case.call, row.case.size, *times, _quartiles(row.ratios[OURS].get(BASELINE)))
+    return table
+
+
+def _fresh_table(title: str, rows: Sequence[Row]) -> Table:
+    columns = ("distribution", "values", "contestant", "G values/s", "nn.init / it (quartiles)")
+    table = _table(f"{title}: memory that was never touched", *columns)
+    for row in rows:
+        for name, rate in row.rates.items():
+            ratio = row.ratios[name].get(BASELINE) if name in (OURS, OURS_HUGE) else None
+            table.add_row(row.case.label, row.case.size, name, f"{rate['g_values']:.3g}", _quartiles(ratio))
+    return table
+
+
+def _print_skipped(console: Console, rows: Sequence[Row]) -> None:
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for name, reason in row.skipped.items():
+            reasons.setdefault((name, reason), []).append(row.case.name)
+    for (name, reason), where in reasons.items():
+        console.print(f"left out: {name}, {len(where)} of {len(rows)} rows: {reason}", style="dim", highlight=False)
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _median(measured: Spread | None) -> str:
+    return "" if measured is None else f"{measured['median']:.3g}"
+
+
+def _quartiles(measured: Spread | None) -> str:
+    return "" if measured is None else f"{measured['median']:.3g} ({measured['p25']:.3g}-{measured['p75']:.3g})"

@@ -1,0 +1,153 @@
+"""The targets, and whether a run met them.
+
+Source: project anchors of November 2026, measured on Zen 3 with AVX2 and torch 2.13: what the best known kernels reach is
+"stretch", "must" is what has to be reached. Ratios carry over to other machines better than rates do, cycles better still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .case import dtype_name
+from .contestants import BASELINE, OURS, OURS_HUGE
+from .runner import Row, Spread
+
+__all__ = ["TARGETS", "Target", "Verdict", "judge"]
+
+LARGE = (2**25, 2**26, 2**27)  # sizes that the targets for large tensors hold for
+CACHED = (2**20,)  # in cache, and large enough that the Python of a call is below 0.05 cycles a value
+NUMPY = "the faster NumPy generator"
+CYCLES = "cycles per value"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound on one quantity of some rows.
+
+    Args:
+        group, label, dtypes, threads, values: which rows; ``label`` None means any.
+        against: whom ours is compared with, as a ratio of rates; or CYCLES.
+        must, stretch: bounds, from below for ratios and from above for cycles.
+        subject: who is compared.
+    """
+
+    group: str
+    label: str | None
+    dtypes: tuple[str, ...]
+    threads: int
+    values: tuple[int, ...]
+    against: str
+    must: float
+    stretch: float | None = None
+    subject: str = OURS
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A target and the row that comes off worst; ``met`` is "stretch", "yes", "within spread", "no" or "not measured"."""
+
+    target: Target
+    row: str
+    measured: Spread | None
+    met: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The verdict as the JSON file has it."""
+        return asdict(self)
+
+
+def _against_torch() -> Iterator[Target]:
+    """Large tensors, warm memory, ratio to torch.nn.init: label, dtypes, then (must, stretch) for one and two threads."""
+    table: tuple[tuple[str, tuple[str, ...], tuple[float, float], tuple[float, float]], ...] = (
+        ("uniform", ("float32",), (8, 10), (14, 18)),
+        ("normal", ("float32",), (5, 6.3), (9.5, 11)),
+        ("trunc_normal", ("float32", "bfloat16"), (55, 75), (120, 165)),
+        ("trunc_normal std=.02", ("float32",), (10, 13), (14, 16)),
+        ("uniform", ("bfloat16", "float16"), (9.5, 12), (19, 24)),
+        ("normal", ("bfloat16",), (6.3, 7.5), (13, 15)),
+        ("normal", ("float16",), (5.7, 6.6), (10.5, 12)),
+        ("uniform", ("float64",), (5, 6), (10, 12)),
+        ("normal", ("float64",), (7.3, 9), (14, 17)),
+    )
+    for label, dtypes, one, two in table:
+        for dtype in dtypes:
+            for threads, (must, stretch) in ((1, one), (2, two)):
+                yield Target("fill", label, (dtype,), threads, LARGE, BASELINE, must, stretch)
+
+
+def _elsewhere() -> Iterator[Target]:
+    for threads, must, stretch in ((1, 6, 9), (2, 10, 14)):  # huge pages are ours to ask for: nn.init has plain ones
+        yield Target("fresh", "uniform", ("float32",), threads, LARGE, BASELINE, must, stretch, OURS_HUGE)
+    for threads in (1, 2):
+        for values in (10, 64 * 64):
+            yield Target("small", None, ("float32",), threads, (values,), BASELINE, 1, 2)
+    for label, dtype, share in (("uniform", "float32", 0.55), ("uniform", "bfloat16", 0.26), ("uniform", "float64", 0.46)):
+        yield Target("fill", label, (dtype,), 1, LARGE, "zero_", share)
+    yield Target("fill", "normal", ("float32",), 1, LARGE, "zero_", 0.34)
+    yield Target("fill", "uniform", ("float32",), 1, LARGE, NUMPY, 5)
+    yield Target("fill", "normal", ("float32",), 1, LARGE, NUMPY, 11)
+
+
+def _cycles() -> Iterator[Target]:
+    """One thread, in cache: the kernel itself. The bounds are those of AVX2."""
+    for label, dtype, must, stretch in (
+        ("uniform", "float32", 1.45, 1.33),
+        ("normal", "float32", 2.6, 2.3),
+        ("trunc_normal", "float32", 2.6, 2.3),
+        ("uniform", "bfloat16", 1.6, 1.5),
+        ("normal", "bfloat16", 2.8, 2.5),
+        ("uniform", "float64", 3.4, 3.1),
+        ("normal", "float64", 7.3, 6.9),
+    ):
+        yield Target("fill", label, (dtype,), 1, CACHED, CYCLES, must, stretch)
+
+
+TARGETS: tuple[Target, ...] = (*_against_torch(), *_elsewhere(), *_cycles())
+
+
+def judge(rows: Sequence[Row], targets: Iterable[Target] = TARGETS) -> list[Verdict]:
+    """A verdict for every target whose number of threads was measured at all."""
+    threads = {row.case.threads for row in rows}
+    return [_verdict(target, rows) for target in targets if target.threads in threads]
+
+
+def _verdict(target: Target, rows: Sequence[Row]) -> Verdict:
+    """The worst of the rows decides: a mean would hide it."""
+    found = [(row, measured) for row in rows if _covers(target, row) and (measured := _measured(target, row)) is not None]
+    if not found:
+        return Verdict(target, "", None, "not measured")
+    sign = -1 if target.against == CYCLES else 1
+    row, measured = min(found, key=lambda pair: sign * pair[1]["median"])
+    best = sign * measured["p25" if sign < 0 else "p75"]
+    if target.stretch is not None and sign * measured["median"] >= sign * target.stretch:
+        met = "stretch"
+    elif sign * measured["median"] >= sign * target.must:
+        met = "yes"
+    else:
+        met = "within spread" if best >= sign * target.must else "no"
+    return Verdict(target, row.case.name, measured, met)
+
+
+def _covers(target: Target, row: Row) -> bool:
+    case = row.case
+    return (
+        (case.group, case.threads) == (target.group, target.threads)
+        and target.label in (None, case.label)
+        and dtype_name(case.dtype) in target.dtypes
+        and case.values in target.values
+    )
+
+
+def _measured(target: Target, row: Row) -> Spread | None:
+    if target.against == CYCLES:
+        return row.cycles
+    ratios = row.ratios.get(target.subject, {})
+    if target.against == NUMPY:
+        return min((spread for name, spread in ratios.items() if name.startswith("numpy")), key=_median, default=None)
+    return ratios.get(target.against)
+
+
+def _median(measured: Spread) -> float:
+    return measured["median"]

@@ -1,0 +1,71 @@
+// Jobs as the GPU takes them: collapsed, aligned or not, cut into tiles. Host code without CUDA, shared with the emulation.
+#include <cstring>
+#include <stdexcept>
+
+#include "../core/address.h"
+#include "fill_cuda.h"
+
+namespace wi {
+namespace {
+
+bool is_wide(Storage storage) { return storage == Storage::kFloat64; }
+
+CudaJob make_job(const FillJob& job, const Region& r) {
+    CudaJob out;
+    memset(static_cast<void*>(&out), 0, sizeof out);
+    out.data = uint64_t(reinterpret_cast<uintptr_t>(job.data));
+    out.index = job.index;
+    out.count = r.count;
+    out.seed = job.draw.seed;
+    out.stream = job.draw.stream;
+    for (int i = 0; i < kMaxParams; ++i) {
+        if (is_wide(job.storage))
+            out.params64[i] = job.transform.f64(i);
+        else
+            out.params32[i] = job.transform.f32(i);
+    }
+    for (int i = 0; i < kMaxIntegers; ++i) out.integers[i] = job.transform.integer(i);
+    out.program = uint16_t(int(job.transform.kind) * kStorages + int(job.storage));
+    return out;
+}
+
+uint64_t tiles_of(CudaJob& out, Storage storage, const Region& r) {
+    const uint64_t size = uint64_t(item_size(storage)), group = uint64_t(group_elements(storage));
+    const uint64_t per_block = size == 8 ? 2 : 4;
+    if (r.outer == 0 && r.contiguous) {
+        const uint64_t before = out.index % group;  // elements of the first group that precede the job
+        out.layout = Layout::kLinear;
+        out.aligned = (out.data - before * size) % 16 == 0;
+        const uint64_t groups = (before + out.count + group - 1) / group;
+        return (groups + kTileGroups - 1) / kTileGroups;
+    }
+    out.layout = Layout::kRuns;
+    out.run = r.run;
+    out.run_groups = uint32_t((r.run + per_block - 2) / per_block + 1);
+    out.ndim = r.ndim;
+    out.outer = r.outer;
+    for (int d = 0; d < r.ndim; ++d) out.dims[d] = r.dims[d];
+    return (out.count / out.run * out.run_groups + kTileGroups - 1) / kTileGroups;
+}
+
+}  // namespace
+
+std::vector<CudaJob> make_table(const std::vector<FillJob>& jobs, uint32_t& tiles) {
+    std::vector<CudaJob> table;
+    uint64_t total = 0;
+    for (const FillJob& job : jobs) {
+        const Region region = collapse(job.dims, job.ndim);
+        if (region.ndim > kGridDims) throw std::invalid_argument("more than 6 dimensions that cannot be merged");
+        if (region.run >= uint64_t(1) << 33 && !(region.outer == 0 && region.contiguous))
+            throw std::invalid_argument("a strided run of 2^33 elements or more");
+        CudaJob out = make_job(job, region);
+        out.first_tile = uint32_t(total);
+        total += tiles_of(out, job.storage, region);
+        if (total >= uint64_t(1) << 32) throw std::invalid_argument("too many elements for one launch");
+        table.push_back(out);
+    }
+    tiles = uint32_t(total);
+    return table;
+}
+
+}  // namespace wi
