@@ -9,6 +9,9 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
+#if !defined(WEIGHTINIT_NO_CUDA)
+#include "cuda/fill_cuda.h"
+#endif
 
 namespace py = pybind11;
 using namespace wi;
@@ -79,13 +82,50 @@ FillJob make_job(const JobTuple& tuple) {
     return job;
 }
 
-void fill(const std::vector<JobTuple>& tuples, int threads) {
+std::vector<FillJob> make_jobs(const std::vector<JobTuple>& tuples) {
     std::vector<FillJob> jobs;
     jobs.reserve(tuples.size());
     for (const JobTuple& tuple : tuples) jobs.push_back(make_job(tuple));
-    CpuFill cpu_fill(std::move(jobs));
+    return jobs;
+}
+
+void fill(const std::vector<JobTuple>& tuples, int threads) {
+    CpuFill cpu_fill(make_jobs(tuples));
     run_interruptibly(cpu_fill, threads);
 }
+
+#if !defined(WEIGHTINIT_NO_CUDA)
+// A table ready to launch. Where it does not fit into the kernel's parameters, Python copies bytes() to the device first.
+struct CudaLaunch {
+    std::vector<CudaJob> table;
+    uint32_t tiles = 0;
+};
+
+CudaLaunch make_launch(const std::vector<JobTuple>& tuples) {
+    CudaLaunch launch;
+    launch.table = make_table(make_jobs(tuples), launch.tiles);
+    return launch;
+}
+
+py::bytes launch_bytes(const CudaLaunch& launch) {
+    return py::bytes(reinterpret_cast<const char*>(launch.table.data()), launch.table.size() * sizeof(CudaJob));
+}
+
+void run_launch(const CudaLaunch& launch, uintptr_t far, uintptr_t stream) {
+    if (!far && launch.table.size() > size_t(kInlineJobs)) throw std::invalid_argument("the table must be in device memory");
+    std::string error;
+    {
+        const py::gil_scoped_release release;
+        error = launch_fill(launch.table, far, launch.tiles, stream);
+    }
+    if (!error.empty()) throw std::runtime_error("weightinit_cuda: the kernel launch failed with " + error);
+}
+
+std::string why_no_cuda() {
+    std::string why;
+    return cuda_devices(why) > 0 ? std::string() : why.empty() ? "no CUDA device" : why;
+}
+#endif
 
 }  // namespace
 
@@ -101,4 +141,15 @@ PYBIND11_MODULE(_C, m) {
     m.def("selected_isa", &selected_isa);
     m.def("select_isa", &select_isa, py::arg("name"));
     m.def("parallel_runtime", &parallel_runtime);
+#if defined(WEIGHTINIT_NO_CUDA)
+    m.def("why_no_cuda", [] { return "built without CUDA"; });
+#else
+    m.def("why_no_cuda", &why_no_cuda);
+    m.attr("cuda_inline_jobs") = kInlineJobs;
+    py::class_<CudaLaunch>(m, "CudaLaunch")
+        .def(py::init(&make_launch), py::arg("jobs"))
+        .def("__len__", [](const CudaLaunch& launch) { return launch.table.size(); })
+        .def("bytes", &launch_bytes)
+        .def("run", &run_launch, py::arg("far"), py::arg("stream"));
+#endif
 }

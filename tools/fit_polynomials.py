@@ -11,31 +11,46 @@ float32 evaluation and writes the two generated files. Knows mathematics only: n
 from __future__ import annotations
 
 import argparse
-import math
 import runpy
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import mpmath as mp
 import numpy as np
+from measure_polynomials import (
+    CENTRAL_SIGMA,
+    F32,
+    QUANTILE_UNIT,
+    Array,
+    Coefs,
+    central,
+    central_x2,
+    cosine,
+    floats,
+    horner,
+    log_m2,
+    measure,
+    sine,
+    tail,
+    tail_r0,
+    tail_radius,
+    true_central,
+    true_cosine,
+    true_log,
+    true_sine,
+    true_z,
+    ulps,
+)
 from mpmath import mpf
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = ROOT / "csrc/core/coefficients.h"
 MODULE = ROOT / "weightinit_cuda/coefficients.py"
 
-CENTRAL_SIGMA = 2.0625
 TAIL_FLOOR = 0.3  # errors of a quantile z are fitted relative to max(z, TAIL_FLOOR)
-QUANTILE_UNIT = 0.25  # and measured in ulp of max(|z|, QUANTILE_UNIT)
-TAIL_R0 = {bits: float(kind(math.sqrt(2 * math.log(2)))) for bits, kind in (("32", np.float32), ("64", np.float64))}
 
-F32 = np.float32
-Array = np.ndarray
-Coefs = dict[str, tuple[float, ...]]
 Fit = tuple[list[mpf], list[mpf]]  # P and Q by rising power, Q[0] = 1
 
 # ---------------------------------------------------------------- minimax fits
@@ -52,14 +67,6 @@ class Samples:
     def errors(self, fit: Fit) -> list[mpf]:
         p, q = fit
         return [w * (horner(p, x) / horner(q, x) - f) for x, f, w in zip(self.x, self.f, self.weight, strict=True)]
-
-
-def horner(coefs: Sequence, x):
-    """coefs[0] + x (coefs[1] + ...) in the arithmetic of the arguments."""
-    total = coefs[-1]
-    for c in coefs[-2::-1]:
-        total = total * x + c
-    return total
 
 
 def linear_row(x: mpf, value: mpf, degrees: tuple[int, int]) -> list[mpf]:
@@ -167,22 +174,10 @@ def elementary_samples() -> tuple[Samples, Samples, Samples]:
     return log, sin, Samples(y, [(mp.cospi(mp.sqrt(v)) - 1) / v for v in y], y)
 
 
-def central_x2() -> float:
-    """erf(CENTRAL_SIGMA / sqrt 2)^2 rounded up to float32."""
-    exact = mp.erf(CENTRAL_SIGMA / mp.sqrt(2)) ** 2
-    near = F32(float(exact))
-    return float(near if mpf(float(near)) >= exact else np.nextafter(near, F32(1)))
-
-
 def central_samples() -> Samples:
     """z / x, x = erf(z / sqrt 2), as a function of v = X2 - x^2; v < 0: a scaled grid may overstep X2 by its rounding."""
     x2 = central_x2()
     return relative(chebyshev(-1e-6, x2 - 1e-15, 300), lambda v: mp.sqrt(2 / (x2 - v)) * mp.erfinv(mp.sqrt(x2 - v)))
-
-
-def tail_radius(z: mpf) -> mpf:
-    """r = sqrt(-2 ln Phi(-z))."""
-    return mp.sqrt(-2 * mp.log(mp.erfc(z / mp.sqrt(2)) / 2))
 
 
 def tail_samples(z_high: float, count: int, r0: float) -> Samples:
@@ -192,80 +187,7 @@ def tail_samples(z_high: float, count: int, r0: float) -> Samples:
     return Samples(t, [a - b for a, b in zip(z, t, strict=True)], [1 / max(v, mpf(TAIL_FLOOR)) for v in z])
 
 
-# ---------------------------------------------------------------- formulas of docs/numerics.md
-
-
-def fma32(a, b, c) -> Array:
-    """float32 fused multiply-add, exact: the product fits a float64; where the float64 sum sits on a float32 tie, TwoSum
-    tells on which side of it the true sum lies."""
-    p, c = np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64)
-    total = p + c
-    tie = (total.view(np.int64) & 0x1FFFFFFF) == 0x10000000
-    if tie.any():
-        p, c, t = (np.broadcast_to(v, total.shape)[tie] for v in (p, c, total))
-        residue = (p - (t - (t - p))) + (c - (t - p))
-        total[tie] = np.where(residue == 0, t, np.nextafter(t, np.copysign(np.inf, residue)))
-    return total.astype(F32)
-
-
-def polynomial(coefs: Sequence[float], x: Array) -> Array:
-    """Horner: one fma a step in float32, mul then add in float64."""
-    if x.dtype == np.float64:
-        return horner(coefs, x)
-    total = F32(coefs[-1])
-    for c in coefs[-2::-1]:
-        total = fma32(total, x, F32(c))
-    return total
-
-
-def log_m2(u: Array, c0: float, log: Sequence[float]) -> Array:
-    """-2 ln u + c0."""
-    if u.dtype == np.float64:
-        bits = u.view(np.int64)
-        exponent = (bits - np.int64(0x3FE6A09E667F3BCD)) & np.int64(-0x10000000000000)
-        m = (bits - exponent).view(np.float64)
-        s = (m - 1) / (m + 1)
-        return s * polynomial(log, s * s) + ((exponent >> 52).astype(np.float64) * (-2 * np.log(2)) + c0)
-    bits = u.view(np.int32)
-    exponent = (bits - np.int32(0x3F3504F3)) & np.int32(-0x800000)
-    f = (bits - exponent).view(F32) - F32(1)
-    return fma32(f, polynomial(log, f), fma32(exponent.astype(F32), F32(-2 * np.log(2) * 2.0**-23), F32(c0)))
-
-
-def central(x: Array, p: Sequence[float], q: Sequence[float]) -> Array:
-    v = fma32(-x, x, F32(central_x2()))
-    return x * (polynomial(p, v) / polynomial(q, v))
-
-
-def tail(r: Array, p: Sequence[float], q: Sequence[float]) -> Array:
-    t = r - r.dtype.type(TAIL_R0["32" if r.dtype == F32 else "64"])
-    return t + polynomial(p, t) / polynomial(q, t)
-
-
-def wider(x: Array) -> Array:
-    return x.astype(np.float64)
-
-
-def true_log(u: Array) -> Array:
-    return np.maximum(-2 * np.log(wider(u)), 1e-30)
-
-
-def true_z(log: Array, coefs: Coefs) -> Array:
-    """z from L = -2 ln q by the float64 set: the truth for float32; --measure holds it against mpmath."""
-    return tail(np.sqrt(log), coefs["QUANTILE_TAIL_P64"], coefs["QUANTILE_TAIL_Q64"])
-
-
-def true_central(x: Array, coefs: Coefs) -> Array:
-    """z from |x| = erf(z / sqrt 2): its upper tail probability is (1 - |x|) / 2."""
-    return true_z(-2 * np.log((1 - wider(x)) / 2), coefs)
-
-
 # ---------------------------------------------------------------- fitting and rounding everything
-
-
-def ulps(value: Array, truth: Array, floor: float = 0.0) -> Array:
-    """Error in ulp (of value's format) of max(|truth|, floor)."""
-    return np.abs(wider(value) - truth) / wider(np.spacing(np.maximum(np.abs(truth), floor).astype(value.dtype)))
 
 
 def refined(exact: Sequence, fixed: int, evaluate: Callable, truth: Array, floor: float = 0.0) -> tuple[float, ...]:
@@ -288,27 +210,34 @@ def fit_f64() -> Coefs:
     log, sin, cos = elementary_samples()
     coefs = {"LOG64": remez("LOG64", log, 7)[0], "SIN64": remez("SIN64", sin, 8)[0]}
     coefs["COS64"] = [mpf(1), *remez("COS64", cos, 8)[0]]
-    coefs["QUANTILE_TAIL_P64"], coefs["QUANTILE_TAIL_Q64"] = remez("QUANTILE_TAIL64", tail_samples(1.05e6, 700, TAIL_R0["64"]), 21, 21)
+    samples = tail_samples(1.05e6, 700, tail_r0(np.float64))
+    coefs["QUANTILE_TAIL_P64"], coefs["QUANTILE_TAIL_Q64"] = remez("QUANTILE_TAIL64", samples, 21, 21)
     return {name: tuple(map(float, values)) for name, values in coefs.items()}
 
 
+def spread(low: float, high: float, start: float, stop: float) -> Array:
+    """Some 100000 float32 from low to high, as many in each octave, and 100000 equally far apart from start to stop."""
+    octaves = np.concatenate([*floats(low, high, 256)])
+    line = start + np.arange(100001) * ((stop - start) / 100000)
+    return np.concatenate([octaves[:: -(-len(octaves) // 100000)], line.astype(F32)])
+
+
 def fit_f32(wide: Coefs) -> Coefs:
-    """`wide`, the float64 sets, are the truth of the quantiles."""
+    """`wide`, the float64 sets, are the truth."""
     mp.mp.dps = 60
-    u = np.concatenate([np.geomspace(2.0**-32, 1, 20000), np.linspace(0.5, 1, 20001)[:-1]]).astype(F32)
-    a = np.concatenate([np.geomspace(2.0**-20, 0.5, 20000), np.linspace(2.0**-16, 0.5, 20000)]).astype(F32)
-    x = np.linspace(2.0**-16, np.sqrt(central_x2()), 40000).astype(F32)
-    r = np.concatenate([np.linspace(1.1774, 8, 30000), np.geomspace(8, 4100, 10000)]).astype(F32)
+    edge, r0 = float(np.sqrt(central_x2())), tail_r0(F32)
+    u, a = spread(2.0**-32, 1, 0.5, 1), spread(2.0**-20, 0.5, 2.0**-16, 0.5)
+    x, r = spread(2.0**-16, edge, 2.0**-16, edge), spread(r0, 4100, r0, 8)
     log, (_, sin, cos) = remez("LOG32", log_samples_f32(), 8)[0], elementary_samples()
     sin, cos = remez("SIN32", sin, 4)[0], [1, *remez("COS32", cos, 3)[0]]
     coefs = {
-        "LOG32": refined(log, -1, lambda c: log_m2(u, 1e-30, c), true_log(u)),
-        "SIN32": refined(sin, -1, lambda c: a * polynomial(c, a * a), np.sin(np.pi * wider(a))),
-        "COS32": refined(cos, 0, lambda c: polynomial(c, a * a), np.cos(np.pi * wider(a)), 0.5),
+        "LOG32": refined(log, -1, lambda c: log_m2(u, 1e-30, c), true_log(u, wide)),
+        "SIN32": refined(sin, -1, lambda c: sine(a, c), true_sine(a, wide)),
+        "COS32": refined(cos, 0, lambda c: cosine(a, c), true_cosine(a, wide), 0.5),
     }
     for name, samples, degrees, formula, v, truth in (
         ("CENTRAL", central_samples(), (4, 4), central, x, true_central(x, wide)),
-        ("TAIL", tail_samples(4200, 600, TAIL_R0["32"]), (6, 6), tail, r, true_z(wider(r) ** 2, wide)),
+        ("TAIL", tail_samples(4200, 600, r0), (6, 6), tail, r, true_z(r, wide)),
     ):
         (p, q), n = remez(f"QUANTILE_{name}32", samples, *degrees), degrees[0] + 1
         both = refined([*p, *q], n, lambda c, f=formula, v=v, n=n: f(v, c[:n], c[n:]), truth, QUANTILE_UNIT)
@@ -375,8 +304,8 @@ def python_tuple(name: str, values: Sequence[float]) -> str:
 
 def filled(template: str, array: Callable[[str, Sequence[float]], str], coefs: Coefs) -> str:
     text = template.replace("@sigma", literal(CENTRAL_SIGMA)).replace("@x2", literal(central_x2()))
-    for key in ("32", "64"):
-        text = text.replace(f"@r{key}", literal(TAIL_R0[key]))
+    for key, kind in (("32", F32), ("64", np.float64)):
+        text = text.replace(f"@r{key}", literal(tail_r0(kind)))
         text = text.replace(f"@{key}", "".join(array(n, v) for n, v in coefs.items() if n.endswith(key)))
     return text
 
@@ -398,80 +327,13 @@ def check() -> int:
     return int(not (same and narrow))
 
 
-# ---------------------------------------------------------------- measured errors
-
-
-def row(name: str, inputs: Iterable[Array], value: Callable, truth: Callable, floor: float = 0.0) -> None:
-    """Prints the largest |value - truth| over all chunks of inputs, in ulp of max(|truth|, floor)."""
-    worst, where, count, least = -1.0, 0.0, 0, np.inf
-    for x in inputs:
-        result = value(x)
-        error = ulps(result, truth(x), floor)
-        worst, where = max((worst, where), (float(error.max()), float(x[error.argmax()])))
-        count, least = count + len(x), min(least, float(np.abs(result).min()))
-    unit = f"ulp of {floor:g} up" if floor else "ulp"
-    print(f"{name:22} {worst:7.3f} {unit:15} at {where:<22.17g} least |value| {least:8.3g}  {count} inputs", flush=True)
-
-
-def floats(low: float, high: float, step: int = 1) -> Iterator[Array]:
-    """Every step-th float32 from low to high."""
-    first, last = (int(F32(v).view(np.int32)) for v in (low, high))
-    for start in range(first, last + 1, step << 17):
-        yield np.arange(start, min(start + (step << 17), last + 1), step, dtype=np.int32).view(F32)
-
-
-def words(scale: float) -> Iterator[Array]:
-    """(n + 1/2) scale, n < 2^23: the inputs below all the floats of [2^23 scale, ...)."""
-    return (((np.arange(n, n + (1 << 17)) + 0.5) * scale).astype(F32) for n in range(0, 1 << 23, 1 << 17))
-
-
-def measure_f32(c: Coefs) -> None:
-    """Radius and angle over supersets of all they can be; the quantiles over every third or eleventh float."""
-    log = c["LOG32"]
-    u, a = (lambda: chain(words(2.0**-31), floats(2.0**-8, 1))), (lambda: chain(words(2.0**-32), floats(2.0**-9, 0.5)))
-    row("log_m2 f32", u(), lambda u: log_m2(u, 1e-30, log), true_log)
-    row("sqrt(log_m2) f32", u(), lambda u: np.sqrt(log_m2(u, 1e-30, log)), lambda u: np.sqrt(true_log(u)))
-    row("sin f32", a(), lambda a: a * polynomial(c["SIN32"], a * a), lambda a: np.sin(np.pi * wider(a)))
-    row("cos f32", a(), lambda a: polynomial(c["COS32"], a * a), lambda a: np.cos(np.pi * wider(a)), 0.5)
-    sets = {name: (c[f"QUANTILE_{name}_P32"], c[f"QUANTILE_{name}_Q32"]) for name in ("CENTRAL", "TAIL")}
-    x = floats(2.0**-16, float(np.sqrt(central_x2())), 3)
-    row("central(x) f32", x, lambda x: central(x, *sets["CENTRAL"]), lambda x: true_central(x, c), QUANTILE_UNIT)
-    for name, high in (("TAIL", 4100),):
-        form = partial(tail, p=sets[name][0], q=sets[name][1])
-        row(f"{name.lower()}(r) f32", floats(1.17741, high, 11), form, lambda r: true_z(wider(r) ** 2, c), QUANTILE_UNIT)
-        chained, v = (lambda v, form=form: form(np.sqrt(log_m2(v, 0.0, log)))), floats(2.0**-33, 0.5, 11)
-        row(f"{name.lower()}(v) f32", v, chained, lambda v: true_z(true_log(v), c), QUANTILE_UNIT)
-
-
-def measure_f64(c: Coefs) -> None:
-    """Samples against mpmath; truth in long double, whose 64 bits resolve 1/2048 ulp."""
-
-    def exact(function: Callable[[mpf], mpf]) -> Callable[[Array], Array]:
-        return lambda x: np.array([np.longdouble(mp.nstr(function(mpf(float(v))), 25)) for v in x])
-
-    def z(r: mpf) -> mpf:
-        start = mpf(float(true_z(np.float64(r) ** 2, c)))
-        return mp.findroot(lambda z: tail_radius(z) - r, (start, start + mpf("1e-9")))
-
-    mp.mp.dps, rng = 40, np.random.default_rng(1)
-    u, a = np.exp2(-52 * rng.random(4000) ** 3), rng.random(4000) / 2
-    near, far = 1.17741 + 7.46 * rng.random(2000), 1.17741 * np.exp(13.6 * rng.random(2000))
-    row("log_m2 f64", [u], lambda u: log_m2(u, 1e-300, c["LOG64"]), exact(lambda u: -2 * mp.log(u)))
-    row("sin f64", [a], lambda a: a * polynomial(c["SIN64"], a * a), exact(mp.sinpi))
-    row("cos f64", [a], lambda a: polynomial(c["COS64"], a * a), exact(mp.cospi), 0.5)
-    for name, r in (("TAIL", near), ("TAIL", far)):
-        form = partial(tail, p=c[f"QUANTILE_{name}_P64"], q=c[f"QUANTILE_{name}_Q64"])
-        row(f"{name.lower()}(r) f64", [r], form, exact(z), QUANTILE_UNIT)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare the two files, fit nothing")
     parser.add_argument("--measure", action="store_true", help="print the errors of the numbers on disk")
     options = parser.parse_args()
     if options.measure:
-        measure_f64(read_module())
-        measure_f32(read_module())
+        measure(read_module())
     elif not options.check:
         wide = fit_f64()
         for path, text in files(fit_f32(wide) | wide).items():

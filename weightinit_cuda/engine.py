@@ -94,14 +94,14 @@ def backend_info() -> BackendInfo:
     reason = "" if _native else _MISSING or "WEIGHTINIT_BACKEND=reference"
     threads = torch.get_num_threads()
     if _C is None:
-        return BackendInfo("reference", "torch", (), threads, "torch", "through the reference", 1, reason)
+        return BackendInfo("reference", "torch", (), threads, "torch", "not compiled", 1, reason)
     return BackendInfo(
         backend="native" if _native else "reference",
         cpu=_C.selected_isa() if _native else "torch",
         available=tuple(_C.available_isas()),
         threads=threads,
         parallel_runtime=_C.parallel_runtime(),
-        cuda="through the reference",
+        cuda=_C.why_no_cuda() or "native",
         format=1,
         reason=reason,
     )
@@ -157,7 +157,7 @@ def fill(jobs: Sequence[FillJob]) -> None:
         RuntimeError: overlapping memory, or an inference tensor outside inference mode (as torch).
         NotImplementedError, ValueError, TypeError: no such layout, dtype, region or distribution; the job is named.
     """
-    native: list[Any] = []
+    native: dict[torch.device, list[Any]] = {}
     by_reference: list[tuple[torch.Tensor, Transform, FillJob]] = []
     written: list[torch.Tensor] = []
     for job in jobs:
@@ -168,18 +168,47 @@ def fill(jobs: Sequence[FillJob]) -> None:
             transform = lower(part.distribution, part.tensor.dtype)
             if part.tensor.numel() == 0:
                 continue
-            if _native and part.tensor.is_cpu:
-                native.append(_native_job(part, transform))
+            if _has_kernels(part.tensor.device):
+                native.setdefault(part.tensor.device, []).append(_native_job(part, transform))
             else:
                 by_reference.append((part.tensor, transform, part))
         if not job.tensor.is_inference():
             written.append(job.tensor)
-    if native:
-        _C.fill(native, torch.get_num_threads())
+    for device, native_jobs in native.items():
+        if device.type == "cpu":
+            _C.fill(native_jobs, torch.get_num_threads())
+        else:
+            _fill_cuda(device, native_jobs)
     for tensor, transform, part in by_reference:
         reference.fill(tensor, transform, part.seed, part.stream, part.region)
     if written:
         _increment_version(tuple(written))
+
+
+@lru_cache(maxsize=64)
+def _has_kernels(device: torch.device) -> bool:
+    """Whether the compiled kernels write to this device; the reference writes to all others."""
+    return _native and (device.type == "cpu" or (device.type == "cuda" and torch.version.hip is None and not _C.why_no_cuda()))
+
+
+def _fill_cuda(device: torch.device, jobs: list[Any]) -> None:
+    """One launch on the device's current stream: no synchronisation, and no allocation if the table fits into the parameters.
+
+    While a graph is captured there are several launches instead of a large table, whose host memory would have to outlive it.
+    """
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream(device).cuda_stream
+        launch = _C.CudaLaunch(jobs)
+        if len(launch) <= _C.cuda_inline_jobs:
+            launch.run(0, stream)
+        elif torch.cuda.is_current_stream_capturing():
+            if len(jobs) == 1:
+                raise RuntimeError("fill: too many separate runs to capture in a CUDA graph. Make the tensor contiguous first.")
+            for begin in range(0, len(jobs), _C.cuda_inline_jobs):
+                _fill_cuda(device, jobs[begin : begin + _C.cuda_inline_jobs])
+        else:
+            table = torch.frombuffer(bytearray(launch.bytes()), dtype=torch.uint8).pin_memory()
+            launch.run(table.to(device, non_blocking=True).data_ptr(), stream)
 
 
 def bits(seed: int, stream: int, n: int, start: int = 0) -> torch.Tensor:

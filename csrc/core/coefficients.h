@@ -17,8 +17,8 @@ inline constexpr float kQuantileTailR0 = 0x1.2d6abep+0f;  // sqrt(2 ln 2)
 
 inline constexpr float kLog[9] = {
     -0x1p+1f,
-    0x1.ffffcap-1f,
-    -0x1.5557a4p-1f,
+    0x1.ffffc8p-1f,
+    -0x1.5557a8p-1f,
     0x1.000efp-1f,
     -0x1.98b3dep-2f,
     0x1.51fc84p-2f,
@@ -30,7 +30,7 @@ inline constexpr float kLog[9] = {
 inline constexpr float kSin[5] = {
     0x1.921fb6p+1f,
     -0x1.4abbc4p+2f,
-    0x1.4668b2p+1f,
+    0x1.4668b6p+1f,
     -0x1.324cccp-1f,
     0x1.3dbp-4f,
 };
@@ -39,14 +39,14 @@ inline constexpr float kCos[5] = {
     0x1p+0f,
     -0x1.3bd3bp+2f,
     0x1.03bda8p+2f,
-    -0x1.55041ap+0f,
+    -0x1.55041cp+0f,
     0x1.c2b9a2p-3f,
 };
 
 inline constexpr float kQuantileCentralP[5] = {
     0x1.12c276p+1f,
     0x1.01831ep+5f,
-    0x1.e08bdap+6f,
+    0x1.e08bdcp+6f,
     0x1.9fc992p+6f,
     0x1.387836p+3f,
 };
@@ -56,13 +56,13 @@ inline constexpr float kQuantileCentralQ[5] = {
     0x1.11b56ep+4f,
     0x1.3b5b72p+6f,
     0x1.8bb0fap+6f,
-    0x1.652134p+4f,
+    0x1.652138p+4f,
 };
 
 inline constexpr float kQuantileTailP[7] = {
     -0x1.2fafcp-26f,
     0x1.e7147cp-2f,
-    0x1.b65732p-2f,
+    0x1.b6572ep-2f,
     0x1.8228e8p-4f,
     0x1.837dc4p-8f,
     0x1.69b3cap-14f,
@@ -71,7 +71,7 @@ inline constexpr float kQuantileTailP[7] = {
 
 inline constexpr float kQuantileTailQ[7] = {
     0x1p+0f,
-    0x1.68a99p+0f,
+    0x1.68a98cp+0f,
     0x1.3f55f2p-1f,
     0x1.9a434cp-4f,
     0x1.61fd32p-8f,

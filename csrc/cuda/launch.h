@@ -8,7 +8,7 @@ namespace wi {
 constexpr int kThreads = 256;       // a block
 constexpr int kGroupsPerThread = 16;  // groups of 16 bytes (or of a Philox block, if that is more) in a tile
 constexpr int kTileGroups = kThreads * kGroupsPerThread;
-constexpr int kGridDims = 6;        // collapsed dimensions of a strided region; more are split into several jobs
+constexpr int kGridDims = 6;        // collapsed dimensions of a strided region; one with more becomes several jobs
 
 enum class Layout : uint16_t {
     kLinear,  // consecutive in index and memory
@@ -29,8 +29,8 @@ struct CudaJob {
     uint16_t program;   // kind * kStorages + storage
     Layout layout;
     uint32_t aligned;   // kLinear: groups lie on 16-byte boundaries
-    uint32_t run_groups;  // kRuns: Philox blocks that a run can touch
     uint64_t run;       // kRuns: elements of a run
+    uint64_t run_groups;  // kRuns: Philox blocks that a run can touch
     int32_t ndim, outer;  // kRuns: dims[0, outer) repeat the run, dims[outer, ndim) are the run
     Dim dims[kGridDims];
 

@@ -1,4 +1,5 @@
 // Jobs as the GPU takes them: collapsed, aligned or not, cut into tiles. Host code without CUDA, shared with the emulation.
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -41,11 +42,31 @@ uint64_t tiles_of(CudaJob& out, Storage storage, const Region& r) {
     }
     out.layout = Layout::kRuns;
     out.run = r.run;
-    out.run_groups = uint32_t((r.run + per_block - 2) / per_block + 1);
+    out.run_groups = (r.run + per_block - 2) / per_block + 1;
     out.ndim = r.ndim;
     out.outer = r.outer;
     for (int d = 0; d < r.ndim; ++d) out.dims[d] = r.dims[d];
     return (out.count / out.run * out.run_groups + kTileGroups - 1) / kTileGroups;
+}
+
+void append(std::vector<CudaJob>& table, uint64_t& total, const FillJob& job) {
+    const Region region = collapse(job.dims, job.ndim);
+    if (region.ndim > kGridDims) {  // one job for each index of the outermost dimension
+        FillJob part = job;
+        part.ndim = region.ndim - 1;
+        std::copy(region.dims + 1, region.dims + region.ndim, part.dims);
+        for (int64_t i = 0; i < region.dims[0].size; ++i) {
+            part.data = job.data + i * region.dims[0].stride * item_size(job.storage);
+            part.index = job.index + uint64_t(i * region.dims[0].step);
+            append(table, total, part);
+        }
+        return;
+    }
+    CudaJob out = make_job(job, region);
+    out.first_tile = uint32_t(total);
+    total += tiles_of(out, job.storage, region);
+    if (total >= uint64_t(1) << 32) throw std::invalid_argument("too many elements for one launch");
+    table.push_back(out);
 }
 
 }  // namespace
@@ -53,17 +74,7 @@ uint64_t tiles_of(CudaJob& out, Storage storage, const Region& r) {
 std::vector<CudaJob> make_table(const std::vector<FillJob>& jobs, uint32_t& tiles) {
     std::vector<CudaJob> table;
     uint64_t total = 0;
-    for (const FillJob& job : jobs) {
-        const Region region = collapse(job.dims, job.ndim);
-        if (region.ndim > kGridDims) throw std::invalid_argument("more than 6 dimensions that cannot be merged");
-        if (region.run >= uint64_t(1) << 33 && !(region.outer == 0 && region.contiguous))
-            throw std::invalid_argument("a strided run of 2^33 elements or more");
-        CudaJob out = make_job(job, region);
-        out.first_tile = uint32_t(total);
-        total += tiles_of(out, job.storage, region);
-        if (total >= uint64_t(1) << 32) throw std::invalid_argument("too many elements for one launch");
-        table.push_back(out);
-    }
+    for (const FillJob& job : jobs) append(table, total, job);
     tiles = uint32_t(total);
     return table;
 }

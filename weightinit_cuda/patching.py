@@ -1,0 +1,278 @@
+"""``patched()``: the functions of ``init`` under every caller of ``torch.nn.init``.
+
+A function of ``torch.nn.init`` is replaced by exchanging its code, not its name. Whoever bound the function before or binds it
+meanwhile (``torch.nn.modules``, the table of originals in ``transformers.initialization``, default arguments, class attributes)
+keeps the same object and gets our values, and afterwards there is nothing to find and give back. Modules also call two methods
+themselves, ``weight.data.normal_()`` and ``.uniform_()``: these become attributes of ``torch.Tensor`` that hide inherited ones.
+
+In place of both stands a fork: ours in threads that have entered ``patched()``, torch's own in all others, and torch's own too
+where operators are recorded or transformed and a fill through a pointer would go unseen (torch.compile, torch.jit.trace,
+functorch, dispatch modes). This file knows how to get under torch; what the functions do is in ``init``.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from types import CodeType, FunctionType, TracebackType
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
+from torch.utils._contextlib import _NoParamDecoratorContextManager
+
+from . import init
+from .overriding import InitFunction
+
+__all__ = ["patch", "patched", "unpatch"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+# Without torch's deprecated names, which call the others, and its private fills with a constant, which ours call too.
+_FUNCTIONS = (*init.__all__, "_no_grad_uniform_", "_no_grad_normal_", "_no_grad_trunc_normal_")
+_METHODS = {"uniform_": ("from", "to", "generator"), "normal_": ("mean", "std", "generator")}  # generator by keyword only
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+class _Thread(threading.local):
+    depth = 0  # how many patched() this thread is in
+
+
+_lock = threading.RLock()
+_thread = _Thread()
+_everywhere = 0  # how many patch() await their unpatch()
+_users = 0  # all of these together: torch is changed while there are any
+
+
+def _ours_now() -> bool:
+    """Whether this thread gets ours: never while operators are recorded or transformed, which would miss our fill."""
+    if torch.compiler.is_compiling():  # first: it is all that torch.compile sees of this function
+        return False
+    if not (_thread.depth or _everywhere):
+        return False
+    return (
+        torch._C._get_tracing_state() is None
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and (torch._C._len_torch_dispatch_stack() == 0 or _only_fake())
+    )
+
+
+def _only_fake() -> bool:
+    """Whether FakeTensorMode is the one dispatch mode: ours knows that fake tensors have nothing to fill."""
+    fake = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+    return fake is not None and torch._C._len_torch_dispatch_stack() == 1
+
+
+class _Fork(NamedTuple):
+    """A function of ``torch.nn.init``, and what it does while patched."""
+
+    function: FunctionType
+    code: CodeType  # hands everything to _call
+    torchs: FunctionType  # another function with torch's code
+    ours: Callable[..., Any]
+
+
+_forks: dict[str, _Fork] = {}
+
+
+def _call(name: str, *args: Any) -> Any:
+    """All that the functions of ``torch.nn.init`` do while their code is exchanged."""
+    fork = _forks[name]
+    return fork.ours(*args) if _ours_now() else fork.torchs(*args)
+
+
+def _calling_code(function: FunctionType) -> CodeType:
+    """Code with the parameters of ``function`` that hands them to ``_call``.
+
+    It claims to stand where the function's own code stands, for tracebacks and for those who read the source (``inspect``,
+    TorchScript). It comes to us by a way that exists in ``torch.nn.init`` anyway, so that nothing is left there.
+    """
+    own, name = function.__code__, function.__name__
+    parameters = ", ".join(own.co_varnames[: own.co_argcount])
+    tree = ast.parse(f"def {name}({parameters}): return torch.sys.modules[{__name__!r}]._call({name!r}, {parameters})")
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.stmt, ast.expr, ast.arg)):
+            node.lineno = node.end_lineno = own.co_firstlineno
+            node.col_offset = node.end_col_offset = 0
+    module = compile(tree, own.co_filename, "exec", dont_inherit=True)
+    return next(constant for constant in module.co_consts if isinstance(constant, CodeType))
+
+
+def _find_functions() -> None:
+    """Completes ``_forks``. What others have put into ``torch.nn.init``, an empty-init for example, is theirs and stays."""
+    namespace = vars(torch.nn.init)
+    for name in _FUNCTIONS:
+        function = None if name in _forks else namespace.get(name)
+        if isinstance(function, FunctionType) and function.__globals__ is namespace and function.__closure__ is None:
+            torchs = FunctionType(function.__code__, namespace, name, function.__defaults__)
+            _forks[name] = _Fork(function, _calling_code(function), torchs, getattr(init, name))
+
+
+class _SeenByModes(InitFunction):
+    """A method of ours under the hash and equality of torch's, for a ``TorchFunctionMode``."""
+
+    def __init__(self, method: Callable[..., Any], torchs: Callable[..., Any]) -> None:
+        super().__init__(method)
+        self._identity = torchs
+        del self.__module__  # it is no function of torch.nn.init: an empty-init does not skip it
+
+
+def _fillable(tensor: object) -> bool:
+    """Whether ours does for this tensor what torch's method would do. All else, the errors too, is torch's."""
+    return (
+        type(tensor) in _PLAIN
+        and isinstance(tensor, Tensor)
+        and (tensor.is_floating_point() or tensor.is_complex())
+        and not (tensor.requires_grad and torch.is_grad_enabled())
+        and tensor.layout is torch.strided
+        and not (tensor.is_meta or tensor.is_nested or tensor.is_conj() or tensor.is_neg())
+        and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+        and torch.autograd.forward_ad._current_level < 0
+    )
+
+
+def _forked_method(name: str) -> Callable[..., Any]:
+    torchs, ours, names = getattr(torch._C.TensorBase, name), getattr(init, name), _METHODS[name]
+
+    @functools.wraps(torchs)
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not (_ours_now() and _fillable(self)):
+            return torchs(self, *args, **kwargs)
+        if has_torch_function_unary(self):
+            return handle_torch_function(seen, (self,), self, *args, **kwargs)
+        if len(args) > 2 or (kwargs and not kwargs.keys() <= set(names[len(args) :])):
+            return torchs(self, *args, **kwargs)  # raises its TypeError
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        return ours(self, given.get(names[0], 0.0), given.get(names[1], 1.0), given.get("generator"))
+
+    seen = _SeenByModes(method, torchs)
+    return method
+
+
+_methods = {name: _forked_method(name) for name in _METHODS}
+_find_functions()
+
+
+def _install() -> None:
+    _find_functions()
+    for function, code, _, _ in _forks.values():
+        function.__code__ = code
+    for name, method in _methods.items():
+        if name not in vars(Tensor):  # else somebody's own
+            setattr(Tensor, name, method)
+
+
+def _uninstall() -> None:
+    for function, code, torchs, _ in _forks.values():
+        if function.__code__ is code:
+            function.__code__ = torchs.__code__
+    for name, method in _methods.items():
+        if vars(Tensor).get(name) is method:
+            delattr(Tensor, name)
+
+
+def _acquire(function: str) -> None:
+    global _users
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        raise RuntimeError(
+            f"{function}: must be called outside of torch.compile and torch.jit.trace, got a call that is being traced."
+            " Put it around the call of the compiled or traced function."
+        )
+    with _lock:
+        if _users == 0:
+            try:
+                _install()
+            except BaseException:  # Ctrl-C
+                _uninstall()
+                raise
+        _users += 1
+
+
+def _release() -> None:
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            _uninstall()
+
+
+class patched(_NoParamDecoratorContextManager):
+    """Puts :mod:`weightinit_cuda.init` under every caller of ``torch.nn.init``, in this thread, until it is left.
+
+    A context manager, and a decorator of functions and generator functions, with or without parentheses. It may be nested.
+    Every function of ``torch.nn.init`` becomes ours wherever it is bound, and ``Tensor.normal_`` and ``Tensor.uniform_`` for
+    float and complex tensors, in a forward pass as well. The other in-place draws (``exponential_``, ``bernoulli_``, ...)
+    and ``torch.randn`` stay torch's. The marks of transformers (``_is_hf_initialized``) are honoured, by transformers.
+
+    Other threads keep torch's functions, those started inside too; :func:`patch` is for all threads. Under torch.compile,
+    torch.jit.trace, functorch transforms and dispatch modes everybody keeps torch's.
+
+    Raises:
+        RuntimeError: entered inside torch.compile or torch.jit.trace, or left in another thread than it was entered in.
+        TypeError: it decorates a class or a coroutine.
+
+    >>> import weightinit_cuda as wi
+    >>> with wi.patched():
+    ...     _ = torch.manual_seed(0)
+    ...     layer = torch.nn.Linear(4, 2)
+    >>> _ = torch.manual_seed(0)
+    >>> bool((layer.weight == wi.init.kaiming_uniform_(torch.empty(2, 4), a=5**0.5)).all())
+    True
+    """
+
+    def __init__(self) -> None:
+        self._entered: list[int] = []  # thread of each entry
+
+    def __enter__(self) -> None:
+        _acquire("patched")
+        _thread.depth += 1
+        self._entered.append(threading.get_ident())
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        here = threading.get_ident()
+        if here not in self._entered:
+            raise RuntimeError(
+                f"patched: must be left in the thread that entered it, got thread {here}, entered in {self._entered or 'none'}."
+                " Give each thread a patched() of its own, or use patch() and unpatch()."
+            )
+        self._entered.remove(here)
+        _thread.depth -= 1
+        _release()
+
+    def __call__(self, function: _F) -> _F:
+        if inspect.isclass(function) or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"patched: only functions and generator functions can be decorated, got {function!r}."
+                " Decorate __init__ instead of a class; use `with patched():` between two awaits instead of around them."
+            )
+        return super().__call__(function)
+
+
+def patch() -> None:
+    """As :func:`patched`, in all threads, until :func:`unpatch` has been called as often.
+
+    Raises:
+        RuntimeError: called inside torch.compile or torch.jit.trace.
+    """
+    global _everywhere
+    with _lock:
+        _acquire("patch")
+        _everywhere += 1
+
+
+def unpatch() -> None:
+    """Takes back one :func:`patch`.
+
+    Raises:
+        RuntimeError: there is none to take back.
+    """
+    global _everywhere
+    with _lock:
+        if _everywhere == 0:
+            raise RuntimeError("unpatch: must follow a patch(), got none to take back. A `with patched():` ends by itself.")
+        _everywhere -= 1
+        _release()
