@@ -61,6 +61,11 @@ void fill_contiguous(uintptr_t data, int storage, uint64_t count, const Transfor
     run_interruptibly(fill, threads);
 }
 
+// The same with the seed that torch has just drawn into memory, on stream 0: the drop-in call, where every microsecond counts.
+void fill_drawn(uintptr_t data, int storage, uint64_t count, const Transform& transform, uintptr_t seed, int threads) {
+    fill_contiguous(data, storage, count, transform, *reinterpret_cast<const uint64_t*>(seed), 0, threads);
+}
+
 // (data, storage, transform, seed, stream, index, [(size, stride, step), ...])
 using JobTuple = std::tuple<uintptr_t, int, Transform, uint64_t, uint64_t, uint64_t, std::vector<std::tuple<int64_t, int64_t, int64_t>>>;
 
@@ -136,6 +141,8 @@ PYBIND11_MODULE(_C, m) {
     py::class_<Transform>(m, "Transform").def(py::init(&make_transform), py::arg("kind"), py::arg("params"), py::arg("integers"));
     m.def("fill_contiguous", &fill_contiguous, py::arg("data"), py::arg("storage"), py::arg("count"), py::arg("transform"),
           py::arg("seed"), py::arg("stream"), py::arg("threads"));
+    m.def("fill_drawn", &fill_drawn, py::arg("data"), py::arg("storage"), py::arg("count"), py::arg("transform"), py::arg("seed"),
+          py::arg("threads"));
     m.def("fill", &fill, py::arg("jobs"), py::arg("threads"));
     m.def("available_isas", &available_isas);
     m.def("selected_isa", &selected_isa);

@@ -186,6 +186,7 @@ AS_TORCH: list[Row] = [
     *(row(f, "f32", nonlinearity=n) for f in ("kaiming_uniform_", "kaiming_normal_") for n in ("elu", "", None, 3)),
     row("kaiming_uniform_", "empty", mode="nonsense"),
     # shapes
+    row("eye_", "nested"),
     *(row("orthogonal_", t) for t in ("0-dim", "1-dim", "3-dim", "(0, 3)", "(0, 0)", "empty")),
     *(row("eye_", t) for t in ("0-dim", "1-dim", "3-dim", "(0, 3)", "(0, 0)", "c64", "e4m3", "bf16", "u8")),
     *(row("sparse_", t, 0.5) for t in ("0-dim", "1-dim", "3-dim", "(0, 3)", "(0, 0)", "bf16")),
@@ -271,6 +272,7 @@ DIFFERENT: list[Difference] = [
         r"must be strided, got layout torch\.",
         "torch lists its dispatch keys",
         *(row(f, t, *NEEDED.get(f, ())) for f in MATRIX for t in ("coo", "mkldnn") if (f, t) != ("eye_", "mkldnn")),
+        *(row(f, "csr", *NEEDED.get(f, ())) for f in ("eye_", "sparse_", "orthogonal_")),
     ),
     *raises(
         NotImplementedError,
@@ -348,6 +350,7 @@ OURS: list[tuple[Row, type[BaseException], str]] = [
     (row("normal_", global_shape=(9, 9), offset=(-1, 0)), ValueError, "must lie inside global_shape"),
     (row("normal_", global_shape=(12,), offset=(0,)), ValueError, "must lie inside global_shape"),
     (row("normal_", global_shape=(9, 9), offset=(0,)), ValueError, "must lie inside global_shape"),
+    (row("normal_", "csr", global_shape=(9, 9), offset=(0, 0)), ValueError, "a part of a global tensor must be strided"),
     (row("normal_", global_shape=(9.0, 9), offset=(0, 0)), TypeError, "integer"),
     (row("orthogonal_", global_shape=(2, 2), offset=(0, 0)), ValueError, "must lie inside global_shape"),
     (row("sparse_", "f32", 0.5, global_shape=(2, 2), offset=(0, 0)), ValueError, "must lie inside global_shape"),
@@ -371,7 +374,8 @@ OURS: list[tuple[Row, type[BaseException], str]] = [
     (row("uniform_", "e4m3", 0, 449), RuntimeError, "to is out of bounds for torch.float8_e4m3fn"),
     (row("uniform_", "e5m2", -6e4, 0), RuntimeError, "from is out of bounds for torch.float8_e5m2"),
     (row("uniform_", "e4m3", 1, 0), RuntimeError, "uniform_ expects to return a"),
-    *((row(f, "freed", *NEEDED.get(f, ())), RuntimeError, "must have memory, got a Tensor of shape") for f in MATRIX),  # torch: crashes
+    # torch crashes on these
+    *((row(f, "freed", *NEEDED.get(f, ())), RuntimeError, "must have memory, got a Tensor of shape") for f in MATRIX),
 ]
 
 

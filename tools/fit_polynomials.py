@@ -228,8 +228,9 @@ def fit_f32(wide: Coefs) -> Coefs:
     edge, r0 = float(np.sqrt(central_x2())), tail_r0(F32)
     u, a = spread(2.0**-32, 1, 0.5, 1), spread(2.0**-20, 0.5, 2.0**-16, 0.5)
     x, r = spread(2.0**-16, edge, 2.0**-16, edge), spread(r0, 4100, r0, 8)
-    log, (_, sin, cos) = remez("LOG32", log_samples_f32(), 8)[0], elementary_samples()
-    sin, cos = remez("SIN32", sin, 4)[0], [1, *remez("COS32", cos, 3)[0]]
+    _, sin_samples, cos_samples = elementary_samples()
+    log, sin = remez("LOG32", log_samples_f32(), 8)[0], remez("SIN32", sin_samples, 4)[0]
+    cos = [mpf(1), *remez("COS32", cos_samples, 3)[0]]
     coefs = {
         "LOG32": refined(log, -1, lambda c: log_m2(u, 1e-30, c), true_log(u, wide)),
         "SIN32": refined(sin, -1, lambda c: sine(a, c), true_sine(a, wide)),

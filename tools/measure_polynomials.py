@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
+from typing import Any
 
 import mpmath as mp
 import numpy as np
@@ -73,7 +74,7 @@ def polynomial(coefs: Sequence[float], x: Array) -> Array:
     """Horner: one fma a step in float32, mul then add in float64."""
     if x.dtype == np.float64:
         return horner(coefs, x)
-    total = F32(coefs[-1])
+    total: Any = F32(coefs[-1])
     for c in coefs[-2::-1]:
         total = fma32(total, x, F32(c))
     return total
@@ -111,7 +112,7 @@ def central(x: Array, p: Sequence[float], q: Sequence[float]) -> Array:
 
 def tail(r: Array, p: Sequence[float], q: Sequence[float]) -> Array:
     """z from r = sqrt(-2 ln Phi(-z))."""
-    t = r - r.dtype.type(tail_r0(r.dtype.type))
+    t = r - r.dtype.type(tail_r0(F32 if r.dtype == F32 else np.float64))
     return t + polynomial(p, t) / polynomial(q, t)
 
 
@@ -177,7 +178,7 @@ def words(scale: float) -> Iterator[Array]:
 
 def measure_f32(c: Coefs) -> None:
     """Radius and angle over supersets of all they can be; the quantiles over every third or eleventh float."""
-    log, tail_sets = c["LOG32"], (c["QUANTILE_TAIL_P32"], c["QUANTILE_TAIL_Q32"])
+    log, central_sets, tail_sets = c["LOG32"], *((c[f"QUANTILE_{n}_P32"], c[f"QUANTILE_{n}_Q32"]) for n in ("CENTRAL", "TAIL"))
     u, a = (lambda: chain(words(2.0**-31), floats(2.0**-8, 1))), (lambda: chain(words(2.0**-32), floats(2.0**-9, 0.5)))
     x = floats(2.0**-16, float(np.sqrt(central_x2())), 3)
     r, v = floats(tail_r0(F32) - 2.0**-22, 4100, 11), floats(2.0**-33, 0.5, 11)
@@ -192,8 +193,7 @@ def measure_f32(c: Coefs) -> None:
     row("sqrt(log_m2) f32", u(), lambda u: np.sqrt(log_m2(u, 1e-30, log)), lambda u: np.sqrt(true_log(u, c)))
     row("sin f32", a(), lambda a: sine(a, c["SIN32"]), lambda a: true_sine(a, c))
     row("cos f32", a(), lambda a: cosine(a, c["COS32"]), lambda a: true_cosine(a, c), 0.5)
-    form = lambda x: central(x, c["QUANTILE_CENTRAL_P32"], c["QUANTILE_CENTRAL_Q32"])  # noqa: E731
-    row("central(x) f32", x, form, lambda x: true_central(x, c), QUANTILE_UNIT)
+    row("central(x) f32", x, lambda x: central(x, *central_sets), lambda x: true_central(x, c), QUANTILE_UNIT)
     row("tail(r) f32", r, lambda r: tail(r, *tail_sets), lambda r: true_z(r, c), QUANTILE_UNIT)
     row("tail(v) f32", v, upper, true_upper, QUANTILE_UNIT)
 
@@ -205,7 +205,7 @@ def measure_f64(c: Coefs) -> None:
         return lambda x: np.array([np.longdouble(mp.nstr(function(mpf(float(v))), 25)) for v in x])
 
     def z(r: mpf) -> mpf:
-        start = mpf(float(true_z(np.float64(r), c)))
+        start = mpf(float(true_z(np.array(float(r)), c)))
         return mp.findroot(lambda z: tail_radius(z) - r, (start, start + mpf("1e-9")))
 
     rng = np.random.default_rng(1)

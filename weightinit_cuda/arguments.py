@@ -33,6 +33,7 @@ INFERENCE = (
     "See https://github.com/pytorch/rfcs/pull/17 for more details."
 )
 COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+MATRICES = ("eye_", "dirac_", "orthogonal_", "sparse_")  # what they write depends on row and column
 
 
 def is_virtual(tensor: Tensor) -> bool:
@@ -54,7 +55,7 @@ def target(function: str, tensor: Tensor) -> Tensor:
         NotImplementedError: another layout than strided, whose elements are not stored one by one.
         RuntimeError: the elements overlap, they have no memory (freed, wrapped), or it is an inference tensor outside its mode.
     """
-    if tensor.layout in COMPRESSED or tensor.is_nested:
+    if (tensor.layout in COMPRESSED or tensor.is_nested) and function not in MATRICES:
         tensor = tensor.values()
     if tensor.layout is not torch.strided:
         raise NotImplementedError(
@@ -127,6 +128,8 @@ def region_of(function: str, tensor: Tensor, global_shape: Sequence[int] | None,
         return None
     if global_shape is None or offset is None:
         raise ValueError(f"{function}: global_shape and offset must be given together, got {global_shape=} and {offset=}")
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        raise ValueError(f"{function}: a part of a global tensor must be strided, got layout {tensor.layout}")
     region = Region(tuple(map(operator.index, global_shape)), tuple(map(operator.index, offset)))
     shape = tuple(tensor.shape)
     fits = len(shape) == len(region.global_shape) == len(region.offset) and all(

@@ -12,11 +12,11 @@ from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from . import engine, schemes
 from .arguments import generator_for, is_virtual, region_of, seed_of, stream_number, target
 from .distributions import Distribution
+from .engine import draw_and_fill
 from .formats import REAL_DTYPE
 from .job import FillJob
 from .streams import UNNAMED
@@ -26,9 +26,6 @@ __all__ = ["Generator", "Shape", "Stream", "fill", "job_of", "place"]
 Generator = torch.Generator
 Shape = Sequence[int]
 Stream = SupportsIndex | str
-
-_PLAIN = frozenset((Tensor, Parameter))  # types whose memory is what it seems; subclasses take the careful path
-
 
 def fill(
     tensor: Tensor,
@@ -43,7 +40,7 @@ def fill(
     """Checks everything, draws a seed if none is given, fills. The common call is the short path in the middle."""
     try:
         distribution = scheme(*args)
-    except TypeError:
+    except (TypeError, AttributeError):
         if not isinstance(tensor, Tensor):
             raise AttributeError(f"'{type(tensor).__name__}' object has no attribute '{scheme.__name__}'") from None
         distribution = inspect.unwrap(scheme)(*schemes.plain(args))
@@ -53,13 +50,8 @@ def fill(
         and stream is UNNAMED
         and global_shape is None
         and offset is None
-        and type(tensor) in _PLAIN
-        and tensor.layout is torch.strided
-        and tensor.is_contiguous()
-        and tensor.data_ptr()  # not meta, not empty
-        and not tensor.is_inference()
+        and draw_and_fill(tensor, distribution)
     ):
-        engine.fill_tensor(tensor, distribution, engine.draw_seed(tensor))
         return tensor
     job = job_of(scheme.__name__, tensor, distribution, generator, seed, stream, global_shape, offset)
     if job is not None:

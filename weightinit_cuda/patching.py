@@ -37,6 +37,12 @@ _FUNCTIONS = (*init.__all__, "_no_grad_uniform_", "_no_grad_normal_", "_no_grad_
 _METHODS = {"uniform_": ("from", "to", "generator"), "normal_": ("mean", "std", "generator")}  # generator by keyword only
 _PLAIN = (Tensor, torch.nn.Parameter)
 
+# Looked up once: they are asked in every call, whose whole work may be ten elements.
+_dynamo_traces = torch.compiler.is_dynamo_compiling
+_jit_trace = torch._C._get_tracing_state
+_functorch_transform = torch._C._functorch.peek_interpreter_stack
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+
 
 class _Thread(threading.local):
     depth = 0  # how many patched() this thread is in
@@ -50,21 +56,19 @@ _users = 0  # all of these together: torch is changed while there are any
 
 def _ours_now() -> bool:
     """Whether this thread gets ours: never while operators are recorded or transformed, which would miss our fill."""
-    if torch.compiler.is_compiling():  # first: it is all that torch.compile sees of this function
-        return False
-    if not (_thread.depth or _everywhere):
-        return False
     return (
-        torch._C._get_tracing_state() is None
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and (torch._C._len_torch_dispatch_stack() == 0 or _only_fake())
+        not _dynamo_traces()  # first: it is all that torch.compile sees of this function
+        and (_thread.depth > 0 or _everywhere > 0)
+        and _jit_trace() is None
+        and _functorch_transform() is None
+        and (_dispatch_modes() == 0 or _only_fake())
     )
 
 
 def _only_fake() -> bool:
     """Whether FakeTensorMode is the one dispatch mode: ours knows that fake tensors have nothing to fill."""
     fake = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
-    return fake is not None and torch._C._len_torch_dispatch_stack() == 1
+    return fake is not None and _dispatch_modes() == 1
 
 
 class _Fork(NamedTuple):
@@ -175,11 +179,16 @@ def _uninstall() -> None:
             delattr(Tensor, name)
 
 
+def _in_compiled_code() -> bool:
+    """Whether torch.compile traces this, or runs it because it could not trace it: then it compiles what is called next."""
+    return _dynamo_traces() or callable(torch._C._dynamo.eval_frame.get_eval_frame_callback())
+
+
 def _acquire(function: str) -> None:
     global _users
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+    if _in_compiled_code() or _jit_trace() is not None:
         raise RuntimeError(
-            f"{function}: must be called outside of torch.compile and torch.jit.trace, got a call that is being traced."
+            f"{function}: must be called outside of torch.compile and torch.jit.trace, got a call inside."
             " Put it around the call of the compiled or traced function."
         )
     with _lock:
