@@ -70,7 +70,6 @@ def measure(
     """
     samples = {name: Samples(_loops(watch, first[name], policy)) for name, watch in watches.items()}
     order, readings, rounds = list(watches), [], policy.rounds[1]
-    gc.collect()
     gc.disable()
     try:
         start, done = perf_counter(), 0

@@ -72,7 +72,7 @@ def available() -> list[str]:
     return [backend for backend in BACKENDS if backend == "reference" or (info.backend == "native" and backend in info.available)]
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=available())
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     with using(request.param):
         yield request.param

@@ -1,7 +1,7 @@
 """``patched()``: whoever calls torch.nn.init inside gets the bits of ``wi.init``, and outside nothing has changed.
 
-Two oracles: ``REFILL`` repeats what a module's constructor draws by calling ``wi.init``; ``by_hand`` puts ``wi.init`` into a fixed
-list of places, as one would without ``patched()``.
+Two oracles: ``REFILL`` repeats what a module's constructor draws by calling ``wi.init``; ``by_hand`` puts ``wi.init`` into a
+fixed list of places, as one would without ``patched()``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import inspect
 import math
 import sys
 import textwrap
@@ -56,23 +57,39 @@ def equal(a: nn.Module, b: nn.Module) -> bool:
     return all(name == other and torch.equal(x, y) for (name, x), (other, y) in pairs)
 
 
+def holders() -> set[tuple[int, str, int]]:
+    """Where functions of torch.nn.init are bound: namespaces of modules, and dicts in them."""
+    known = {id(function) for function in TORCH.values()}
+    modules = [m for m in list(sys.modules.values()) if issubclass(type(m), types.ModuleType)]
+    namespaces = [object.__getattribute__(module, "__dict__") for module in modules]
+    tables = [t for n in namespaces for t in (n, *(v for v in list(n.values()) if type(v) is dict))]
+    return {
+        (id(t), k, id(v))
+        for t in tables
+        if not known.isdisjoint(map(id, list(t.values())))
+        for k, v in t.items()
+        if id(v) in known
+    }
+
+
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """Everything that holds a function of torch.nn.init, the functions themselves and torch.Tensor are as before."""
+    """The functions of torch.nn.init, its namespace and torch.Tensor are as before."""
 
-    def state() -> Any:
-        namespaces = [object.__getattribute__(m, "__dict__") for m in list(sys.modules.values()) if isinstance(m, types.ModuleType)]
-        tables = [t for n in namespaces for t in (n, *(v for v in list(n.values()) if type(v) is dict))]
-        held = {(id(t), k): id(v) for t in tables for k, v in list(t.items()) if isinstance(v, types.FunctionType) and v in known}
-        codes = {name: function.__code__ for name, function in TORCH.items()}
-        return held, codes, list(vars(nn.init)), list(vars(Tensor)), patching._users, patching._everywhere, patching._thread.depth
+    def state() -> list[Any]:
+        functions = [(name, function, function.__code__) for name, function in TORCH.items()]
+        return [
+            functions,
+            dict(vars(nn.init)),
+            list(vars(Tensor)),
+            patching._users,
+            patching._everywhere,
+            len(patching._thread.entered),
+        ]
 
-    known = set(TORCH.values())
-    held, *before = state()
+    before = state()
     yield
-    now, *after = state()
-    assert held.items() <= now.items()
-    assert after == before
+    assert state() == before
     assert Tensor.normal_ is TORCH_METHOD
 
 
@@ -176,6 +193,7 @@ def test_a_model_of_transformers(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
     build = functools.partial(transformers.AutoModelForCausalLM.from_config, config)
     torchs = drawn(build)
     expected = by_hand(monkeypatch, build)
+    bound = holders()
     with wi.patched():
         ours = drawn(build)
         kept = drawn(build)
@@ -188,13 +206,14 @@ def test_a_model_of_transformers(kind: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert not equal(ours, torchs)
     assert bool((mark == 7).all())
     assert equal(drawn(build), torchs)
+    assert bound <= holders()
 
 
 @pytest.mark.peer
 def test_the_guards_of_transformers_go_on() -> None:
     hf = pytest.importorskip("transformers.initialization", reason="transformers is not installed")
     marked = torch.zeros(5)
-    marked._is_hf_initialized = True  # type: ignore[attr-defined]
+    marked._is_hf_initialized = True
     with wi.patched():
         assert is_ours(hf.normal_)
         hf.normal_(marked)
@@ -221,7 +240,8 @@ SOURCE = """
         draw = staticmethod(normal_)
     def default(tensor, draw=normal_):
         return draw(tensor)
-    bound = [normal_, alias, init.normal_, Layer.draw, default, partial(normal_, std=1.0), lambda t: _no_grad_normal_(t, 0.0, 1.0)]
+    bound = [normal_, alias, init.normal_, Layer.draw, default, partial(normal_, std=1.0)]
+    bound.append(lambda tensor: _no_grad_normal_(tensor, 0.0, 1.0))
 """
 
 
@@ -263,3 +283,377 @@ def test_a_function_is_ours(name: str, args: tuple[Any, ...]) -> None:
             with pytest.warns(FutureWarning, match="deprecated in favor of"):
                 assert torch.equal(drawn(lambda: getattr(nn.init, name[:-1])(torch.empty(6, 4), *args)), expected)
         assert nn.init.calculate_gain("gelu") == wi.init.calculate_gain("gelu")
+
+
+def test_signature_and_source_stay_torchs() -> None:
+    before = {name: (str(inspect.signature(f)), inspect.getsource(f)) for name, f in TORCH.items()}
+    with wi.patched():
+        assert {name: (str(inspect.signature(f)), inspect.getsource(f)) for name, f in TORCH.items()} == before
+        with pytest.raises(TypeError, match=r"normal_\(\) got an unexpected keyword argument 'sigma'"):
+            nn.init.normal_(torch.empty(3), sigma=1.0)
+        with pytest.raises(RuntimeError, match=r"normal expects std >= 0\.0, but found std -1"):
+            nn.init.normal_(torch.empty(3), std=-1)
+
+
+# The methods of torch.Tensor.
+
+METHOD_CALLS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "normal_()": (lambda t: t.normal_(), wi.init.normal_),
+    "normal_(1, 2)": (lambda t: t.normal_(1, 2), lambda t: wi.init.normal_(t, 1.0, 2.0)),
+    "normal_(std=)": (lambda t: t.normal_(std=0.02), lambda t: wi.init.normal_(t, std=0.02)),
+    "uniform_()": (lambda t: t.uniform_(), wi.init.uniform_),
+    "uniform_(-1, 1)": (lambda t: t.uniform_(-1, 1), lambda t: wi.init.uniform_(t, -1.0, 1.0)),
+    "uniform_(-1, to=)": (lambda t: t.uniform_(-1, to=0), lambda t: wi.init.uniform_(t, -1.0, 0.0)),
+    "uniform_(from=)": (lambda t: t.uniform_(**{"from": -1}), lambda t: wi.init.uniform_(t, -1.0, 1.0)),
+    "unbound": (lambda t: Tensor.normal_(t), wi.init.normal_),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64])
+@pytest.mark.parametrize("call", METHOD_CALLS)
+def test_a_method_is_ours(call: str, dtype: torch.dtype) -> None:
+    method, function = METHOD_CALLS[call]
+    weight = nn.Parameter(torch.empty(6, 3, dtype=dtype))
+    version = weight._version
+    with wi.patched(), torch.no_grad():
+        assert drawn(lambda: method(weight)) is weight
+        assert weight._version > version
+        columns = drawn(lambda: method(torch.empty(3, 6, dtype=dtype).t()))
+        data = drawn(lambda: method(weight.detach().clone().data))
+    expected = drawn(lambda: function(torch.empty(6, 3, dtype=dtype)))
+    assert all(torch.equal(t, expected) for t in (weight, columns, data))
+    assert not torch.equal(drawn(lambda: method(torch.empty(6, 3, dtype=dtype))), expected)
+
+
+def test_a_method_takes_a_generator() -> None:
+    with wi.patched():
+        drawn_by_it = torch.empty(5).normal_(generator=torch.Generator().manual_seed(3))
+    assert torch.equal(drawn_by_it, wi.init.normal_(torch.empty(5), generator=torch.Generator().manual_seed(3)))
+
+
+class Sub(Tensor):
+    pass
+
+
+def dual(t: Tensor) -> Tensor:
+    with torch.autograd.forward_ad.dual_level():
+        made = torch.autograd.forward_ad.make_dual(t, torch.ones(5)).normal_()
+        assert not torch.autograd.forward_ad.unpack_dual(made).tangent.any()
+    return t
+
+
+LEFT_TO_TORCH: dict[str, Callable[[], Any]] = {
+    "int": lambda: torch.zeros(5, dtype=torch.int32).normal_(),
+    "no tensor": lambda: Tensor.normal_(3),
+    "leaf": lambda: torch.zeros(5, requires_grad=True).normal_(),
+    "graph": lambda: (torch.zeros(5, requires_grad=True) * 2).normal_(),
+    "subclass": lambda: torch.empty(5).as_subclass(Sub).normal_(),
+    "meta": lambda: torch.empty(5, device="meta").normal_(),
+    "sparse": lambda: torch.empty(5).to_sparse().normal_(),
+    "dual": lambda: dual(torch.zeros(5)),
+    "vmap": lambda: torch.vmap(lambda t: torch.empty_like(t).normal_(), randomness="same")(torch.zeros(2, 5)),
+    "vmap, function": lambda: torch.vmap(lambda t: nn.init.normal_(torch.empty_like(t)), randomness="same")(torch.zeros(2, 5)),
+    "std": lambda: torch.zeros(5).normal_(0, -1),
+    "bounds": lambda: torch.zeros(5).uniform_(2, 1),
+    "three": lambda: torch.zeros(5).normal_(0, 1, None),
+    "twice": lambda: torch.zeros(5).normal_(0, mean=1),
+    "unknown": lambda: torch.zeros(5).normal_(seed=1),
+    "generator": lambda: torch.zeros(5).normal_(generator=1),
+    "exponential_": lambda: torch.zeros(5).exponential_(),
+    "randn": lambda: torch.randn(5),
+}
+
+
+@pytest.mark.parametrize("case", LEFT_TO_TORCH)
+def test_what_is_left_to_torch(case: str) -> None:
+    def outcome() -> Any:
+        try:
+            result = drawn(LEFT_TO_TORCH[case])
+        except Exception as error:
+            return type(error), str(error)
+        return str(result), type(getattr(result, "grad_fn", None)), result.is_meta
+
+    expected = outcome()
+    with wi.patched():
+        assert outcome() == expected
+
+
+class Modes(TorchFunctionMode):
+    """Writes down what it sees; skips what an empty-init skips."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def __torch_function__(self, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(function)
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return function(*args, **(kwargs or {}))
+
+
+def test_modes_see_torchs_functions_and_get_our_values() -> None:
+    with wi.patched():
+        with torch.device("cpu"):
+            assert is_ours(lambda t: t.normal_())
+            assert is_ours(nn.init.normal_)
+        drawn_method, drawn_function = torch.empty(5), torch.zeros(5)
+        torch.manual_seed(0)
+        with Modes() as mode:
+            drawn_method.normal_()
+            nn.init.normal_(drawn_function)
+    assert torch.equal(drawn_method, normals())
+    assert not drawn_function.any()
+    assert TORCH_METHOD in mode.seen
+    assert TORCH["normal_"] in mode.seen
+    assert {TORCH_METHOD: 1}[next(f for f in mode.seen if f == TORCH_METHOD)] == 1
+
+
+def test_a_replacement_by_others_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def theirs(*args: Any) -> str:
+        return "theirs"
+
+    with monkeypatch.context() as m:
+        m.setattr(nn.init, "normal_", theirs)
+        m.setattr(Tensor, "uniform_", theirs, raising=False)
+        with wi.patched():
+            assert nn.init.normal_(torch.empty(1)) == torch.empty(1).uniform_() == "theirs"
+            assert is_ours(TORCH["normal_"])
+        assert nn.init.normal_ is Tensor.uniform_ is theirs
+    with wi.patched():
+        code, TORCH["eye_"].__code__ = TORCH["eye_"].__code__, theirs.__code__
+        saved, Tensor.normal_ = Tensor.normal_, theirs
+    try:
+        assert TORCH["eye_"].__code__ is theirs.__code__
+        assert Tensor.normal_ is theirs
+        TORCH["eye_"].__code__, Tensor.normal_ = code, saved
+        assert not is_ours(lambda t: t.normal_())  # put back too late: torch's all the same
+        assert nn.init.eye_(torch.empty(2, 2)).trace() == 2
+    finally:
+        TORCH["eye_"].__code__ = patching._forks["eye_"].torchs.__code__
+        del Tensor.normal_
+
+
+# When it begins and ends.
+
+
+def test_nesting() -> None:
+    one = wi.patched()
+    for _ in range(2):
+        with one:
+            with one, wi.patched():
+                assert is_ours(nn.init.normal_)
+            assert is_ours(nn.init.normal_)
+        assert not is_ours(nn.init.normal_)
+
+
+def test_an_exception_passes_through_and_ends_it() -> None:
+    with pytest.raises(ZeroDivisionError), wi.patched(), wi.patched():
+        _ = 1 / 0
+    assert not is_ours(nn.init.normal_)
+
+
+def test_ctrl_c_while_entering(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(patching, "setattr", interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt), wi.patched():
+        raise AssertionError("entered")
+    assert not is_ours(nn.init.normal_)
+
+
+def test_decorators() -> None:
+    @wi.patched()
+    def with_parentheses(seed: int, *, n: int = 5) -> Tensor:
+        """Doc."""
+        torch.manual_seed(seed)
+        return nn.init.normal_(torch.empty(n))
+
+    @wi.patched
+    def without(depth: int) -> bool:
+        return is_ours(nn.init.normal_) if depth == 0 else without(depth - 1)
+
+    class Layer(nn.Linear):
+        @wi.patched()
+        def reset_parameters(self) -> None:
+            super().reset_parameters()
+
+    assert torch.equal(with_parentheses(0), normals())
+    assert (with_parentheses.__name__, with_parentheses.__doc__) == ("with_parentheses", "Doc.")
+    assert without(3)
+    assert equal(drawn(lambda: Layer(4, 3)), drawn(wi.patched(lambda: nn.Linear(4, 3))))
+    assert not is_ours(nn.init.normal_)
+
+
+def test_a_decorated_generator_is_patched_while_it_runs() -> None:
+    @wi.patched()
+    def twice() -> Iterator[bool]:
+        yield is_ours(nn.init.normal_)
+        yield is_ours(nn.init.normal_)
+
+    steps = twice()
+    for _ in range(2):
+        assert next(steps)
+        assert not is_ours(nn.init.normal_)
+    assert list(steps) == []
+
+
+async def coroutine() -> None: ...
+
+
+async def async_generator() -> Any:
+    yield 1
+
+
+@pytest.mark.parametrize("function", [coroutine, async_generator, nn.Linear])
+def test_what_cannot_be_decorated(function: Any) -> None:
+    with pytest.raises(TypeError, match="patched: only functions and generator functions can be decorated, got"):
+        wi.patched()(function)
+
+
+def in_thread(function: Callable[[], Any]) -> Any:
+    """The result of ``function`` in another thread, or its exception."""
+    results: list[Any] = []
+
+    def run() -> None:
+        try:
+            results.append(function())
+        except Exception as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def test_other_threads_keep_torchs() -> None:
+    with wi.patched():
+        for draw in (nn.init.normal_, lambda t: t.normal_(), lambda t: nn.init._no_grad_normal_(t, 0.0, 1.0)):
+            assert not in_thread(functools.partial(is_ours, draw))
+        assert in_thread(wi.patched(lambda: is_ours(nn.init.normal_)))
+        assert is_ours(nn.init.normal_)
+
+
+def test_threads_at_the_same_time() -> None:
+    """Half of them enter and leave all the time, half never do; each draws from its own generator."""
+    wrong: list[str] = []
+    start = threading.Barrier(4)
+
+    def draw() -> Tensor:
+        return nn.init.trunc_normal_(torch.empty(4), generator=torch.Generator().manual_seed(1))
+
+    torchs, ours = draw(), wi.patched(draw)()
+
+    def work(patches: bool) -> None:
+        start.wait()
+        for _ in range(100):
+            if not torch.equal(wi.patched(draw)() if patches else draw(), ours if patches else torchs):
+                wrong.append(f"patches={patches}")
+
+    threads = [threading.Thread(target=work, args=(i % 2 == 0,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert not torch.equal(torchs, ours)
+
+
+def test_patch_is_for_all_threads() -> None:
+    wi.patch()
+    try:
+        wi.patch()
+        assert is_ours(nn.init.normal_)
+        wi.unpatch()
+        assert in_thread(lambda: is_ours(nn.init.normal_))
+        with wi.patched():
+            pass
+        assert in_thread(lambda: is_ours(lambda t: t.normal_()))
+    finally:
+        wi.unpatch()
+    assert not is_ours(nn.init.normal_)
+
+
+# Where it is refused, and where torch's operators must be seen.
+
+
+def test_unpatch_without_patch() -> None:
+    with wi.patched(), pytest.raises(RuntimeError, match=r"unpatch: must follow a patch\(\), got none to take back"):
+        wi.unpatch()
+
+
+def test_leaving_in_another_thread() -> None:
+    context = wi.patched()
+    with pytest.raises(
+        RuntimeError, match=r"patched: must be left in the thread that entered it, got thread .*, which has not"
+    ):
+        context.__exit__(None, None, None)
+    with context:
+        error = in_thread(lambda: context.__exit__(None, None, None))
+        assert isinstance(error, RuntimeError)
+        assert "must be left in the thread that entered it" in str(error)
+        assert is_ours(nn.init.normal_)
+
+
+@wi.patched()
+def enters(x: Tensor) -> Tensor:
+    return x + 1
+
+
+def patches(x: Tensor) -> Tensor:
+    wi.patch()
+    return x + 1
+
+
+REFUSED = "must be called outside of torch.compile and torch.jit.trace, got a call inside"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_torchscript() -> None:
+    def noise(x: Tensor) -> Tensor:
+        return x + nn.init.normal_(torch.empty(4)) + torch.empty(4).normal_()
+
+    with wi.patched():
+        graph = str(torch.jit.trace(noise, torch.zeros(4), check_trace=False).graph)
+        scripted = torch.jit.script(lambda_source)
+    assert graph.count("aten::normal_") == 2
+    assert torch.equal(drawn(lambda: scripted(torch.empty(5))), torch_normals())
+    for function, name in ((enters, "patched"), (patches, "patch")):
+        with pytest.raises(RuntimeError, match=f"{name}: {REFUSED}"):
+            torch.jit.trace(function, torch.zeros(4))
+
+
+def lambda_source(x: Tensor) -> Tensor:
+    return torch.nn.init.normal_(x)
+
+
+def test_fake_tensors_and_recorded_graphs() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with wi.patched():
+        with FakeTensorMode():
+            assert nn.init.trunc_normal_(torch.empty(4)).shape == (4,)  # torch's fails: it looks at values
+            assert nn.Linear(3, 3).weight.normal_ is not None
+        graph = make_fx(lambda x: nn.init.normal_(torch.empty(4)) + torch.empty(4).normal_() + x)(torch.zeros(4))
+    assert graph.code.count("aten.normal_") == 2
+
+
+def test_torch_compile() -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    def noise(x: Tensor) -> Tensor:
+        return x + nn.init.normal_(torch.empty(4)) + torch.empty(4).normal_()
+
+    with wi.patched():
+        torch.compile(noise, backend=backend, fullgraph=True)(torch.zeros(4))
+    assert graphs[0].code.count("normal_(") == 2
+    for function, name in ((enters, "patched"), (patches, "patch")):
+        with pytest.raises(RuntimeError, match=f"{name}: {REFUSED}"):
+            torch.compile(function, backend=backend)(torch.zeros(4))
+    torch._dynamo.reset()

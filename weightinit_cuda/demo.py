@@ -129,7 +129,7 @@ def distance(sample: Tensor, normal: Normal) -> float:
     >>> distance(torch.tensor([0.0]), Normal(0.0, 1.0))
     0.5
     """
-    values, counts = torch.unique(sample, return_counts=True)  # type: ignore[no-untyped-call]
+    values, counts = torch.unique(sample, return_counts=True)
     empirical = counts.double().cumsum(0) / sample.numel()
 
     def normal_below(neighbour: float) -> Tensor:
@@ -303,9 +303,8 @@ def main(names: Sequence[str] = tuple(MODELS)) -> int:
         console.print(_check_table(result))
     console.print(_time_table(results))
     for result in results:
-        console.print(
-            f"{result.model.name}, hash of all parameters with 1 and 2 threads: {result.ours.digests}", highlight=False
-        )
+        digests = ", ".join(f"{digest} with threads={threads}" for threads, digest in result.ours.digests.items())
+        console.print(f"{result.model.name}: hash of all parameters {digests}", highlight=False)
     faults = [fault for result in results for fault in result.faults]
     for fault in faults:
         console.print(fault, style="red", highlight=False)

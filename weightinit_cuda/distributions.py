@@ -105,7 +105,7 @@ class SparseNormal(NamedTuple):
 Distribution = Constant | Uniform | Normal | TruncNormal | OneHot | SparseNormal
 
 
-@lru_cache(maxsize=4096, typed=True)  # typed: distributions of different types may be equal as tuples
+@lru_cache(maxsize=4096, typed=True)  # typed: different distributions may be equal as tuples
 def lower(distribution: Distribution, dtype: torch.dtype) -> Transform:
     """The transform that gives ``distribution`` in a real floating-point ``dtype``.
 
@@ -207,8 +207,8 @@ def _trunc_normal(mean: float, std: float, a: float, b: float, dtype: torch.dtyp
         log_m2_ref = 0.0
     step = compute.round(mass if wide else mass / 2**31)
     half = mass / grid
-    params = (compute.round(left + half), compute.round(right + half), step, log_m2_ref, *ends)
-    return Transform(Kind.TRUNC_NORMAL, params, (split,))
+    bases = compute.round(left + half), compute.round(right + half)
+    return Transform(Kind.TRUNC_NORMAL, (*bases, step, log_m2_ref, *ends), (split,))
 
 
 def _sigmas(bound: float, mean: float, std: float) -> Decimal:

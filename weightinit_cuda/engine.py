@@ -109,7 +109,7 @@ def backend_info() -> BackendInfo:
 
 
 def draw_seed(tensor: torch.Tensor, generator: torch.Generator | None = None) -> int:
-    """One 64-bit seed, drawn where torch would draw the tensor's values: from ``generator``, or else the default of its device."""
+    """One 64-bit seed, drawn where torch would draw the tensor's values: from ``generator``, else its device's default."""
     if generator is None and tensor.is_cpu:
         return int(_seed_cell.draw(_LOWEST, None).item()) & _MASK64
     if generator is None and tensor.is_cuda:
@@ -132,7 +132,7 @@ def _draw_cuda_seed(generator: torch.Generator) -> int:
     return int(w0 << 32 | w1)
 
 
-@lru_cache(maxsize=4096, typed=True)  # typed: distributions of different types may be equal as tuples
+@lru_cache(maxsize=4096, typed=True)  # typed: different distributions may be equal as tuples
 def _native_transform(distribution: Distribution, dtype: torch.dtype) -> Any:
     return _native_of(lower(distribution, dtype))
 
@@ -186,44 +186,50 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
 
 
 def fill(jobs: Sequence[FillJob]) -> None:
-    """Fills every job's tensor, all CPU tensors in one parallel pass. Checks all jobs before it writes the first element.
+    """Fills every job's tensor: one parallel pass over all CPU tensors, one launch for each GPU.
+
+    All jobs are checked before the first element is written.
 
     Raises:
         RuntimeError: overlapping memory, or an inference tensor outside inference mode (as torch).
-        NotImplementedError, ValueError, TypeError: no such layout, dtype, region or distribution; the job is named.
+        NotImplementedError, ValueError: no such layout, dtype, region or distribution; the job is named.
     """
-    native: dict[torch.device, list[Any]] = {}
-    by_reference: list[tuple[torch.Tensor, Transform, FillJob]] = []
-    written: list[torch.Tensor] = []
     for job in jobs:
         _check(job)
-        if job.tensor.is_meta:
+    native: dict[torch.device, list[Any]] = {}
+    by_reference: list[tuple[FillJob, Transform]] = []
+    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for job in jobs:
+        if job.tensor.is_meta or job.tensor.numel() == 0:
             continue
-        for part in _real_parts(job):
+        for part in _real_parts(_resolved(job, copies)):
             transform = lower(part.distribution, part.tensor.dtype)
-            if part.tensor.numel() == 0:
-                continue
             if _has_kernels(part.tensor.device):
                 native.setdefault(part.tensor.device, []).append(_native_job(part, transform))
             else:
-                by_reference.append((part.tensor, transform, part))
-        if not job.tensor.is_inference():
-            written.append(job.tensor)
+                by_reference.append((part, transform))
     for device, native_jobs in native.items():
         if device.type == "cpu":
             _C.fill(native_jobs, torch.get_num_threads())
         else:
             _fill_cuda(device, native_jobs)
-    for tensor, transform, part in by_reference:
-        reference.fill(tensor, transform, part.seed, part.stream, part.region)
-    if written:
+    for part, transform in by_reference:
+        reference.fill(part.tensor, transform, part.seed, part.stream, part.region)
+    with torch.no_grad():
+        for tensor, made in copies:
+            tensor.copy_(made)
+    if written := [job.tensor for job in jobs if not (job.tensor.is_meta or job.tensor.is_inference())]:
         _increment_version(tuple(written))
 
 
-@lru_cache(maxsize=64)
 def _has_kernels(device: torch.device) -> bool:
     """Whether the compiled kernels write to this device; the reference writes to all others."""
-    return _native and (device.type == "cpu" or (device.type == "cuda" and torch.version.hip is None and not _C.why_no_cuda()))
+    return _native and (device.type == "cpu" or (device.type == "cuda" and _cuda_works()))
+
+
+@lru_cache(maxsize=1)
+def _cuda_works() -> bool:
+    return torch.version.hip is None and not _C.why_no_cuda()
 
 
 def _fill_cuda(device: torch.device, jobs: list[Any]) -> None:
@@ -279,7 +285,7 @@ def _check(job: FillJob) -> None:
     """Refuses what cannot be filled, in torch's words where torch has them."""
     tensor, where = job.tensor, f" ({job.name})" if job.name else ""
     if tensor.layout is not torch.strided:
-        raise NotImplementedError(f"fill: a strided tensor is required, got layout {tensor.layout}{where}. Fill its values instead.")
+        raise NotImplementedError(f"fill: a strided tensor is required, got {tensor.layout}{where}. Fill its values instead.")
     if tensor.dtype not in REAL_DTYPE:
         raise NotImplementedError(f"fill: a floating-point or complex tensor is required, got {tensor.dtype}{where}.")
     if tensor.is_meta:
@@ -308,28 +314,30 @@ def _check_region(region: Region, tensor: torch.Tensor, where: str) -> None:
         )
     if any(at < 0 or at + n > whole for at, n, whole in zip(offset, tensor.shape, shape, strict=True)):
         raise ValueError(
-            f"fill: the tensor must lie inside global_shape, got global_shape {tuple(shape)}, offset {tuple(offset)} and a tensor "
-            f"of shape {tuple(tensor.shape)}{where}."
+            f"fill: the tensor must lie inside global_shape, got global_shape {tuple(shape)}, offset {tuple(offset)} "
+            f"and a tensor of shape {tuple(tensor.shape)}{where}."
         )
 
 
-def _real_parts(job: FillJob) -> list[FillJob]:
-    """The job as fills of real tensors that are not lazily conjugated or negated."""
+def _resolved(job: FillJob, copies: list[tuple[torch.Tensor, torch.Tensor]]) -> FillJob:
+    """The job on memory that means what it holds: a lazily conjugated or negated view is filled aside and copied after."""
     tensor = job.tensor.detach()
-    if tensor.is_neg():
-        tensor = torch._neg_view(tensor)  # writes go through a negation, which the kernels do not do: see below
-        raise NotImplementedError("fill: a tensor with the negative bit set cannot be filled. Call resolve_neg() first.")
-    if not tensor.is_complex():
-        return [job._replace(tensor=tensor)]
-    if tensor.is_conj():
-        raise NotImplementedError("fill: a lazily conjugated tensor cannot be filled. Call resolve_conj() first.")
-    real = torch.view_as_real(tensor)
+    if tensor.is_neg() or tensor.is_conj():
+        made = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+        copies.append((tensor, made))
+        tensor = made
+    return job._replace(tensor=tensor)
+
+
+def _real_parts(job: FillJob) -> list[FillJob]:
+    """The job as fills of real tensors: a complex tensor of n elements is a real one of 2 n."""
+    if not job.tensor.is_complex():
+        return [job]
+    real = torch.view_as_real(job.tensor)
     if isinstance(job.distribution, Constant):
         value = complex(job.distribution.value)
-        return [
-            job._replace(tensor=real[..., 0], distribution=Constant(value.real)),
-            job._replace(tensor=real[..., 1], distribution=Constant(value.imag)),
-        ]
+        parts = (real[..., 0], Constant(value.real)), (real[..., 1], Constant(value.imag))
+        return [job._replace(tensor=part, distribution=constant) for part, constant in parts]
     region = job.region and Region((*job.region.global_shape, 2), (*job.region.offset, 0))
     return [job._replace(tensor=real, region=region)]
 
@@ -340,7 +348,7 @@ def _native_job(job: FillJob, transform: Transform) -> tuple[Any, ...]:
     shape, offset = job.region or (tensor.shape, (0,) * tensor.dim())
     index, step = 0, 1
     dims: list[tuple[int, int, int]] = []
-    for n, stride, whole, at in zip(reversed(tensor.shape), reversed(tensor.stride()), reversed(shape), reversed(offset), strict=True):
+    for n, stride, whole, at in reversed(tuple(zip(tensor.shape, tensor.stride(), shape, offset, strict=True))):
         dims.append((n, stride, step))
         index += at * step
         step *= whole

@@ -6,12 +6,16 @@ Kernel parameters and bounds are rounded here, with integers, so that they are t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
 import torch
 
 Direction = Literal["nearest", "down", "up"]
+
+
+_TO_INTEGER: dict[Direction, Callable[[Fraction], int]] = {"nearest": round, "down": math.floor, "up": math.ceil}
 
 
 class Format(NamedTuple):
@@ -34,8 +38,7 @@ class Format(NamedTuple):
         if magnitude < Fraction(2) ** exponent:
             exponent -= 1  # now 2**exponent <= magnitude < 2**(exponent + 1)
         spacing = Fraction(2) ** max(exponent - self.precision + 1, self.min_exponent)
-        steps = x / spacing
-        rounded = (round(steps) if direction == "nearest" else math.floor(steps) if direction == "down" else math.ceil(steps)) * spacing
+        rounded = _TO_INTEGER[direction](x / spacing) * spacing
         if abs(rounded) > Fraction(self.largest):
             toward_zero = direction == ("down" if x > 0 else "up")
             limit = self.largest if self.saturates or toward_zero else math.inf
@@ -44,9 +47,7 @@ class Format(NamedTuple):
 
     def below(self, value: float) -> float:
         """The value of the format just below a value of the format."""
-        x = Fraction(value)
-        down = self.round(x - Fraction(2) ** (self.min_exponent - 1), "down")
-        return down
+        return self.round(Fraction(value) - Fraction(2) ** (self.min_exponent - 1), "down")
 
 
 FORMATS: dict[torch.dtype, Format] = {

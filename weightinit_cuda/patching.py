@@ -45,7 +45,8 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 
 
 class _Thread(threading.local):
-    depth = 0  # how many patched() this thread is in
+    def __init__(self) -> None:
+        self.entered: list[object] = []  # the patched() that this thread is in
 
 
 _lock = threading.RLock()
@@ -58,7 +59,7 @@ def _ours_now() -> bool:
     """Whether this thread gets ours: never while operators are recorded or transformed, which would miss our fill."""
     return (
         not _dynamo_traces()  # first: it is all that torch.compile sees of this function
-        and (_thread.depth > 0 or _everywhere > 0)
+        and (_everywhere > 0 or bool(_thread.entered))
         and _jit_trace() is None
         and _functorch_transform() is None
         and (_dispatch_modes() == 0 or _only_fake())
@@ -133,7 +134,7 @@ def _fillable(tensor: object) -> bool:
         and (tensor.is_floating_point() or tensor.is_complex())
         and not (tensor.requires_grad and torch.is_grad_enabled())
         and tensor.layout is torch.strided
-        and not (tensor.is_meta or tensor.is_nested or tensor.is_conj() or tensor.is_neg())
+        and not (tensor.is_meta or tensor.is_nested)
         and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
         and torch.autograd.forward_ad._current_level < 0
     )
@@ -233,23 +234,17 @@ class patched(_NoParamDecoratorContextManager):
     True
     """
 
-    def __init__(self) -> None:
-        self._entered: list[int] = []  # thread of each entry
-
     def __enter__(self) -> None:
         _acquire("patched")
-        _thread.depth += 1
-        self._entered.append(threading.get_ident())
+        _thread.entered.append(self)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        here = threading.get_ident()
-        if here not in self._entered:
+        if self not in _thread.entered:
             raise RuntimeError(
-                f"patched: must be left in the thread that entered it, got thread {here}, entered in {self._entered or 'none'}."
+                f"patched: must be left in the thread that entered it, got thread {threading.get_ident()}, which has not."
                 " Give each thread a patched() of its own, or use patch() and unpatch()."
             )
-        self._entered.remove(here)
-        _thread.depth -= 1
+        _thread.entered.remove(self)
         _release()
 
     def __call__(self, function: _F) -> _F:

@@ -167,7 +167,8 @@ def trunc_normal_central_32(w: Tensor, scale: float, center: float, mean: float,
 def trunc_normal_32(w: Tensor, split: int, params: Sequence[float]) -> Tensor:
     """Truncated normal for any bounds: the tail probability v counted from the nearer end, then its quantile.
 
-    With ``r = sqrt(log_ref - 2 ln v)`` the quantile is ``t + P(t) / Q(t)``, ``t = r - sqrt(2 ln 2)``; words below split lie left of the mean.
+    With ``r = sqrt(log_ref - 2 ln v)`` and ``t = r - sqrt(2 ln 2)`` the quantile is ``t + P(t) / Q(t)``; words below split lie
+    left of the mean.
     """
     base_left, base_right, step, log_ref, mean, std, lo, hi = params
     left = w < split

@@ -9,7 +9,7 @@ WI_FN float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 WI_FN float rsqrt_seed(float x) {
     float r;
 #if defined(WI_EMULATED)
-    r = 1.0f / __builtin_sqrtf(x);
+    r = gpu_rsqrt_approx(x);
 #else
     asm("rsqrt.approx.f32 %0, %1;" : "=f"(r) : "f"(x));
 #endif
@@ -19,7 +19,7 @@ WI_FN float rsqrt_seed(float x) {
 WI_FN float reciprocal_seed(float x) {
     float r;
 #if defined(WI_EMULATED)
-    r = 1.0f / x;
+    r = gpu_rcp_approx(x);
 #else
     asm("rcp.approx.f32 %0, %1;" : "=f"(r) : "f"(x));
 #endif

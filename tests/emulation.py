@@ -1,0 +1,117 @@
+"""The CUDA kernel without a GPU: how its emulations are built, and the rows of transforms that they run.
+
+Programs go to build/emulation/ and are made anew when their command or the contents of their sources change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, product
+from pathlib import Path
+
+import torch
+from conftest import DISTRIBUTIONS, REAL_DTYPES
+
+from weightinit_cuda.distributions import Distribution, Kind, Normal, Transform, TruncNormal, Uniform, lower
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build" / "emulation"
+NATIVE = ROOT / "tests" / "native"
+CXX = os.environ.get("CXX", "g++")
+CC = os.environ.get("CC", "gcc")
+FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'csrc'}"]
+CPU_SOURCES = sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))
+HEADERS = sorted((ROOT / "csrc").rglob("*.h"))
+
+STORAGES = {dtype: i for i, dtype in enumerate(REAL_DTYPES)}  # of csrc/job.h, as uint8, 16, 32, 64 that follow
+PATTERN_STORAGES = {**{str(dtype).removeprefix("torch."): i for dtype, i in STORAGES.items()}, "u8": 6, "u16": 7, "u32": 8, "u64": 9}
+
+EXTREME: dict[str, Distribution] = {
+    "normal_subnormal": Normal(0.0, 1e-39),
+    "normal_small": Normal(0.0, 1e-4),  # subnormal in float16 and float8
+    "normal_overflowing": Normal(0.0, 30000.0),
+    "uniform_narrow": Uniform(1.0, 1.05),
+    "trunc_mirrored": TruncNormal(0.0, 1.0, -9.0, -8.0),
+}
+
+
+def run_command(command: Sequence[str]) -> None:
+    """Raises AssertionError with what the command printed if it fails."""
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-4000:]}"
+
+
+def made(output: Path, command: Sequence[str], sources: Sequence[Path]) -> Path:
+    """``output`` as ``command`` makes it; not made again while command and sources stay as they are."""
+    digest = hashlib.sha256("\0".join(command).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    stamp = output.with_name(output.name + ".stamp")
+    if not (output.exists() and stamp.exists() and stamp.read_text() == digest.hexdigest()):
+        BUILD.mkdir(parents=True, exist_ok=True)
+        run_command(command)
+        stamp.write_text(digest.hexdigest())
+    return output
+
+
+def harness(kernel: Path, name: str, flags: Sequence[str] = ()) -> Path:
+    """tests/native/emulated_gpu.cpp with an object file that has gpu_thread()."""
+    table = ROOT / "csrc" / "cuda" / "table.cpp"
+    sources = [(source, f"-o{BUILD / f'cpu_{source.stem}.o'}", ()) for source in (*CPU_SOURCES, table)]
+    main = (NATIVE / "emulated_gpu.cpp", f"-o{BUILD / f'{name}_main.o'}", flags)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(
+            pool.map(
+                lambda job: made(
+                    Path(job[1][2:]), [CXX, "-std=c++17", "-O2", *FLAGS, *job[2], "-c", str(job[0]), job[1]], [job[0], *HEADERS]
+                ),
+                [main, *sources],
+            )
+        )
+    program = BUILD / name
+    return made(program, [CXX, *map(str, objects), str(kernel), "-ldl", "-lpthread", f"-o{program}"], [*objects, kernel])
+
+
+def rows() -> Path:
+    """Every kernel and every branch of its parameters, as the lines that emulated_gpu reads."""
+    lines = list(dict.fromkeys(chain(_lowered(), _raw())))
+    BUILD.mkdir(parents=True, exist_ok=True)
+    path = BUILD / "rows.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _line(name: str, storage: int, transform: Transform) -> str:
+    lists = (",".join(map(float.hex, transform.params)), ",".join(map(str, transform.integers)))
+    return " ".join((name, str(storage), str(int(transform.kind)), *(text or "-" for text in lists)))
+
+
+def _lowered() -> Iterator[str]:
+    for (name, distribution), dtype in product((DISTRIBUTIONS | EXTREME).items(), REAL_DTYPES):
+        yield _line(f"{name}/{str(dtype).removeprefix('torch.')}", STORAGES[dtype], lower(distribution, dtype))
+
+
+def _raw() -> Iterator[str]:
+    """What no distribution lowers to, though there is a kernel."""
+    yield _line("bits/u32", PATTERN_STORAGES["u32"], Transform(Kind.BITS))
+    yield _line("uniform/float64", STORAGES[torch.float64], Transform(Kind.UNIFORM, (-1.0, 2.0**-52, -1.0, 1.0)))
+    pattern = 0x0123456789ABCDEF
+    for name, storage in PATTERN_STORAGES.items():
+        yield _line(f"constant/{name}", storage, Transform(Kind.CONSTANT, (), (pattern,)))
+        yield _line(f"one_hot/{name}", storage, Transform(Kind.ONE_HOT, (), (37, 5, 4, 3, 8, pattern)))
+
+
+def check(program: Path, section: str) -> None:
+    """One section of emulated_gpu.
+
+    Raises:
+        AssertionError: with what it printed, if a check failed or none was made.
+    """
+    done = subprocess.run([program, rows(), section], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert int(done.stdout.split()[-4]) > 0, done.stdout
