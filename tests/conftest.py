@@ -55,6 +55,7 @@ def using(backend: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         if backend == "reference":
             patch.setattr(engine, "_native", False)
+            patch.setattr(engine, "_C", None)  # whatever still asks for a kernel fails
             yield
             return
         if info.backend != "native" or backend not in info.available:
@@ -122,7 +123,8 @@ def differing(got: torch.Tensor, expected: torch.Tensor) -> int:
     """How many elements differ in any bit: signed zeros and NaN are what their bits are."""
     assert got.dtype == expected.dtype
     assert got.shape == expected.shape
-    if got.numel() == 0:
+    a, b = raw(got), raw(expected)
+    if torch.equal(a, b):
         return 0
     size = got.element_size()
-    return int((raw(got).view(-1, size) != raw(expected).view(-1, size)).any(1).sum())
+    return int((a.view(-1, size) != b.view(-1, size)).any(1).sum())

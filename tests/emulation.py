@@ -25,8 +25,8 @@ NATIVE = ROOT / "tests" / "native"
 CXX = os.environ.get("CXX", "g++")
 CC = os.environ.get("CC", "gcc")
 FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'csrc'}"]
-CPU_SOURCES = sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))
-HEADERS = sorted((ROOT / "csrc").rglob("*.h"))
+SOURCES = [ROOT / "csrc" / name for name in ("cpu/dispatch.cpp", "cpu/parallel.cpp", "cpu/fill_scalar.cpp", "cuda/table.cpp")]
+HEADERS = sorted(chain((ROOT / "csrc").rglob("*.h"), NATIVE.glob("*.h")))
 
 STORAGES = {dtype: i for i, dtype in enumerate(REAL_DTYPES)}  # of csrc/job.h, as uint8, 16, 32, 64 that follow
 PATTERN_STORAGES = {**{str(dtype).removeprefix("torch."): i for dtype, i in STORAGES.items()}, "u8": 6, "u16": 7, "u32": 8, "u64": 9}
@@ -59,20 +59,17 @@ def made(output: Path, command: Sequence[str], sources: Sequence[Path]) -> Path:
     return output
 
 
+def compiled(source: Path, output: Path, flags: Sequence[str] = ()) -> Path:
+    """The object file of a C++ source that includes csrc."""
+    command = [CXX, "-std=c++17", "-O2", *FLAGS, *flags, "-c", str(source), f"-o{output}"]
+    return made(output, command, [source, *HEADERS])
+
+
 def harness(kernel: Path, name: str, flags: Sequence[str] = ()) -> Path:
     """tests/native/emulated_gpu.cpp with an object file that has gpu_thread()."""
-    table = ROOT / "csrc" / "cuda" / "table.cpp"
-    sources = [(source, f"-o{BUILD / f'cpu_{source.stem}.o'}", ()) for source in (*CPU_SOURCES, table)]
-    main = (NATIVE / "emulated_gpu.cpp", f"-o{BUILD / f'{name}_main.o'}", flags)
+    jobs = [(NATIVE / "emulated_gpu.cpp", BUILD / f"{name}_main.o", flags), *((s, BUILD / f"{s.stem}.o", ()) for s in SOURCES)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(
-            pool.map(
-                lambda job: made(
-                    Path(job[1][2:]), [CXX, "-std=c++17", "-O2", *FLAGS, *job[2], "-c", str(job[0]), job[1]], [job[0], *HEADERS]
-                ),
-                [main, *sources],
-            )
-        )
+        objects = list(pool.map(lambda job: compiled(*job), jobs))
     program = BUILD / name
     return made(program, [CXX, *map(str, objects), str(kernel), "-ldl", "-lpthread", f"-o{program}"], [*objects, kernel])
 
@@ -99,7 +96,9 @@ def _lowered() -> Iterator[str]:
 def _raw() -> Iterator[str]:
     """What no distribution lowers to, though there is a kernel."""
     yield _line("bits/u32", PATTERN_STORAGES["u32"], Transform(Kind.BITS))
-    yield _line("uniform/float64", STORAGES[torch.float64], Transform(Kind.UNIFORM, (-1.0, 2.0**-52, -1.0, 1.0)))
+    for dtype, storage in STORAGES.items():
+        scale = 2.0**-52 if dtype == torch.float64 else 2.0**-23
+        yield _line(f"uniform_open/{storage}", storage, Transform(Kind.UNIFORM, (-1.0, scale, -1.0, 1.0)))
     pattern = 0x0123456789ABCDEF
     for name, storage in PATTERN_STORAGES.items():
         yield _line(f"constant/{name}", storage, Transform(Kind.CONSTANT, (), (pattern,)))

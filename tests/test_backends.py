@@ -49,8 +49,9 @@ CANARY = 0xA5
 
 
 @pytest.fixture(autouse=True)
-def _two_threads(threads: None) -> None:
-    torch.set_num_threads(2)
+def _one_thread(threads: None) -> None:
+    """Most tensors here are small, and cores are shared: threads would wait for each other. Tests of threads say how many."""
+    torch.set_num_threads(1)
 
 
 def the_plainest() -> str:
@@ -112,6 +113,7 @@ def test_addresses(backend: str, dtype: torch.dtype) -> None:
 @each_dtype
 def test_small_and_large_paths_agree(backend: str, dtype: torch.dtype) -> None:
     """The drop-in's path has one kernel call up to 2^15 elements, tiles beyond."""
+    torch.set_num_threads(2)
     whole = expected_of(TRUNC, dtype, (1 << 17) + 3)
     for n in ((1 << 15) - 1, 1 << 15, (1 << 15) + 1, TILE - 1, TILE, TILE + 1, (1 << 17) + 3):
         if backend == "reference" and n > TILE:
@@ -165,7 +167,8 @@ def test_layouts(backend: str, name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("distribution", [NORMAL, UNIFORM, DISTRIBUTIONS["constant"]], ids=["normal", "uniform", "constant"])
 def test_large_layouts(distribution: Distribution) -> None:
-    """Layouts that span many tiles, by all threads."""
+    """Layouts that span many tiles, by several threads."""
+    torch.set_num_threads(3)
     expected = expected_of(distribution, torch.float32, 700 * 1100)
     for isa in available():
         with using(isa):
@@ -232,6 +235,7 @@ def test_many_jobs_are_one_pass(backend: str) -> None:
     ]
     with using(the_plainest()):
         expected = [made(distribution, dtype, shape, 3, stream) for dtype, shape, distribution, stream in cases]
+    torch.set_num_threads(2)
     tensors = [torch.empty(shape, dtype=dtype) for dtype, shape, _, _ in cases]
     engine.fill([FillJob(tensor, case[2], 3, case[3]) for tensor, case in zip(tensors, cases, strict=True)])
     assert [differing(*pair) for pair in zip(tensors, expected, strict=True)] == [0] * len(cases)
@@ -268,6 +272,7 @@ def test_python_threads_fill_at_once(isa: str) -> None:
     def work(number: int) -> list[torch.Tensor]:
         return [made(distribution, torch.float32, 2 * TILE + number, number) for distribution in (NORMAL, UNIFORM, TRUNC)]
 
+    torch.set_num_threads(2)
     with using(isa):
         expected = [work(number) for number in range(8)]
         with ThreadPoolExecutor(8) as pool:
@@ -431,6 +436,7 @@ def test_flush_denormal_does_not_show(isa: str, distribution: Distribution, dtyp
         expected = [made(distribution, dtype, n) for n in (100, 3 * TILE)]
         assert torch.set_flush_denormal(True), "this CPU cannot flush denormals"
         try:
+            torch.set_num_threads(2)
             got = [made(distribution, dtype, n) for n in (100, 3 * TILE)]
             assert torch.tensor([1e-39]).mul(1.0).item() == 0, "the flag is the application's, and must be kept"
         finally:
@@ -446,6 +452,7 @@ def test_more_than_a_slab() -> None:
     isas = [isa for isa in available() if isa != "reference"]
     if not isas:
         pytest.skip("no compiled kernels")
+    torch.set_num_threads(2)
     n = (1 << 26) + 5
     with using(isas[-1]):
         whole = made(NORMAL, torch.bfloat16, n)
@@ -460,6 +467,7 @@ def test_more_than_a_slab() -> None:
 
 def test_more_than_a_slab_in_another_order() -> None:
     """The same through the scattering path: columns of a matrix that is stored by columns."""
+    torch.set_num_threads(2)
     rows, columns = 4099, 8193
     view = fill(torch.empty(columns, rows, dtype=torch.bfloat16).t(), UNIFORM)
     flat = made(UNIFORM, torch.bfloat16, rows * columns)

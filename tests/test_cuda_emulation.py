@@ -10,22 +10,17 @@ import shutil
 from pathlib import Path
 
 import pytest
-from emulation import BUILD, CXX, FLAGS, HEADERS, NATIVE, check, harness, made
+from emulation import BUILD, CXX, NATIVE, check, compiled, harness
 
 pytestmark = pytest.mark.skipif(shutil.which(CXX) is None, reason=f"no {CXX}")
 
-SECTIONS = ("kinds", "consecutive", "regions", "far_index", "tables", "grids", "seeds", "sequences")
+SECTIONS = ("kinds", "consecutive", "regions", "far_index", "tables", "grids", "sequences")
 
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    source, kernel = NATIVE / "emulated_kernel.cpp", BUILD / "emulated_kernel.o"
     watched = ["-fsanitize=thread", "-fno-exceptions", "-Wno-unknown-pragmas"]  # the hooks of emulated_kernel.cpp see every store
-    made(
-        kernel,
-        [CXX, "-std=c++17", "-O2", *FLAGS, *watched, "-c", str(source), f"-o{kernel}"],
-        [source, NATIVE / "cuda_shim.h", *HEADERS],
-    )
+    kernel = compiled(NATIVE / "emulated_kernel.cpp", BUILD / "emulated_kernel.o", watched)
     return harness(kernel, "emulated_gpu", ["-DWI_SEQUENCES"])
 
 

@@ -419,17 +419,19 @@ def test_a_replacement_by_others_stays(monkeypatch: pytest.MonkeyPatch) -> None:
             assert nn.init.normal_(torch.empty(1)) == torch.empty(1).uniform_() == "theirs"
             assert is_ours(TORCH["normal_"])
         assert nn.init.normal_ is Tensor.uniform_ is theirs
-    with wi.patched():
-        code, TORCH["eye_"].__code__ = TORCH["eye_"].__code__, theirs.__code__
-        saved, Tensor.normal_ = Tensor.normal_, theirs
+    torchs, eye = TORCH["eye_"].__code__, TORCH["eye_"]
     try:
-        assert TORCH["eye_"].__code__ is theirs.__code__
-        assert Tensor.normal_ is theirs
-        TORCH["eye_"].__code__, Tensor.normal_ = code, saved
-        assert not is_ours(lambda t: t.normal_())  # put back too late: torch's all the same
-        assert nn.init.eye_(torch.empty(2, 2)).trace() == 2
+        with wi.patched():
+            exchanged, eye.__code__ = eye.__code__, theirs.__code__
+            saved, Tensor.normal_ = Tensor.normal_, theirs
+        assert (eye.__code__, Tensor.normal_) == (theirs.__code__, theirs)
+        with wi.patched():
+            assert eye(torch.empty(2, 2)) == "theirs"
+        eye.__code__, Tensor.normal_ = exchanged, saved  # too late, but torch's all the same
+        assert not is_ours(lambda t: t.normal_())
+        assert eye(torch.empty(2, 2)).trace() == 2
     finally:
-        TORCH["eye_"].__code__ = patching._forks["eye_"].torchs.__code__
+        eye.__code__ = torchs
         del Tensor.normal_
 
 

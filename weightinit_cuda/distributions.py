@@ -39,7 +39,6 @@ class Kind(enum.IntEnum):
     TRUNC_NORMAL_CENTRAL = 5
     TRUNC_NORMAL = 6
     ONE_HOT = 7
-    SPARSE_NORMAL = 8
 
 
 class Transform(NamedTuple):
@@ -94,24 +93,36 @@ class OneHot(NamedTuple):
 
 
 class SparseNormal(NamedTuple):
-    """A rows x cols matrix of Normal(0, std) in which every column has exactly ``zeros_per_column`` zeros at random rows."""
+    """A matrix of Normal(0, std) in which every column of ``rows`` elements has exactly ``zeros`` zeros, at random rows.
+
+    The zeros of column c are at the ``zeros`` smallest of the words ``c * rows, ..., (c + 1) * rows - 1`` of the stream
+    ``stream ^ SPARSE_PLACES``; of equal words, at the first.
+    """
 
     rows: int
-    cols: int
-    zeros_per_column: int
+    zeros: int
     std: float
+
+
+SPARSE_PLACES = 0x5BD1E995C2B2AE35  # any constant: it keeps the words of the places apart from those of the values
 
 
 Distribution = Constant | Uniform | Normal | TruncNormal | OneHot | SparseNormal
 
 
-@lru_cache(maxsize=4096, typed=True)  # typed: different distributions may be equal as tuples
 def lower(distribution: Distribution, dtype: torch.dtype) -> Transform:
     """The transform that gives ``distribution`` in a real floating-point ``dtype``.
 
     Raises:
         ValueError: TruncNormal on an interval that holds no value of the dtype.
     """
+    if isinstance(distribution, Constant):  # not remembered: 0.0 and -0.0 are one key
+        return _constant(distribution.value, dtype)
+    return _lower(distribution, dtype)
+
+
+@lru_cache(maxsize=4096, typed=True)  # typed: different distributions may be equal as tuples
+def _lower(distribution: Distribution, dtype: torch.dtype) -> Transform:
     match distribution:
         case Constant(value):
             return _constant(value, dtype)
@@ -123,9 +134,8 @@ def lower(distribution: Distribution, dtype: torch.dtype) -> Transform:
             return _trunc_normal(mean, std, a, b, dtype)
         case OneHot(value, row, period, limit, offset, step):
             return Transform(Kind.ONE_HOT, (value,), (row, period, limit, offset, step, _pattern(value, dtype)))
-        case SparseNormal(rows, cols, zeros, std):
-            normal = _normal(0.0, std, dtype)
-            return Transform(Kind.SPARSE_NORMAL, normal.params, (rows, cols, zeros))
+        case SparseNormal(_, _, std):
+            return _normal(0.0, std, dtype)
 
 
 def _pattern(value: float, dtype: torch.dtype) -> int:

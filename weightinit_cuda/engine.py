@@ -14,9 +14,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from . import reference
-from .distributions import Constant, Distribution, Transform, lower
+from .distributions import SPARSE_PLACES, Constant, Distribution, SparseNormal, Transform, lower
 from .formats import REAL_DTYPE
 from .job import FillJob, Region
 
@@ -123,8 +124,8 @@ def draw_seed(tensor: torch.Tensor, generator: torch.Generator | None = None) ->
 def _draw_cuda_seed(generator: torch.Generator) -> int:
     """64 bits of the generator's own sequence, made on the host: no kernel, no synchronisation. Advances it by one block of 4.
 
-    torch's CUDA generator is Philox with key ``initial_seed()`` and a position, ``get_offset()``; its kernels use the upper half
-    of the counter for threads from 0 on. Counting those from the top keeps our block apart from all of theirs.
+    torch's CUDA generator is Philox with key ``initial_seed()`` and a position, ``get_offset()``; its kernels use the upper
+    half of the counter for threads from 0 on. Counting those from the top keeps our block apart from all of theirs.
     """
     offset = generator.get_offset()
     generator.set_offset(offset + 4)
@@ -143,20 +144,41 @@ def _native_of(transform: Transform) -> Any:
 
 def fill_tensor(tensor: torch.Tensor, distribution: Distribution, seed: int, stream: int = 0) -> None:
     """``fill`` of one tensor that is its own global tensor."""
-    fill((FillJob(tensor, distribution, seed, stream),))
+    address = 0 if isinstance(distribution, _WITH_MORE) else _plain_address(tensor)
+    if not address:
+        return fill((FillJob(tensor, distribution, seed, stream),))
+    dtype = tensor.dtype
+    transform = _native_transform(distribution, dtype)
+    _C.fill_contiguous(address, _STORAGE[dtype], tensor.numel(), transform, seed, stream, _get_num_threads())
+    _increment_version((tensor,))
+    return None
+
+
+def _plain_address(tensor: torch.Tensor) -> int:
+    """Where a tensor begins that the kernels can fill as it is; 0 for all that needs more care, or has no elements."""
+    if not _native or type(tensor) not in _PLAIN or tensor.dtype not in _STORAGE or not tensor.is_cpu:
+        return 0
+    try:
+        if tensor.is_contiguous() and not tensor.is_inference() and not tensor.is_neg():
+            return tensor.data_ptr()
+    except RuntimeError:  # layouts that have no such thing
+        pass
+    return 0
 
 
 class _SeedCell(threading.local):
     """Where a thread's drop-in calls draw their seed: one int64 that is used again and again."""
 
     def __init__(self) -> None:
-        self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
+        with torch.inference_mode(False), _disable_current_modes():  # an ordinary tensor, whatever the caller is in
+            self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
         self.draw = self.tensor.random_
         self.address = self.tensor.data_ptr()
 
 
 _seed_cell = _SeedCell()
 _PLAIN = frozenset((torch.Tensor, torch.nn.Parameter, torch.nn.Buffer))  # subclasses may mean other memory than they show
+_WITH_MORE = (Constant, SparseNormal)  # not remembered by value, or more than one pass
 _increment_version = torch._C._increment_version
 
 
@@ -166,21 +188,14 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
     Returns:
         False, and nothing is drawn or written, for any other tensor: the caller then takes the careful path.
     """
-    if not _native or type(tensor) not in _PLAIN:
+    address = _plain_address(tensor)
+    if not address or isinstance(distribution, _WITH_MORE):
         return False
-    storage = _STORAGE.get(tensor.dtype)
-    try:
-        if storage is None or not tensor.is_cpu or not tensor.is_contiguous() or tensor.is_inference() or tensor.is_neg():
-            return False
-        address = tensor.data_ptr()  # 0 for a tensor without elements
-    except RuntimeError:  # layouts that have no such thing
-        return False
-    if not address:
-        return False
-    transform = _native_transform(distribution, tensor.dtype)
+    dtype = tensor.dtype
+    transform = _native_transform(distribution, dtype)
     cell = _seed_cell
     cell.draw(_LOWEST, None)
-    _C.fill_drawn(address, storage, tensor.numel(), transform, cell.address, _get_num_threads())
+    _C.fill_drawn(address, _STORAGE[dtype], tensor.numel(), transform, cell.address, _get_num_threads())
     _increment_version((tensor,))
     return True
 
@@ -216,6 +231,9 @@ def fill(jobs: Sequence[FillJob]) -> None:
     for part, transform in by_reference:
         reference.fill(part.tensor, transform, part.seed, part.stream, part.region)
     with torch.no_grad():
+        for job in jobs:
+            if isinstance(job.distribution, SparseNormal) and not job.tensor.is_meta:
+                _write_zeros(job, job.distribution)
         for tensor, made in copies:
             tensor.copy_(made)
     if written := [job.tensor for job in jobs if not (job.tensor.is_meta or job.tensor.is_inference())]:
@@ -290,6 +308,8 @@ def _check(job: FillJob) -> None:
         raise NotImplementedError(f"fill: a floating-point or complex tensor is required, got {tensor.dtype}{where}.")
     if tensor.is_meta:
         return
+    if tensor.numel() and not tensor.data_ptr():
+        raise RuntimeError(f"fill: the tensor must have memory, got a freed storage{where}. Resize the storage first.")
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         raise RuntimeError(
             "Inplace update to inference tensor outside InferenceMode is not allowed."
@@ -340,6 +360,22 @@ def _real_parts(job: FillJob) -> list[FillJob]:
         return [job._replace(tensor=part, distribution=constant) for part, constant in parts]
     region = job.region and Region((*job.region.global_shape, 2), (*job.region.offset, 0))
     return [job._replace(tensor=real, region=region)]
+
+
+def _write_zeros(job: FillJob, sparse: SparseNormal) -> None:
+    """The zeros of every column, from its own words: the same for any part of the matrix. A million words at a time."""
+    rows, zeros, _ = sparse
+    first_row, first_column = job.region.offset if job.region else (0, 0)
+    mine = slice(first_row, first_row + job.tensor.shape[0])
+    columns_at_once = max(1, (1 << 20) // max(rows, 1))
+    for begin in range(0, job.tensor.shape[1] if zeros else 0, columns_at_once):
+        part = job.tensor.detach()[:, begin : begin + columns_at_once]
+        words = bits(job.seed, job.stream ^ SPARSE_PLACES, part.shape[1] * rows, (first_column + begin) * rows)
+        keys = (words.to(torch.int64).view(-1, rows) << 31) + torch.arange(rows)  # distinct, and ordered as the words
+        places = keys <= keys.kthvalue(zeros, dim=1, keepdim=True).values
+        if part.dtype.itemsize == 1:
+            part = part.view(torch.uint8)  # torch masks no float8
+        part.masked_fill_(places[:, mine].T.to(part.device), 0)
 
 
 def _native_job(job: FillJob, transform: Transform) -> tuple[Any, ...]:

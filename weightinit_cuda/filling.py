@@ -27,6 +27,7 @@ Generator = torch.Generator
 Shape = Sequence[int]
 Stream = SupportsIndex | str
 
+
 def fill(
     tensor: Tensor,
     scheme: Callable[..., Distribution],

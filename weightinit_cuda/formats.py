@@ -62,6 +62,7 @@ FLOAT32 = FORMATS[torch.float32]
 FLOAT64 = FORMATS[torch.float64]
 
 REAL_DTYPE: dict[torch.dtype, torch.dtype] = {dtype: dtype for dtype in FORMATS} | {
+    torch.complex32: torch.float16,
     torch.complex64: torch.float32,
     torch.complex128: torch.float64,
 }

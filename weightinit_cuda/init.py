@@ -29,7 +29,7 @@ from torch import Tensor
 from torch._C import _set_grad_enabled
 from torch.overrides import has_torch_function_variadic
 
-from . import engine, scaling, schemes
+from . import scaling, schemes
 from .arguments import require_writable
 from .filling import Generator, Shape, Stream, fill, job_of, place
 from .orthogonal import computing_dtype, orthogonal_matrix
@@ -378,17 +378,7 @@ def sparse_(
         raise ValueError("Only tensors with 2 dimensions are supported")
     shape = tensor.shape if global_shape is None else global_shape
     args = (tensor.dtype, shape, sparsity, std)
-    if not tensor.is_complex():
-        return fill(tensor, schemes.sparse_, args, generator, seed, stream, global_shape, offset)
-    pattern = schemes.sparse_(torch.float32, *schemes.plain((shape, sparsity, 1.0)))
-    normal = schemes.normal_(tensor.dtype, 0, std)
-    job = job_of("sparse_", tensor, normal, generator, seed, stream, global_shape, offset)
-    if job is not None:  # the zeros are those of the real matrix; a complex zero is two real ones
-        places = torch.empty(tensor.shape, device=tensor.device)
-        engine.fill([job, job._replace(tensor=places, distribution=pattern)])
-        with torch.no_grad():
-            job.tensor.mul_(places != 0)
-    return tensor
+    return fill(tensor, schemes.sparse_, args, generator, seed, stream, global_shape, offset)
 
 
 def _no_grad_uniform_(tensor: Tensor, a: float, b: float, generator: Generator | None = None) -> Tensor:

@@ -19,10 +19,6 @@ from torch.overrides import handle_torch_function
 __all__ = ["InitFunction", "redirect"]
 
 
-# Taken at import: while patched() is active, torch.nn.init holds our functions.
-_TORCHS = {name: getattr(torch.nn.init, name) for name in torch.nn.init.__all__}
-
-
 class InitFunction:
     """One of our functions under the name, module, hash and equality of its namesake in ``torch.nn.init``.
 
@@ -33,7 +29,7 @@ class InitFunction:
         functools.update_wrapper(self, function)
         self.__module__ = "torch.nn.init"
         self._function = function
-        self._identity = _TORCHS.get(function.__name__, function)
+        self._identity = getattr(torch.nn.init, function.__name__, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._function(*args, **kwargs)

@@ -76,29 +76,30 @@ class _Fork(NamedTuple):
     """A function of ``torch.nn.init``, and what it does while patched."""
 
     function: FunctionType
-    code: CodeType  # hands everything to _call
-    torchs: FunctionType  # another function with torch's code
-    ours: Callable[..., Any]
+    torchs: CodeType
+    code: CodeType  # hands everything to _calls
 
 
 _forks: dict[str, _Fork] = {}
+_calls: dict[str, Callable[..., Any]] = {}  # all that a function of torch.nn.init does while its code is exchanged
 
 
-def _call(name: str, *args: Any) -> Any:
-    """All that the functions of ``torch.nn.init`` do while their code is exchanged."""
-    fork = _forks[name]
-    return fork.ours(*args) if _ours_now() else fork.torchs(*args)
+def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        return ours(*args) if _ours_now() else torchs(*args)
+
+    return call
 
 
 def _calling_code(function: FunctionType) -> CodeType:
-    """Code with the parameters of ``function`` that hands them to ``_call``.
+    """Code with the parameters of ``function`` that hands them to ``_calls``.
 
     It claims to stand where the function's own code stands, for tracebacks and for those who read the source (``inspect``,
     TorchScript). It comes to us by a way that exists in ``torch.nn.init`` anyway, so that nothing is left there.
     """
     own, name = function.__code__, function.__name__
     parameters = ", ".join(own.co_varnames[: own.co_argcount])
-    tree = ast.parse(f"def {name}({parameters}): return torch.sys.modules[{__name__!r}]._call({name!r}, {parameters})")
+    tree = ast.parse(f"def {name}({parameters}): return torch.sys.modules[{__name__!r}]._calls[{name!r}]({parameters})")
     for node in ast.walk(tree):
         if isinstance(node, (ast.stmt, ast.expr, ast.arg)):
             node.lineno = node.end_lineno = own.co_firstlineno
@@ -114,7 +115,8 @@ def _find_functions() -> None:
         function = None if name in _forks else namespace.get(name)
         if isinstance(function, FunctionType) and function.__globals__ is namespace and function.__closure__ is None:
             torchs = FunctionType(function.__code__, namespace, name, function.__defaults__)
-            _forks[name] = _Fork(function, _calling_code(function), torchs, getattr(init, name))
+            _calls[name] = _forked_function(torchs, getattr(init, name))
+            _forks[name] = _Fork(function, torchs.__code__, _calling_code(function))
 
 
 class _SeenByModes(InitFunction):
@@ -149,7 +151,9 @@ def _forked_method(name: str) -> Callable[..., Any]:
             return torchs(self, *args, **kwargs)
         if has_torch_function_unary(self):
             return handle_torch_function(seen, (self,), self, *args, **kwargs)
-        if len(args) > 2 or (kwargs and not kwargs.keys() <= set(names[len(args) :])):
+        if len(args) <= 2 and not kwargs:
+            return ours(self, *args)
+        if len(args) > 2 or not kwargs.keys() <= set(names[len(args) :]):
             return torchs(self, *args, **kwargs)  # raises its TypeError
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         return ours(self, given.get(names[0], 0.0), given.get(names[1], 1.0), given.get("generator"))
@@ -164,17 +168,18 @@ _find_functions()
 
 def _install() -> None:
     _find_functions()
-    for function, code, _, _ in _forks.values():
-        function.__code__ = code
+    for function, torchs, code in _forks.values():
+        if function.__code__ is torchs:
+            function.__code__ = code
     for name, method in _methods.items():
         if name not in vars(Tensor):  # else somebody's own
             setattr(Tensor, name, method)
 
 
 def _uninstall() -> None:
-    for function, code, torchs, _ in _forks.values():
+    for function, torchs, code in _forks.values():
         if function.__code__ is code:
-            function.__code__ = torchs.__code__
+            function.__code__ = torchs
     for name, method in _methods.items():
         if vars(Tensor).get(name) is method:
             delattr(Tensor, name)

@@ -1,4 +1,4 @@
-"""How wide the weights should be: fans, gains, and the spread of a truncated normal.
+"""How wide the weights should be: fans and gains.
 
 Everything here is a number computed from a shape or a name: ``init`` and the rules turn it into a distribution. This file
 needs ``math`` alone and knows no tensors.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
-__all__ = ["Axes", "compensated", "fan", "fans", "gain", "truncated_std"]
+__all__ = ["Axes", "fan", "fans", "gain"]
 
 Axes = int | Sequence[int] | None
 
@@ -139,70 +138,3 @@ def fan(mode: str, fan_in: int, fan_out: int) -> float:
     if mode not in FAN_MODES:
         raise ValueError(f"Mode {mode} not supported, please use one of {list(FAN_MODES)}")
     return {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}.get(mode, math.sqrt(fan_in * fan_out))
-
-
-@lru_cache(maxsize=4096)
-def truncated_std(alpha: float, beta: float) -> float:
-    r"""Standard deviation of N(0, 1) cut to [alpha, beta].
-
-    .. math:: m_k = \frac{\int_\alpha^\beta z^k e^{-z^2/2} dz}{\int_\alpha^\beta e^{-z^2/2} dz}, \quad
-              \sigma = \sqrt{m_2 - m_1^2}
-
-    Args:
-        alpha, beta: bounds in standard deviations, alpha < beta, infinite ones too.
-
-    Numerics: composite Gauss-Legendre quadrature, measured from the point of [alpha, beta] where the density is highest, so
-    nothing cancels in the far tail. Relative error below 2e-15 (`tests/test_init.py` compares with mpmath).
-
-    >>> truncated_std(-2.0, 2.0)
-    0.8796256610342398
-    """
-    peak = min(max(0.0, alpha), beta)
-    reach = 100.0 / (abs(peak) + math.sqrt(peak * peak + 100.0))  # there the density has fallen by exp(-50)
-    low, high = max(alpha - peak, -reach), min(beta - peak, reach)
-    half = (high - low) / (2 * PANELS)
-    nodes = [(low + half * (2 * panel + 1 + x), weight) for panel in range(PANELS) for x, weight in GAUSS_LEGENDRE]
-    density = [(t, weight * math.exp(-0.5 * t * (t + 2 * peak))) for t, weight in nodes]
-    mass = math.fsum(p for _, p in density)
-    mean = math.fsum(p * t for t, p in density) / mass
-    return math.sqrt(math.fsum(p * (t - mean) ** 2 for t, p in density) / mass)
-
-
-PANELS = 128
-GAUSS_LEGENDRE = (
-    (0.0, 128 / 225),
-    *((s * math.sqrt(5 - 2 * math.sqrt(10 / 7)) / 3, (322 + 13 * math.sqrt(70)) / 900) for s in (-1, 1)),
-    *((s * math.sqrt(5 + 2 * math.sqrt(10 / 7)) / 3, (322 - 13 * math.sqrt(70)) / 900) for s in (-1, 1)),
-)
-"""(node, weight) of the five-point rule on [-1, 1]: closed forms, Abramowitz and Stegun, table 25.4."""
-
-
-def compensated(std: float, low: float, high: float) -> float:
-    r"""The standard deviation before cutting that leaves ``std`` after it: s * truncated_std(low / s, high / s) = std.
-
-    Args:
-        std: wanted standard deviation, positive.
-        low, high: bounds relative to the mean, in the unit of ``std``.
-
-    Raises:
-        ValueError: no normal cut to [low, high] is as wide as ``std``; the widest one has (high - low) / sqrt(12).
-
-    Numerics: bisection down to two adjacent numbers.
-
-    >>> round(compensated(1.0, -2.0, 2.0), 6)
-    1.377902
-    """
-    if not std < (high - low) / math.sqrt(12.0):
-        raise ValueError(
-            f"trunc_normal_: compensate=True needs std < (b - a) / sqrt(12), got std={std} and b - a={high - low}."
-            " Widen the bounds, or give them in sigma with bounds='sigma'."
-        )
-    narrow, wide = 0.0, std
-    while wide * truncated_std(low / wide, high / wide) < std:
-        narrow, wide = wide, 2 * wide
-    while (middle := (narrow + wide) / 2) not in (narrow, wide):
-        if middle * truncated_std(low / middle, high / middle) < std:
-            narrow = middle
-        else:
-            wide = middle
-    return wide

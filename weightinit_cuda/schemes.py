@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from . import scaling
 from .distributions import Distribution, Normal, OneHot, SparseNormal, TruncNormal, Uniform, lower
+from .probability import compensated_std, truncated_std
 from .scaling import Axes
 
 __all__: list[str] = []  # used as schemes.<function of init>
@@ -109,10 +110,10 @@ def trunc_normal_(
         _torch_uniform_(_scratch(torch.float32, 0), a, b)
     mean, std, low, high = float(mean) + 0.0, float(std) + 0.0, float(a) + 0.0, float(b) + 0.0
     if bounds == "sigma":
-        std = std / scaling.truncated_std(low, high) if compensate and low < high else std
+        std = std / truncated_std(low, high) if compensate and low < high else std
         low, high = (mean + bound * std if std else mean for bound in (low, high))
     elif compensate and std:
-        std = scaling.compensated(std, low - mean, high - mean)
+        std = compensated_std(std, low - mean, high - mean)
     if std == 0 and not low <= mean <= high:
         raise ValueError(f"trunc_normal_: with std=0 the mean must lie in [a, b], got {mean=} and [{low}, {high}]")
     distribution = TruncNormal(mean, std, low, high)
@@ -181,12 +182,11 @@ def variance_scaling_(
 
 @_cached
 def sparse_(dtype: torch.dtype, shape: Shape, sparsity: float, std: float) -> SparseNormal:
-    rows, cols = shape
+    rows, _ = shape
     zeros = math.ceil(sparsity * rows)
     if not 0 <= sparsity <= 1:
         raise ValueError(f"sparse_: sparsity must be in [0, 1], got {sparsity}")
-    normal_(dtype, 0, std)
-    return SparseNormal(rows, cols, zeros, float(std))
+    return SparseNormal(rows, zeros, normal_(dtype, 0, std).std)
 
 
 @_cached

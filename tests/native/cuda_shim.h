@@ -1,5 +1,5 @@
 // What fill_kernel.h needs of CUDA, for g++: the indices of a thread, and the exactly rounded operations. The approximate
-// instructions are the harness's, so that it can be as wrong in them as a GPU may be. Include before fill_kernel.h.
+// instructions are emulated_gpu.cpp's. Include before fill_kernel.h.
 #pragma once
 #include <cstdint>
 #include <cstring>
