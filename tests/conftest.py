@@ -70,7 +70,9 @@ def using(backend: str) -> Iterator[None]:
 def available() -> list[str]:
     """The evaluators that can run here, the plainest first."""
     info = engine.backend_info()
-    return [backend for backend in BACKENDS if backend == "reference" or (info.backend == "native" and backend in info.available)]
+    return [
+        backend for backend in BACKENDS if backend == "reference" or (info.backend == "native" and backend in info.available)
+    ]
 
 
 @pytest.fixture(params=available())

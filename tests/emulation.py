@@ -5,10 +5,12 @@ Programs go to build/emulation/ and are made anew when their command or the cont
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, product
@@ -20,12 +22,16 @@ from conftest import DISTRIBUTIONS, REAL_DTYPES
 from weightinit_cuda.distributions import Distribution, Kind, Normal, Transform, TruncNormal, Uniform, lower
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import ptx_to_c  # noqa: E402, F401  (for tests)
+
 BUILD = ROOT / "build" / "emulation"
 NATIVE = ROOT / "tests" / "native"
 CXX = os.environ.get("CXX", "g++")
 CC = os.environ.get("CC", "gcc")
 FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'csrc'}"]
-SOURCES = [ROOT / "csrc" / name for name in ("cpu/dispatch.cpp", "cpu/parallel.cpp", "cpu/fill_scalar.cpp", "cuda/table.cpp")]
+CPU = [ROOT / "csrc" / name for name in ("cpu/dispatch.cpp", "cpu/parallel.cpp", "cpu/fill_scalar.cpp", "cuda/table.cpp")]
+SOURCES = [NATIVE / "emulated_gpu.cpp", *CPU]
 HEADERS = sorted(chain((ROOT / "csrc").rglob("*.h"), NATIVE.glob("*.h")))
 
 STORAGES = {dtype: i for i, dtype in enumerate(REAL_DTYPES)}  # of csrc/job.h, as uint8, 16, 32, 64 that follow
@@ -47,31 +53,33 @@ def run_command(command: Sequence[str]) -> None:
 
 
 def made(output: Path, command: Sequence[str], sources: Sequence[Path]) -> Path:
-    """``output`` as ``command`` makes it; not made again while command and sources stay as they are."""
+    """``output`` as ``command -o output`` makes it; not made again while command and sources stay as they are."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    command = [*command, "-o", str(output)]
     digest = hashlib.sha256("\0".join(command).encode())
     for source in sources:
         digest.update(source.read_bytes())
-    stamp = output.with_name(output.name + ".stamp")
-    if not (output.exists() and stamp.exists() and stamp.read_text() == digest.hexdigest()):
-        BUILD.mkdir(parents=True, exist_ok=True)
-        run_command(command)
-        stamp.write_text(digest.hexdigest())
+    with output.with_name(output.name + ".stamp").open("a+") as stamp:
+        fcntl.flock(stamp, fcntl.LOCK_EX)  # another pytest may be making it
+        stamp.seek(0)
+        if stamp.read() != digest.hexdigest() or not output.exists():
+            stamp.truncate(0)
+            run_command(command)
+            stamp.write(digest.hexdigest())
     return output
 
 
-def compiled(source: Path, output: Path, flags: Sequence[str] = ()) -> Path:
+def compiled(source: Path, flags: Sequence[str] = ()) -> Path:
     """The object file of a C++ source that includes csrc."""
-    command = [CXX, "-std=c++17", "-O2", *FLAGS, *flags, "-c", str(source), f"-o{output}"]
-    return made(output, command, [source, *HEADERS])
+    command = [CXX, "-std=c++17", "-O2", *FLAGS, *flags, "-c", str(source)]
+    return made(BUILD / f"{source.stem}.o", command, [source, *HEADERS])
 
 
-def harness(kernel: Path, name: str, flags: Sequence[str] = ()) -> Path:
-    """tests/native/emulated_gpu.cpp with an object file that has gpu_thread()."""
-    jobs = [(NATIVE / "emulated_gpu.cpp", BUILD / f"{name}_main.o", flags), *((s, BUILD / f"{s.stem}.o", ()) for s in SOURCES)]
+def harness(kernel: Path, name: str) -> Path:
+    """The program tests/native/emulated_gpu.cpp, with the object file that has gpu_thread()."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda job: compiled(*job), jobs))
-    program = BUILD / name
-    return made(program, [CXX, *map(str, objects), str(kernel), "-ldl", "-lpthread", f"-o{program}"], [*objects, kernel])
+        objects = list(pool.map(compiled, SOURCES))
+    return made(BUILD / name, [CXX, *map(str, objects), str(kernel), "-ldl", "-lpthread"], [*objects, kernel])
 
 
 def rows() -> Path:

@@ -13,7 +13,7 @@ import struct
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-import mpmath
+import mpmath  # type: ignore[import-untyped]
 import torch
 
 from weightinit_cuda import coefficients as table

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from emulation import BUILD, CXX, NATIVE, check, compiled, harness
+from emulation import CXX, NATIVE, check, compiled, harness
 
 pytestmark = pytest.mark.skipif(shutil.which(CXX) is None, reason=f"no {CXX}")
 
@@ -20,8 +20,7 @@ SECTIONS = ("kinds", "consecutive", "regions", "far_index", "tables", "grids", "
 @pytest.fixture(scope="module")
 def program() -> Path:
     watched = ["-fsanitize=thread", "-fno-exceptions", "-Wno-unknown-pragmas"]  # the hooks of emulated_kernel.cpp see every store
-    kernel = compiled(NATIVE / "emulated_kernel.cpp", BUILD / "emulated_kernel.o", watched)
-    return harness(kernel, "emulated_gpu", ["-DWI_SEQUENCES"])
+    return harness(compiled(NATIVE / "emulated_kernel.cpp", watched), "emulated_gpu")
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -77,6 +77,10 @@ def test_check_of_a_normal(ours: torch.Tensor, fault: str | None) -> None:
     assert [text for text in found if text.startswith(f"{fault}:")] if fault else not found
 
 
+def test_check_notices_that_nothing_was_patched() -> None:
+    assert "patched() had no effect" in demo.check("group", Normal(0.0, 0.02), sample(), sample()).faults[0]
+
+
 def test_check_of_a_constant() -> None:
     ones, almost = torch.ones(10), torch.ones(10).index_fill(0, torch.tensor([3]), 1.001)
     assert demo.check("group", Constant(1.0), ones, ones).faults == ()

@@ -294,7 +294,7 @@ class _Translator:
     def operation(self, at: Instruction, operation: Operation) -> str:
         result, *operands = at.operands
         if len(operands) != len(operation.operands):
-            raise PtxError(f"another number of operands: {at}")
+            raise PtxError("another number of operands")
         values = dict(zip("abcd", map(self.value, operands, operation.operands), strict=False))
         expression = re.sub(r"\b[abcd]\b", lambda match: f"({values[match[0]]})", operation.expression)
         return self.assignment(result, expression, operation.result)
@@ -306,11 +306,11 @@ class _Translator:
         base, _, offset = place.strip("[]").partition("+")
         size = int(type_[1:]) // 8
         if len(registers) != vector:
-            raise PtxError(f"another number of registers: {at}")
+            raise PtxError("another number of registers")
         address = f"{self.value(base, 'u64')} + {self.value(offset or '0', 'u64')}"
         if space == ".param":
             if not load:
-                raise PtxError(f"a store to the parameters: {at}")
+                raise PtxError("a store to the parameters")
             address = f"(uint64_t)param + {address}"
         code = f"const uint64_t at = {address}; gpu_{'read' if load else 'write'}(at, {size * vector});"
         for i, register in enumerate(registers):
@@ -327,7 +327,7 @@ class _Translator:
         width = int(at.opcode[-2:])
         pair = (to if to[0] == "{" else source).strip("{}").replace(" ", "").split(",")
         if len(pair) != 2:
-            raise PtxError(f"not a pair: {at}")
+            raise PtxError("not a pair")
         half = f"b{width // 2}"
         if to[0] == "{":
             low, high = (self.assignment(pair[i], f"whole >> {i * width // 2}", half) for i in (0, 1))
@@ -352,7 +352,7 @@ class _Translator:
             return self.assignment(at.operands[0], f"(uint64_t)param + {self.value(at.operands[1], 'u64')}", "u64")
         if opcode in OPERATIONS:
             return self.operation(at, OPERATIONS[opcode])
-        raise PtxError(f"unknown instruction: {at}")
+        raise PtxError("unknown instruction")
 
     @staticmethod
     def label(name: str) -> str:
@@ -369,7 +369,10 @@ class _Translator:
                 yield f"{self.label(item.name)}:;"
             else:
                 guard = f"if ({_c_name(item.guard)}) " if item.guard else ""
-                yield f"    {guard}{self.statement(item)}"
+                try:
+                    yield f"    {guard}{self.statement(item)}"
+                except PtxError as error:
+                    raise PtxError(f"{error}: {item}") from None
         yield "}"
 
 

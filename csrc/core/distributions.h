@@ -7,17 +7,18 @@
 namespace wi {
 namespace WI_ISA {
 
-// 32-bit draws: four values from the words of a block.
+// 32-bit draws: four values from the words of a block. No value is -0: k scale and low are multiples of 2^-149, so a sum that is
+// not 0 cannot round to it, and low and 0 * scale are not -0.
 template <class F, class U, bool kClamped>
 struct Uniform32 {
     F low, scale, lo, hi;
     template <class T>
     WI_MEMBER explicit Uniform32(const T& t)
-        : low(t.f32(0)), scale(t.f32(1)), lo(t.f32(2)), hi(t.f32(3)) {}
+        : low(t.f32(0)), scale(grid_scale(F(t.f32(1)))), lo(t.f32(2)), hi(t.f32(3)) {}
     WI_MEMBER void operator()(const U w[4], F x[4]) const {
         WI_UNROLL for (int i = 0; i < 4; ++i) {
-            x[i] = fma(to_float(w[i] & U(0xFFFFFFu)), scale, low);
-            if (kClamped) x[i] = min(max(x[i], lo), hi);
+            x[i] = grid_value(w[i] & U(0xFFFFFFu), scale, low);
+            if (kClamped) x[i] = min(max_without_minus_zero(x[i], lo), hi);
         }
     }
 };

@@ -39,10 +39,6 @@ WI_FN To bit_cast_scalar(From from) {
     return to;
 }
 
-WI_FN HiLo<uint32_t> mul_hi_lo(uint32_t a, uint32_t m) {
-    const uint64_t product = uint64_t(a) * m;
-    return {uint32_t(product >> 32), uint32_t(product)};
-}
 WI_FN float to_float(uint32_t a) { return float(int32_t(a)); }  // as a signed integer
 WI_FN float as_float(uint32_t a) { return bit_cast_scalar<float>(a); }
 WI_FN uint32_t as_bits(float a) { return bit_cast_scalar<uint32_t>(a); }
@@ -53,14 +49,15 @@ WI_FN uint64_t less(uint64_t a, uint64_t b) { return a < b ? ~uint64_t(0) : 0; }
 WI_FN uint32_t select(uint32_t mask, uint32_t a, uint32_t b) { return (mask & a) | (~mask & b); }
 WI_FN float select(uint32_t mask, float a, float b) { return mask ? a : b; }
 WI_FN double select(uint64_t mask, double a, double b) { return mask ? a : b; }
-WI_FN float min(float a, float b) { return b < a ? b : a; }  // b is not -0, neither is NaN
-WI_FN float max(float a, float b) { return b > a ? b : a; }
+WI_FN float max(float a, float b) { return b > a ? b : a; }  // b is not -0, neither is NaN
 WI_FN double min(double a, double b) { return b < a ? b : a; }
 WI_FN double max(double a, double b) { return b > a ? b : a; }
 
 #if defined(WI_DEVICE)
 #include "../cuda/device_math.h"
 #else
+WI_FN uint64_t mul_wide(uint32_t a, uint32_t m) { return uint64_t(a) * m; }
+WI_FN float min(float a, float b) { return b < a ? b : a; }  // as max
 #if defined(__FMA__) || defined(__aarch64__)
 WI_FN float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 #else
@@ -79,6 +76,11 @@ WI_FN double sqrt(double a) { return __builtin_sqrt(a); }
 WI_FN float divide(float a, float b) { return a / b; }
 WI_FN double divide(double a, double b) { return a / b; }
 #endif
+
+WI_FN HiLo<uint32_t> mul_hi_lo(uint32_t a, uint32_t m) {
+    const uint64_t product = mul_wide(a, m);
+    return {uint32_t(product >> 32), uint32_t(product)};
+}
 
 struct Scalar {
     using U = uint32_t;               // a word of each block

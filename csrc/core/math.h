@@ -84,6 +84,22 @@ WI_FN D quantile_tail_64(D r) {
     return t + divide(horner64<kQuantileTailP>(t), horner64<kQuantileTailQ>(t));
 }
 
+// k scale + low for an integer k < 2^24, rounded once. The GPU has its own pair, for which the scale is prepared once.
+template <class F>
+WI_FN F grid_scale(F scale) {
+    return scale;
+}
+template <class F, class U>
+WI_FN F grid_value(U k, F scale, F low) {
+    return fma(to_float(k), scale, low);
+}
+
+// max(a, b) where a, too, is not -0.
+template <class F>
+WI_FN F max_without_minus_zero(F a, F b) {
+    return max(a, b);
+}
+
 // 53 random bits -> integer-valued double < 2^53, exact without an integer conversion (two halves by exponent patterns).
 template <class D, class Q>
 WI_FN D to_double53(Q k) {

@@ -32,10 +32,9 @@ struct PhiloxSpan {
     }
 };
 
-// The four words of each block: w[0..3]. U: V or a Pack of V.
+// The four words of each block: w[0..3], from the product of block_lo and kPhiloxM0. U: V or a Pack of V.
 template <class U, class V>
-WI_FN void philox4x32_10(U block_lo, const PhiloxSpan<V>& span, U w[4]) {
-    const HiLo<U> p1 = mul_hi_lo(block_lo, kPhiloxM0);
+WI_FN void philox4x32_10_from(HiLo<U> p1, const PhiloxSpan<V>& span, U w[4]) {
     const HiLo<U> p2 = mul_hi_lo(p1.hi ^ span.round1_z, kPhiloxM1);
     HiLo<U> a = mul_hi_lo(p1.lo ^ span.round2_z, kPhiloxM1);      // of z
     HiLo<U> b = mul_hi_lo(p2.hi ^ span.round2_x, kPhiloxM0);      // of x
@@ -52,6 +51,10 @@ WI_FN void philox4x32_10(U block_lo, const PhiloxSpan<V>& span, U w[4]) {
     w[1] = y;
     w[2] = z;
     w[3] = v;
+}
+template <class U, class V>
+WI_FN void philox4x32_10(U block_lo, const PhiloxSpan<V>& span, U w[4]) {
+    philox4x32_10_from(mul_hi_lo(block_lo, kPhiloxM0), span, w);
 }
 
 }  // namespace WI_ISA

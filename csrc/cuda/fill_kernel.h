@@ -21,6 +21,18 @@ struct alignas(16) Vector16 {
     uint32_t word[4];
 };
 
+// Two 16-bit floats of any format, each min(max(x, lo), hi) with -0 below +0, as the GPU's packed minimum and maximum have it.
+WI_KERNEL_FN uint32_t clamp_halves(uint32_t word, uint32_t lo, uint32_t hi) {
+    const auto rank = [](uint32_t half) { return half & 0x8000u ? 0x7FFFu - (half & 0x7FFFu) : half | 0x8000u; };
+    uint32_t out = 0;
+    WI_UNROLL for (int shift = 0; shift < 32; shift += 16) {
+        const uint32_t x = word >> shift & 0xFFFFu, a = lo >> shift & 0xFFFFu, b = hi >> shift & 0xFFFFu;
+        const uint32_t raised = rank(x) < rank(a) ? a : x;
+        out |= (rank(b) < rank(raised) ? b : raised) << shift;
+    }
+    return out;
+}
+
 // Four float32 values -> their elements, packed into 4 * size / 4 words.
 template <Storage kStorage>
 struct PackWords;
@@ -36,6 +48,15 @@ struct PackWords<Storage::kFloat16> {
     WI_KERNEL_FN static void pack(const float x[4], uint32_t* words) {
         WI_UNROLL for (int i = 0; i < 2; ++i) words[i] = two(x[2 * i], x[2 * i + 1]);
     }
+    WI_KERNEL_FN static uint32_t clamp(uint32_t word, uint32_t lo, uint32_t hi) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+        asm("max.f16x2 %0, %0, %1;" : "+r"(word) : "r"(lo));
+        asm("min.f16x2 %0, %0, %1;" : "+r"(word) : "r"(hi));
+        return word;
+#else
+        return clamp_halves(word, lo, hi);
+#endif
+    }
     WI_KERNEL_FN static uint32_t two(float low, float high) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
         uint32_t word;
@@ -50,6 +71,15 @@ template <>
 struct PackWords<Storage::kBFloat16> {
     WI_KERNEL_FN static void pack(const float x[4], uint32_t* words) {
         WI_UNROLL for (int i = 0; i < 2; ++i) words[i] = two(x[2 * i], x[2 * i + 1]);
+    }
+    WI_KERNEL_FN static uint32_t clamp(uint32_t word, uint32_t lo, uint32_t hi) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+        asm("max.bf16x2 %0, %0, %1;" : "+r"(word) : "r"(lo));
+        asm("min.bf16x2 %0, %0, %1;" : "+r"(word) : "r"(hi));
+        return word;
+#else
+        return clamp_halves(word, lo, hi);
+#endif
     }
     WI_KERNEL_FN static uint32_t two(float low, float high) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -69,11 +99,29 @@ WI_KERNEL_FN uint32_t four_float8(const float x[4], float limit) {
 }
 template <>
 struct PackWords<Storage::kFloat8E4M3> {
-    WI_KERNEL_FN static void pack(const float x[4], uint32_t* words) { words[0] = four_float8<3, 7>(x, 448.0f); }
+    WI_KERNEL_FN static void pack(const float x[4], uint32_t* words) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890  // to nearest even, beyond the largest value that one, -0 and subnormals kept
+        uint16_t low, high;
+        asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(low) : "f"(x[1]), "f"(x[0]));
+        asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(high) : "f"(x[3]), "f"(x[2]));
+        words[0] = low | uint32_t(high) << 16;
+#else
+        words[0] = four_float8<3, 7>(x, 448.0f);
+#endif
+    }
 };
 template <>
 struct PackWords<Storage::kFloat8E5M2> {
-    WI_KERNEL_FN static void pack(const float x[4], uint32_t* words) { words[0] = four_float8<2, 15>(x, 57344.0f); }
+    WI_KERNEL_FN static void pack(const float x[4], uint32_t* words) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+        uint16_t low, high;
+        asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(low) : "f"(x[1]), "f"(x[0]));
+        asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(high) : "f"(x[3]), "f"(x[2]));
+        words[0] = low | uint32_t(high) << 16;
+#else
+        words[0] = four_float8<2, 15>(x, 57344.0f);
+#endif
+    }
 };
 
 // What a block of words becomes: kWords words of kPerBlock elements of type Element.
@@ -87,6 +135,24 @@ struct Block32 {
         float x[4];
         distribution(w, x);
         PackWords<kStorage>::pack(x, out);
+    }
+};
+
+// Uniform in 16 bits: clamped after rounding, two elements at once. The same, since rounding is monotonic, lo and hi are elements,
+// and the value is not -0. (A value below lo = +0 may be rounded to -0; the packed maximum makes it +0.)
+template <Storage kStorage>
+struct BlockUniform16 {
+    using Element = uint16_t;
+    static constexpr int kPerBlock = 4, kWords = 2;
+    Uniform32<float, uint32_t, false> uniform;
+    uint32_t lo, hi;
+    WI_KERNEL_FN explicit BlockUniform16(const CudaJob& job)
+        : uniform(job), lo(PackWords<kStorage>::two(job.f32(2), job.f32(2))), hi(PackWords<kStorage>::two(job.f32(3), job.f32(3))) {}
+    WI_KERNEL_FN void operator()(const uint32_t w[4], uint64_t, uint32_t* out) const {
+        float x[4];
+        uniform(w, x);
+        PackWords<kStorage>::pack(x, out);
+        WI_UNROLL for (int i = 0; i < 2; ++i) out[i] = PackWords<kStorage>::clamp(out[i], lo, hi);
     }
 };
 
@@ -140,17 +206,38 @@ struct BlockPattern {
     }
 };
 
+WI_KERNEL_FN void store(Vector16* out, const Vector16& v) {
+#if defined(__CUDA_ARCH__)  // to global memory, which nvcc cannot know of an address that comes in a table
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(out), "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]), "r"(v.word[3])
+                 : "memory");
+#else
+    *out = v;
+#endif
+}
+
+// The round keys are sums with constants; without this nvcc makes them again in every iteration.
+WI_KERNEL_FN void keep(PhiloxSpan<uint32_t>& span) {
+#if defined(__CUDA_ARCH__)
+    WI_UNROLL for (int r = 0; r < 10; ++r) asm("" : "+r"(span.key0[r]), "+r"(span.key1[r]));
+#else
+    (void)span;
+#endif
+}
+
 template <class Values>
 struct Tile {
     using Element = typename Values::Element;
     static constexpr int kBlocks = 4 / Values::kWords;                   // Philox blocks of a group
     static constexpr int kGroup = kBlocks * Values::kPerBlock;           // elements of a group
+    static constexpr int kUnroll = kBlocks == 1 ? 2 : 1;                 // groups of an iteration, of 2 or 4 blocks
     static_assert(kBlocks * Values::kWords == 4, "a group is 16 bytes");
 
-    WI_KERNEL_FN static void group(const Values& values, const PhiloxSpan<uint32_t>& span, uint64_t block, uint32_t out[4]) {
+    // product: of block's low half and kPhiloxM0. It is carried along by additions, since the multiplier is the scarcest unit.
+    WI_KERNEL_FN static void group(const Values& values, const PhiloxSpan<uint32_t>& span, uint64_t product, uint64_t block, uint32_t out[4]) {
         WI_UNROLL for (int j = 0; j < kBlocks; ++j) {
+            const uint64_t p = product + uint64_t(kPhiloxM0) * uint64_t(j);
             uint32_t w[4];
-            philox4x32_10(uint32_t(block) + uint32_t(j), span, w);
+            philox4x32_10_from(HiLo<uint32_t>{uint32_t(p >> 32), uint32_t(p)}, span, w);
             values(w, block + uint64_t(j), out + j * Values::kWords);
         }
     }
@@ -158,16 +245,20 @@ struct Tile {
     // All groups of a tile, whole and aligned, in one span of 2^32 blocks.
     WI_KERNEL_FN static void whole(const CudaJob& job, uint64_t first_group_byte, uint64_t first_block) {
         const Values values(job);
-        const PhiloxSpan<uint32_t> span(job.seed, job.stream, uint32_t(first_block >> 32));
+        PhiloxSpan<uint32_t> span(job.seed, job.stream, uint32_t(first_block >> 32));
+        keep(span);
         uint64_t block = first_block + threadIdx.x * uint32_t(kBlocks);
-        Vector16* out = reinterpret_cast<Vector16*>(first_group_byte) + threadIdx.x;
+        uint64_t product = mul_wide(uint32_t(block), kPhiloxM0);
 #pragma unroll 1
-        for (int i = 0; i < kGroupsPerThread; ++i) {
-            Vector16 v;
-            group(values, span, block, v.word);
-            *out = v;
-            block += kThreads * kBlocks;
-            out += kThreads;
+        for (uint32_t at = threadIdx.x * 16; at < kTileGroups * 16; at += kUnroll * kThreads * 16) {
+            Vector16* const out = reinterpret_cast<Vector16*>(first_group_byte + at);
+            WI_UNROLL for (int u = 0; u < kUnroll; ++u) {
+                Vector16 v;
+                group(values, span, product, block, v.word);
+                store(out + u * kThreads, v);
+                product += uint64_t(kPhiloxM0) * (kThreads * kBlocks);
+                block += kThreads * kBlocks;
+            }
         }
     }
 
@@ -266,13 +357,38 @@ using Uniform32Open = Uniform32<F, U, false>;
 template <class F, class U>
 using Uniform32Clamped = Uniform32<F, U, true>;
 
+template <class F, class U>
+struct UniformWide32 {
+    F low, scale, lo, hi;
+    WI_MEMBER explicit UniformWide32(const CudaJob& t) : low(t.f32(0)), scale(t.f32(1)), lo(t.f32(2)), hi(t.f32(3)) {}
+    WI_MEMBER void operator()(const U w[4], F x[4]) const {
+        WI_UNROLL for (int i = 0; i < 4; ++i)
+            x[i] = min(max_without_minus_zero(fma(to_float(w[i] & U(0xFFFFFFu)), scale, low), lo), hi);
+    }
+};
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool kClampsHalves = false;
+#else
+constexpr bool kClampsHalves = true;
+#endif
+template <Storage kStorage, bool kHalves = kClampsHalves && item_size(kStorage) == 2>
+struct BlockUniformClamped {
+    using Type = Block32<Uniform32Clamped, kStorage>;
+};
+template <Storage kStorage>
+struct BlockUniformClamped<kStorage, true> {
+    using Type = BlockUniform16<kStorage>;
+};
+
 WI_HOST_DEVICE constexpr int program_of(Kind kind, Storage storage) { return int(kind) * kStorages + int(storage); }
 
 template <Storage kStorage>
 WI_KERNEL_FN bool fill_tile32(const CudaJob& job, uint32_t tile) {
     switch (job.program) {
         case program_of(Kind::kUniform, kStorage): Tile<Block32<Uniform32Open, kStorage>>::fill(job, tile); return true;
-        case program_of(Kind::kUniformClamped, kStorage): Tile<Block32<Uniform32Clamped, kStorage>>::fill(job, tile); return true;
+        case program_of(Kind::kUniformClamped, kStorage): Tile<typename BlockUniformClamped<kStorage>::Type>::fill(job, tile); return true;
+        case program_of(Kind(kUniformWide), kStorage): Tile<Block32<UniformWide32, kStorage>>::fill(job, tile); return true;
         case program_of(Kind::kNormal, kStorage): Tile<Block32<Normal32, kStorage>>::fill(job, tile); return true;
         case program_of(Kind::kTruncNormalCentral, kStorage): Tile<Block32<TruncNormalCentral32, kStorage>>::fill(job, tile); return true;
         case program_of(Kind::kTruncNormal, kStorage): Tile<Block32<TruncNormal32, kStorage>>::fill(job, tile); return true;
@@ -309,6 +425,7 @@ WI_KERNEL_FN void fill_tile(const CudaJob& job, uint32_t tile) {
     fill_tile64(job, tile);
 }
 
+#if !defined(WI_NO_KERNEL)  // defined by tools/sass_budget.py, which compiles one program at a time
 #if defined(WI_EMULATED)
 inline void
 #else
@@ -328,6 +445,7 @@ __global__ void __launch_bounds__(kThreads)
         fill_tile(jobs[low], tile - jobs[low].first_tile);
     }
 }
+#endif
 
 }  // namespace WI_ISA
 }  // namespace wi

@@ -10,6 +10,10 @@ constexpr int kGroupsPerThread = 16;  // groups of 16 bytes (or of a Philox bloc
 constexpr int kTileGroups = kThreads * kGroupsPerThread;
 constexpr int kGridDims = 6;        // collapsed dimensions of a strided region; one with more becomes several jobs
 
+// A program that only the GPU has: uniform with a scale of kGridScaleLimit or more, whose grid_scale() (device_math.h) overflows.
+constexpr int kUniformWide = kKinds;
+constexpr float kGridScaleLimit = 0x1p-21f;
+
 enum class Layout : uint16_t {
     kLinear,  // consecutive in index and memory
     kRuns,    // anything else
@@ -26,7 +30,7 @@ struct CudaJob {
     };
     uint64_t integers[kMaxIntegers];
     uint32_t first_tile;
-    uint16_t program;   // kind * kStorages + storage
+    uint16_t program;   // kind or kUniformWide, * kStorages + storage
     Layout layout;
     uint32_t aligned;   // kLinear: groups lie on 16-byte boundaries
     uint64_t run;       // kRuns: elements of a run

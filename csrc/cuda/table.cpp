@@ -1,6 +1,7 @@
 // Jobs as the GPU takes them: collapsed, aligned or not, cut into tiles. Host code without CUDA, shared with the emulation.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 
 #include "../core/address.h"
@@ -10,6 +11,18 @@ namespace wi {
 namespace {
 
 bool is_wide(Storage storage) { return storage == Storage::kFloat64; }
+
+// The kind; for a uniform distribution with a large scale kUniformWide, which clamps, to infinities if kUniform would not.
+int kind_of(const FillJob& job, CudaJob& out) {
+    const Kind kind = job.transform.kind;
+    const bool uniform = kind == Kind::kUniform || kind == Kind::kUniformClamped;
+    if (!uniform || is_wide(job.storage) || out.params32[1] < kGridScaleLimit) return int(kind);
+    if (kind == Kind::kUniform) {
+        out.params32[2] = -std::numeric_limits<float>::infinity();
+        out.params32[3] = std::numeric_limits<float>::infinity();
+    }
+    return kUniformWide;
+}
 
 CudaJob make_job(const FillJob& job, const Region& r) {
     CudaJob out;
@@ -26,7 +39,7 @@ CudaJob make_job(const FillJob& job, const Region& r) {
             out.params32[i] = job.transform.f32(i);
     }
     for (int i = 0; i < kMaxIntegers; ++i) out.integers[i] = job.transform.integer(i);
-    out.program = uint16_t(int(job.transform.kind) * kStorages + int(job.storage));
+    out.program = uint16_t(kind_of(job, out) * kStorages + int(job.storage));
     return out;
 }
 
