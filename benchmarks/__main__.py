@@ -17,7 +17,7 @@ try:
 except ImportError:
     sys.exit("benchmarks: tables and progress need rich. pip install rich")
 
-from . import report
+from . import readme_table, report
 from .case import Case
 from .clock import calibrated_clock
 from .environment import environment
@@ -33,12 +33,14 @@ PLAIN_WIDTH = 140  # of the tables in a pipe or a file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; the exit status is 0 whether or not targets are met: a busy machine is no defect.
+    """Runs the command line; a measurement exits 0 whether or not targets are met: a busy machine is no defect.
 
     Raises:
         WrongValuesError: a contestant writes wrong values; nothing is reported then.
     """
     options = _parser().parse_args(arguments)
+    if options.command == "readme-table":
+        return _readme_table(options.check)
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     suite = SUITES[options.suite]
     cases = suite(options.threads, options.sizes, options.quick)
@@ -65,6 +67,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _readme_table(check: bool) -> int:
+    try:
+        same = readme_table.update(check=check)
+    except readme_table.ReadmeError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if check and not same:
+        print("readme-table: README's table is not what benchmarks/results gives. Run `make readme-table`.", file=sys.stderr)
+        return 1
+    print("README's table is up to date" if same else "README's table is written")
+    return 0
+
+
 def _measure(runner: Runner, cases: Sequence[Case], console: Console) -> list[Row]:
     """All rows, with a progress bar. The number of threads is put back as it was."""
     threads = torch.get_num_threads()
@@ -85,6 +100,8 @@ def _measure(runner: Runner, cases: Sequence[Case], console: Console) -> list[Ro
 def _parser() -> argparse.ArgumentParser:
     cores = os.cpu_count() or 1
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("command", nargs="?", choices=["run", "readme-table"], default="run", help="default: run")
+    parser.add_argument("--check", action="store_true", help="readme-table: compare only; exit status 1 if README differs")
     parser.add_argument("--suite", choices=sorted(SUITES), default="fill")
     parser.add_argument("--device", choices=["cpu"], default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to this file")

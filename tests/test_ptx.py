@@ -98,23 +98,23 @@ def test_arithmetic_is_exact(kernels: dict[str, ptx_to_c.Kernel], architecture: 
 def test_approximations_are_only_seeds(kernels: dict[str, ptx_to_c.Kernel], architecture: str) -> None:
     """Each is read by the first step of its sequence (csrc/cuda/device_math.h) and by nothing else."""
     readers: dict[str, list[ptx_to_c.Instruction]] = defaultdict(list)
-    minus: dict[str, str] = {}
+    names: dict[str, str] = {}  # of a copied or negated register, or of one that holds a constant
     for at in kernels[architecture].instructions:
         for operand in at.operands[1:]:
             readers[operand].append(at)
-        if at.opcode == "neg.f32":
-            minus[at.operands[0]] = at.operands[1]
+        if at.opcode in ("neg.f32", "mov.f32"):
+            names[at.operands[0]] = at.operands[1] if at.operands[0] not in names else ""
     seeds = 0
     for at in kernels[architecture].instructions:
         if ".approx" not in at.opcode:
             continue
         seeds += 1
         seed, x = at.operands
-        reads = {(i.opcode, *sorted(minus.get(o, o) for o in i.operands[1:])) for i in readers[seed]}
+        reads = {(i.opcode, *sorted(names.get(o, o) for o in i.operands[1:])) for i in readers[seed]}
         if at.opcode.startswith("rsqrt"):
             assert reads == {("mul.rn.f32", *sorted((x, seed))), ("mul.rn.f32", *sorted((HALF, seed)))}, str(at)
         else:
-            residual = next(i.operands[0] for i in readers[seed] if ONE in i.operands)
+            residual = readers[seed][0].operands[0]
             assert reads == {("fma.rn.f32", *sorted((x, seed, ONE))), ("fma.rn.f32", *sorted((residual, seed, seed)))}, str(at)
     assert seeds > 0
 

@@ -30,6 +30,11 @@ static inline float as_f32(uint32_t b) { float f; memcpy(&f, &b, 4); return f; }
 static inline double as_f64(uint64_t b) { double f; memcpy(&f, &b, 8); return f; }
 static inline uint32_t bits_f32(float f) { uint32_t b; memcpy(&b, &f, 4); return b; }
 static inline uint64_t bits_f64(double f) { uint64_t b; memcpy(&b, &f, 8); return b; }
+#define MEMORY(type) \\
+    static inline type load_##type(uint64_t at) { type v; memcpy(&v, (const void*)at, sizeof v); return v; } \\
+    static inline void store_##type(uint64_t at, type v) { memcpy((void*)at, &v, sizeof v); }
+MEMORY(uint8_t) MEMORY(uint16_t) MEMORY(uint32_t) MEMORY(uint64_t) MEMORY(float) MEMORY(double)
+MEMORY(int8_t) MEMORY(int16_t) MEMORY(int32_t) MEMORY(int64_t)
 static inline uint64_t field(uint64_t c, uint64_t d) { return (d > 63 ? ~0ull : (1ull << d) - 1) << (c > 63 ? 63 : c); }
 static inline uint64_t bfi(uint64_t a, uint64_t b, uint32_t c, uint32_t d, uint32_t width) {
     c &= 255, d &= 255;
@@ -286,10 +291,12 @@ class _Translator:
         """A value of a PTX type into a register: bits into float registers and back, integers extended by their sign."""
         own, name = self.register_type(register), _c_name(register)
         if own[0] == "f" and type_[0] == "b":
-            return f"{name} = as_{own}({expression});"
+            return f"{name} = as_{own}({expression})"
         if own[0] == "b" and type_[0] == "f":
-            return f"{name} = bits_{type_}({expression});"
-        return f"{name} = ({C_TYPES[own]})({C_TYPES[type_]})({expression});"
+            return f"{name} = bits_{type_}({expression})"
+        if C_TYPES[own] == C_TYPES[type_]:
+            return f"{name} = {expression}"
+        return f"{name} = ({C_TYPES[type_]})({expression})"
 
     def operation(self, at: Instruction, operation: Operation) -> str:
         result, *operands = at.operands
@@ -304,22 +311,21 @@ class _Translator:
         place, data = at.operands if not load else at.operands[::-1]
         registers = data.strip("{}").replace(" ", "").split(",")
         base, _, offset = place.strip("[]").partition("+")
-        size = int(type_[1:]) // 8
+        size, c_type = int(type_[1:]) // 8, C_TYPES[type_]
         if len(registers) != vector:
             raise PtxError("another number of registers")
         address = f"{self.value(base, 'u64')} + {self.value(offset or '0', 'u64')}"
         if space == ".param":
-            if not load:
-                raise PtxError("a store to the parameters")
             address = f"(uint64_t)param + {address}"
-        code = f"const uint64_t at = {address}; gpu_{'read' if load else 'write'}(at, {size * vector});"
-        for i, register in enumerate(registers):
-            pointer = f"(void*)(at + {i * size})"
-            if load:
-                code += f" {C_TYPES[type_]} v{i}; memcpy(&v{i}, {pointer}, {size}); {self.assignment(register, f'v{i}', type_)}"
-            else:
-                code += f" const {C_TYPES[type_]} v{i} = {self.value(register, type_)}; memcpy({pointer}, &v{i}, {size});"
-        return f"{{ {code} }}"
+        if load:
+            if vector > 1 and base in registers:
+                raise PtxError("an address that is overwritten")
+            parts = [self.assignment(to, f"load_{c_type}({address} + {i * size})", type_) for i, to in enumerate(registers)]
+            return ", ".join([f"gpu_read({address}, {size * vector})", *parts])
+        if space == ".param":
+            raise PtxError("a store to the parameters")
+        parts = [f"store_{c_type}({address} + {i * size}, {self.value(x, type_)})" for i, x in enumerate(registers)]
+        return ", ".join([f"gpu_write({address}, {size * vector})", *parts])
 
     def halves(self, at: Instruction) -> str:
         """mov between a register and {low, high} of half its size."""
@@ -330,17 +336,17 @@ class _Translator:
             raise PtxError("not a pair")
         half = f"b{width // 2}"
         if to[0] == "{":
-            low, high = (self.assignment(pair[i], f"whole >> {i * width // 2}", half) for i in (0, 1))
-            return f"{{ const uint{width}_t whole = {self.value(source, f'b{width}')}; {low} {high} }}"
+            whole = self.value(source, f"b{width}")
+            return ", ".join(self.assignment(pair[i], f"{whole} >> {i * width // 2}", half) for i in (0, 1))
         low, high = (self.value(register, half) for register in pair)
         return self.assignment(to, f"(uint{width}_t){high} << {width // 2} | {low}", f"b{width}")
 
     def statement(self, at: Instruction) -> str:
         opcode = at.opcode
         if opcode in ("bra", "bra.uni"):
-            return f"goto {self.label(at.operands[0])};"
+            return f"goto {self.label(at.operands[0])}"
         if opcode in ("ret", "exit"):
-            return "return;"
+            return "return"
         if opcode in ("brx.idx", "brx.idx.uni"):
             cases = [f"case {i}: goto {self.label(label)};" for i, label in enumerate(self.kernel.tables[at.operands[1]])]
             return f"switch ({self.value(at.operands[0], 'u32')}) {{ {' '.join(cases)} default: __builtin_trap(); }}"
@@ -370,7 +376,7 @@ class _Translator:
             else:
                 guard = f"if ({_c_name(item.guard)}) " if item.guard else ""
                 try:
-                    yield f"    {guard}{self.statement(item)}"
+                    yield f"    {guard}{self.statement(item)};"
                 except PtxError as error:
                     raise PtxError(f"{error}: {item}") from None
         yield "}"

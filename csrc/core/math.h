@@ -8,6 +8,30 @@
 namespace wi {
 namespace WI_ISA {
 
+// What the GPU does in another way; its own are in cuda/device_math.h.
+
+// k scale + low for an integer k < 2^24, rounded once. The GPU has its own pair, for which the scale is prepared once.
+template <class F>
+WI_FN F grid_scale(F scale) {
+    return scale;
+}
+template <class F, class U>
+WI_FN F grid_value(U k, F scale, F low) {
+    return fma(to_float(k), scale, low);
+}
+
+// max(a, b) where a, too, is not -0.
+template <class F>
+WI_FN F max_without_minus_zero(F a, F b) {
+    return max(a, b);
+}
+
+// c - a b for c that is not 0, rounded once.
+template <class F>
+WI_FN F subtract_product(F c, F a, F b) {
+    return fma(F(0.0f) - a, b, c);
+}
+
 // K is a constexpr array; its elements become immediates (nvcc knows such arrays only as template arguments).
 template <const auto& K, int kFrom = 0, class F>
 WI_FN F horner32(F x) {
@@ -66,7 +90,7 @@ WI_FN CosSin<D> cos_sin_pi_64(D a) {
 // The normal quantile z with erf(z / sqrt 2) = x, for |z| up to kCentralSigma.
 template <class F>
 WI_FN F quantile_central_32(F x) {
-    const F v = fma(F(0.0f) - x, x, F(coefficients::kCentralX2));
+    const F v = subtract_product(F(coefficients::kCentralX2), x, x);
     return x * divide(horner32<coefficients::f32::kQuantileCentralP>(v), horner32<coefficients::f32::kQuantileCentralQ>(v));
 }
 
@@ -82,22 +106,6 @@ WI_FN D quantile_tail_64(D r) {
     using namespace coefficients::f64;
     const D t = r - D(kQuantileTailR0);
     return t + divide(horner64<kQuantileTailP>(t), horner64<kQuantileTailQ>(t));
-}
-
-// k scale + low for an integer k < 2^24, rounded once. The GPU has its own pair, for which the scale is prepared once.
-template <class F>
-WI_FN F grid_scale(F scale) {
-    return scale;
-}
-template <class F, class U>
-WI_FN F grid_value(U k, F scale, F low) {
-    return fma(to_float(k), scale, low);
-}
-
-// max(a, b) where a, too, is not -0.
-template <class F>
-WI_FN F max_without_minus_zero(F a, F b) {
-    return max(a, b);
 }
 
 // 53 random bits -> integer-valued double < 2^53, exact without an integer conversion (two halves by exponent patterns).

@@ -34,6 +34,8 @@ WI_FN float max_without_minus_zero(float a, float b) { return b > a ? b : a; }
 
 WI_FN float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
+WI_FN float subtract_product(float c, float a, float b) { return fma(-a, b, c); }
+
 WI_FN float rsqrt_seed(float x) {
     float r;
 #if defined(WI_EMULATED)

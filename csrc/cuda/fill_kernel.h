@@ -215,6 +215,17 @@ WI_KERNEL_FN void store(Vector16* out, const Vector16& v) {
 #endif
 }
 
+// base + offset. The plain sum becomes a pointer that is carried along, and copied before each store that is still reading it.
+WI_KERNEL_FN Vector16* at_offset(uint64_t base, uint32_t offset) {
+#if defined(__CUDA_ARCH__)
+    uint64_t address;
+    asm("mad.wide.u32 %0, %1, 1, %2;" : "=l"(address) : "r"(offset), "l"(base));
+    return reinterpret_cast<Vector16*>(address);
+#else
+    return reinterpret_cast<Vector16*>(base + offset);
+#endif
+}
+
 // The round keys are sums with constants; without this nvcc makes them again in every iteration.
 WI_KERNEL_FN void keep(PhiloxSpan<uint32_t>& span) {
 #if defined(__CUDA_ARCH__)
@@ -251,7 +262,7 @@ struct Tile {
         uint64_t product = mul_wide(uint32_t(block), kPhiloxM0);
 #pragma unroll 1
         for (uint32_t at = threadIdx.x * 16; at < kTileGroups * 16; at += kUnroll * kThreads * 16) {
-            Vector16* const out = reinterpret_cast<Vector16*>(first_group_byte + at);
+            Vector16* const out = at_offset(first_group_byte, at);
             WI_UNROLL for (int u = 0; u < kUnroll; ++u) {
                 Vector16 v;
                 group(values, span, product, block, v.word);
@@ -281,7 +292,7 @@ struct Tile {
         uint32_t w[4], words[4];
         philox4x32_10(uint32_t(block), span, w);
         values(w, block, words);
-        for (int i = 0; i < Values::kPerBlock; ++i) {
+        WI_UNROLL for (int i = 0; i < Values::kPerBlock; ++i) {  // words are registers
             const uint64_t index = block * uint64_t(Values::kPerBlock) + uint64_t(i);
             if (index - first < end - first) sink.store(index, element_of(words, i));
         }
@@ -317,6 +328,7 @@ struct Tile {
         if (job.aligned && tile_start >= job.index && tile_end <= end && first_block >> 32 == last_block >> 32)
             return whole(job, at_zero + tile_start * sizeof(Element), first_block);
         const LinearSink sink{reinterpret_cast<Element*>(at_zero)};
+#pragma unroll 1
         for (int i = 0; i < kGroupsPerThread * kBlocks; ++i) {
             const uint64_t block = first_block + uint64_t(i) * kThreads + threadIdx.x;
             if (block * uint64_t(Values::kPerBlock) >= end) return;
@@ -326,6 +338,7 @@ struct Tile {
 
     WI_KERNEL_FN static void runs(const CudaJob& job, uint32_t tile) {
         const uint64_t groups = job.count / job.run * job.run_groups;
+#pragma unroll 1
         for (int i = 0; i < kGroupsPerThread; ++i) {
             const uint64_t g = uint64_t(tile) * kTileGroups + uint64_t(i) * kThreads + threadIdx.x;
             if (g >= groups) return;

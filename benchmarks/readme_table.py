@@ -1,0 +1,175 @@
+"""README's measured table, made from the committed JSON files: ``python -m benchmarks readme-table [--check]``.
+
+Reads JSON and writes Markdown between two markers; measures nothing. Figures in README come from here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["BEGIN", "END", "NO_GPU", "README", "RESULTS", "ReadmeError", "render", "update"]
+
+README = Path(__file__).parents[1] / "README.md"
+RESULTS = Path(__file__).parent / "results"
+BEGIN, END = "<!-- readme-table:begin -->", "<!-- readme-table:end -->"
+NO_GPU = "No GPU figure is given: none has been measured yet."
+OURS, BASELINE = "ours", "nn.init"  # as contestants.py names them; files stay readable if it is renamed
+
+Row = dict[str, Any]
+
+
+class ReadmeError(Exception):
+    """The table cannot be made; the message says what to do."""
+
+
+def update(readme: Path | None = None, results: Path | None = None, check: bool = False) -> bool:
+    """Writes the table into README, or only compares.
+
+    Args:
+        readme, results: the file and the folder with cpu.json and gpu.json; by default this repository's.
+        check: write nothing.
+
+    Returns:
+        Whether README already had this table.
+
+    Raises:
+        ReadmeError: no cpu.json, nothing usable in it, or no markers.
+    """
+    readme, results = readme or README, results or RESULTS
+    table = render(_load(results / "cpu.json"), _load(results / "gpu.json") if (results / "gpu.json").exists() else None)
+    before = readme.read_text(encoding="utf-8")
+    head, begin, rest = before.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ReadmeError(f"readme-table: {readme.name} must have the lines {BEGIN} and {END}, one after the other.")
+    after = f"{head}{begin}\n{table}\n{end}{tail}"
+    if not check and after != before:
+        readme.write_text(after, encoding="utf-8")
+    return after == before
+
+
+def render(cpu: dict[str, Any], gpu: dict[str, Any] | None) -> str:
+    """The Markdown between the markers."""
+    parts = [_machine(cpu), _large(cpu["rows"]), _small(cpu["rows"])]
+    parts += [NO_GPU] if gpu is None else _gpu(gpu)
+    return "\n\n".join(part for part in parts if part)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        how = "make bench" if path.stem == "cpu" else "make gpu-check"
+        raise ReadmeError(f"readme-table: {path} must exist, and does not. `{how}` measures and writes it.") from None
+    except json.JSONDecodeError as error:
+        raise ReadmeError(f"readme-table: {path} must be JSON, got {error}. Measure again.") from None
+    if not isinstance(run, dict) or not {"environment", "rows"} <= set(run):
+        raise ReadmeError(f"readme-table: {path} must have `environment` and `rows`. Measure again.")
+    return run
+
+
+def _machine(run: dict[str, Any]) -> str:
+    at = run["environment"]
+    return (
+        f"Measured on {at['cpu']}, {at['cores']} cores, {at['isa']}, torch {at['versions']['torch']}, "
+        f"{at['time'][:10]}, commit {at['commit']}. "
+        "`x` is how many times as fast as `torch.nn.init` in the same interleaved run: median [quartiles]."
+    )
+
+
+def _large(rows: Sequence[Row]) -> str:
+    """One line for each distribution and dtype, at the largest size that all of them have."""
+    rows = [row for row in rows if row["case"]["group"] == "fill" and OURS in row["rates"]]
+    threads = sorted({row["case"]["threads"] for row in rows})
+    kinds = list(dict.fromkeys((row["case"]["label"], row["case"]["dtype"]) for row in rows))
+    by_key = {(*_kind(row), row["case"]["threads"], row["case"]["values"]): row for row in rows}
+    common = _common_sizes(by_key, kinds, threads)
+    if not common:
+        raise ReadmeError("readme-table: one size that every distribution and dtype was measured at is needed; there is none.")
+    size = max(common)
+    header = [f"{_size(size)} values, 10^9 a second", "dtype"]
+    for count in threads:
+        header += [f"ours, {_threads(count)}", "nn.init", "x"]
+    lines = []
+    for kind in kinds:
+        cells = [kind[0], kind[1]]
+        for count in threads:
+            cells += _rates(by_key[(*kind, count, size)])
+        lines.append(cells)
+    return _markdown(header, lines)
+
+
+def _kind(row: Row) -> tuple[str, str]:
+    return row["case"]["label"], row["case"]["dtype"]
+
+
+def _common_sizes(by_key: Iterable[tuple[Any, ...]], kinds: Iterable[tuple[str, str]], threads: Iterable[int]) -> set[int]:
+    sizes: dict[tuple[Any, ...], set[int]] = {}
+    for label, dtype, count, values in by_key:
+        sizes.setdefault((label, dtype, count), set()).add(values)
+    wanted = [sizes.get((*kind, count), set()) for kind in kinds for count in threads]
+    return set.intersection(*wanted) if wanted else set()
+
+
+def _rates(row: Row) -> list[str]:
+    rates = row["rates"]
+    baseline = f"{rates[BASELINE]['g_values']:.3g}" if BASELINE in rates else "-"
+    return [f"{rates[OURS]['g_values']:.3g}", baseline, _ratio(row)]
+
+
+def _small(rows: Sequence[Row]) -> str:
+    """Microseconds of a call on a tensor so small that the call is what costs; one thread, which is all it uses."""
+    rows = [row for row in rows if row["case"]["group"] == "small" and {OURS, BASELINE} <= set(row["seconds"])]
+    least = min((row["case"]["threads"] for row in rows), default=0)
+    lines = []
+    for row in rows:
+        if row["case"]["threads"] == least:
+            times = [f"{row['seconds'][name]['median'] * 1e6:.3g}" for name in (OURS, BASELINE)]
+            lines.append([f"`{row['case']['call']}`", str(row["case"]["size"]), *times, _ratio(row)])
+    return _markdown(["small float32 tensors, us a call", "shape", "ours", "nn.init", "x"], lines) if lines else ""
+
+
+def _gpu(run: dict[str, Any]) -> list[str]:
+    """Large tensors by their share of fill_, then models."""
+    at, rows = run["environment"], [row for row in run["rows"] if OURS in row["rates"]]
+    parts = [f"On {at['gpu']}, CUDA {at['cuda']}, torch {at['versions']['torch']}, {at['time'][:10]}, commit {at['commit']}:"]
+    large: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        if row["case"]["group"] == "fill" and "fill_" in row["ratios"].get(OURS, {}):
+            kept = large.setdefault(_kind(row), row)
+            if row["case"]["values"] > kept["case"]["values"]:
+                large[_kind(row)] = row
+    lines = []
+    for (label, dtype), row in large.items():
+        share = row["ratios"][OURS]["fill_"]["median"]
+        lines.append([label, dtype, row["case"]["size"], f"{row['rates'][OURS]['gb']:.0f}", f"{share:.2f}", _ratio(row)])
+    if lines:
+        parts.append(_markdown(["one tensor", "dtype", "values", "GB/s", "share of fill_", "x"], lines))
+    lines = []
+    for row in (row for row in rows if row["case"]["group"] == "model"):
+        times = [f"{row['seconds'][name]['median'] * 1e3:.3g}" if name in row["seconds"] else "-" for name in (OURS, BASELINE)]
+        lines.append([row["case"]["label"], row["case"]["dtype"], row["case"]["size"], *times, _ratio(row)])
+    if lines:
+        parts.append(_markdown(["whole model, ms", "dtype", "values", "ours, one launch", "nn.init, a loop", "x"], lines))
+    return parts
+
+
+def _ratio(row: Row) -> str:
+    spread = row["ratios"].get(OURS, {}).get(BASELINE)
+    return "-" if spread is None else f"{spread['median']:.3g} [{spread['p25']:.3g}-{spread['p75']:.3g}]"
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _size(values: int) -> str:
+    return f"2^{values.bit_length() - 1}" if values & (values - 1) == 0 and values >= 1024 else f"{values:,}"
+
+
+def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *("---:" for _ in header[1:])]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))

@@ -1,0 +1,96 @@
+"""The GPU gives the CPU's bits: every distribution, dtype and layout; large tensors; bits() itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import each_distribution, each_dtype
+from on_device import LAYOUTS, Layout, base, fill, in_bytes, on_cpu, on_gpu, same, wrong_memory
+
+from weightinit_cuda import engine
+from weightinit_cuda.distributions import Distribution, Normal, TruncNormal, Uniform
+from weightinit_cuda.job import Region
+
+pytestmark = [*on_gpu]
+
+
+def test_the_compiled_kernels_are_used() -> None:
+    assert engine.backend_info().cuda == "native"
+    assert engine._has_kernels(torch.device("cuda", 0))
+
+
+@each_dtype
+@each_distribution
+def test_every_layout(distribution: Distribution, dtype: torch.dtype) -> None:
+    wrong = {name: n for name, layout in LAYOUTS.items() if (n := wrong_memory(layout, distribution, dtype))}
+    assert not wrong, f"bytes that differ from the CPU's: {wrong}"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("stream", [0, 2**32, 2**64 - 1])
+def test_seeds_and_streams(seed: int, stream: int) -> None:
+    tensor = torch.empty(100_003, device="cuda")
+    fill(tensor, Normal(0.0, 1.0), seed, stream)
+    assert same(tensor, on_cpu(Normal(0.0, 1.0), torch.float32, (100_003,), seed, stream))
+
+
+@pytest.mark.parametrize("distribution", [Uniform(-1.0, 1.0), Normal(0.0, 1.0), TruncNormal(0.0, 1.0, -2.0, 2.0)])
+def test_many_words(distribution: Distribution) -> None:
+    """2^27 values: one word in 32, and so nearly all branches of the transforms."""
+    tensor = torch.empty(2**27, device="cuda")
+    fill(tensor, distribution)
+    assert same(tensor, on_cpu(distribution, torch.float32, (2**27,)))
+
+
+def require_memory(needed: int) -> None:
+    free, _ = torch.cuda.mem_get_info()
+    if free < needed:
+        pytest.skip(f"needs {needed >> 30} GiB of GPU memory, {free >> 30} are free")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bfloat16], ids=["float8_e4m3fn", "bfloat16"])
+@pytest.mark.parametrize("shift", [0, 1], ids=["aligned", "misaligned"])
+def test_more_than_2_32_elements(dtype: torch.dtype, shift: int) -> None:
+    """Pieces against the CPU; then every byte against fills of parts, whose indices are small."""
+    n, distribution = 2**32 + 2**20 + 5, Normal(0.0, 1.0)
+    require_memory((n + 2**31) * dtype.itemsize)
+    tensor = torch.empty(n + shift, dtype=dtype, device="cuda")[shift:]
+    fill(tensor, distribution)
+    size = 50_001
+    for start in (0, 2**31 - 777, n // 2 + 3, 2**32 - 777, n - size):
+        expected = on_cpu(distribution, dtype, (size,), region=Region((n,), (start,)))
+        assert same(tensor[start : start + size], expected), f"from {start}"
+    for start in range(0, n, 2**29):
+        part = tensor[start : start + 2**29]
+        again = torch.empty(part.shape, dtype=dtype, device="cuda")
+        fill(again, distribution, region=Region((n,), (start,)))
+        assert torch.equal(in_bytes(part), in_bytes(again)), f"from {start}"
+
+
+def test_strided_beyond_2_32() -> None:
+    rows, columns, dtype, distribution = 65537, 65539, torch.float8_e5m2, Uniform(-1.0, 1.0)
+    require_memory(3 * rows * columns)
+    memory = base(rows * (columns + 1), dtype, "cuda").view(rows, columns + 1)
+    fill(memory[:, :columns], distribution)
+    for row in (0, 32768, rows - 1):
+        expected = on_cpu(distribution, dtype, (1, columns), region=Region((rows, columns), (row, 0)))
+        assert same(memory[row : row + 1, :columns], expected), f"row {row}"
+    assert bool((memory.view(torch.uint8)[:, columns] == 0xA5).all()), "the gaps"
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=["complex64", "complex128"])
+def test_lazy_views(dtype: torch.dtype) -> None:
+    for lazily in (torch.Tensor.conj, lambda x: x.conj().imag):
+        views = [lazily(base(1001, dtype, device)) for device in ("cpu", "cuda")]
+        for view in views:
+            fill(view, Normal(0.0, 1.0))
+        assert same(views[1].resolve_conj().resolve_neg(), views[0].resolve_conj().resolve_neg())
+
+
+def test_layouts_are_what_they_say() -> None:
+    """Among them are those the kernel treats in different ways."""
+    for name in ("misaligned", "transposed", "channels_last", "0-dim"):
+        layout: Layout = LAYOUTS[name]
+        view = layout.view(base(layout.count, torch.float32, "cuda"))
+        assert view.is_contiguous() == (name in ("misaligned", "0-dim"))
+        assert (view.data_ptr() % 16 != 0) == (name == "misaligned")
