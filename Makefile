@@ -57,7 +57,7 @@ readme-table: $(READY)  ## README's measured table from benchmarks/results/
 
 gpu-check: export WEIGHTINIT_CUDA := 1
 gpu-check: build  ## GPU tests and benchmarks with the torch that is installed, into benchmarks/results/gpu.json
-	$(PY) -m pytest -m "gpu and not exhaustive" $(ARGS)
+	$(PY) -m pytest tests/gpu $(ARGS)
 	$(PY) -m benchmarks --suite fill --device cuda --json benchmarks/results/gpu.json
 
 lint: $(READY)  ## ruff, mypy --strict, clang-format; changes nothing

@@ -18,12 +18,12 @@ class Case:
     """One row.
 
     Args:
-        group: the table it belongs to: "fill", "small" or "fresh".
+        group: the table it belongs to: "fill", "small" or "fresh", and "model" on a GPU.
         label: the distribution, as tables and targets name it.
         call: name of the function in torch.nn.init.
         arguments: what follows the tensor in that call.
         dtype, shape: of the tensor.
-        threads: for torch.set_num_threads.
+        threads: for torch.set_num_threads; 0 on a GPU.
         why: the reason for this shape.
     """
 
@@ -51,7 +51,8 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f"{self.group}/{self.label}/{dtype_name(self.dtype)}/{self.size}/{self.threads}t"
+        where = f"{self.threads}t" if self.threads else "gpu"
+        return f"{self.group}/{self.label}/{dtype_name(self.dtype)}/{self.size}/{where}"
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -21,10 +21,11 @@ import weightinit_cuda as wi
 
 from .case import Case, dtype_name
 
-__all__ = ["BASELINE", "OURS", "OURS_HUGE", "Call", "Contestant", "contestants"]
+__all__ = ["BASELINE", "ONE_TENSOR", "OURS", "OURS_HUGE", "PREPARED", "Call", "Contestant", "contestants"]
 
 Call = Callable[[], object]
 OURS, BASELINE, OURS_HUGE = "ours", "nn.init", "ours, huge pages"
+PREPARED, ONE_TENSOR = "ours, prepared launch", "ours, one tensor"  # on a GPU
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def _large(rows: Sequence[Row]) -> str:
     for kind in kinds:
         cells = [kind[0], kind[1]]
         for count in threads:
-            cells += _rates(by_key[(*kind, count, size)])
+            cells += _rates(by_key[kind[0], kind[1], count, size])
         lines.append(cells)
     return _markdown(header, lines)
 

@@ -1,23 +1,18 @@
-"""Shows rows and verdicts as tables in the terminal, and writes them to a JSON file."""
+"""Shows rows and verdicts as tables in the terminal."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from .case import Case, dtype_name
 from .contestants import BASELINE, OURS, OURS_HUGE
-from .runner import Row, Spread
+from .row import Row, Spread
 from .targets import CYCLES, Verdict
 
-__all__ = ["SCHEMA", "print_cases", "print_rows", "print_verdicts", "write_json"]
-
-SCHEMA = 1  # of the JSON file
+__all__ = ["print_cases", "print_rows", "print_verdicts"]
 
 
 def print_cases(console: Console, cases: Sequence[Case]) -> None:
@@ -59,17 +54,6 @@ def print_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
     missing = sum(verdict.measured is None for verdict in verdicts)
     if missing:
         console.print(f"{missing} of {len(verdicts)} targets not measured: their rows are not in this run", style="dim")
-
-
-def write_json(path: Path, suite: str, environment: dict[str, Any], rows: Sequence[Row], verdicts: Sequence[Verdict]) -> None:
-    """The whole run, one line a row, so that a diff of two runs can be read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    head = {"schema": SCHEMA, "suite": suite, "environment": environment}
-    parts = [f"{json.dumps(key)}: {json.dumps(value, indent=1)}" for key, value in head.items()]
-    for key, items in (("rows", rows), ("targets", verdicts)):
-        lines = ",\n".join(json.dumps(item.as_json()) for item in items)
-        parts.append(f"{json.dumps(key)}: [\n{lines}\n]")
-    path.write_text("{" + ",\n".join(parts) + "}\n", encoding="utf-8")
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -1,57 +1,24 @@
-"""Measures cases: enters the contestants, checks what they write, lets them take turns, and reads off rates and ratios.
-
-A row is plain data, ready for JSON: seconds as measured, and what is derived from them, derived here and only here.
-"""
+"""Measures cases: enters the contestants, checks what they write, lets them take turns. A row of the result is row.py's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from . import memory
-from .case import Case, dtype_name
+from .case import Case
 from .contestants import OURS, OURS_HUGE, Contestant, contestants
 from .correctness import check_distribution, check_ours
-from .timing import Policy, Samples, Stopwatch, looped, measure, spread
+from .row import Row, row_of
+from .timing import Policy, Stopwatch, looped, measure
 
-__all__ = ["Row", "Runner"]
+__all__ = ["Runner"]
 
-Spread = dict[str, float]
 MEMORY_SHARE = 0.25  # of the available memory that a case's tensor may take
-
-
-@dataclass(frozen=True)
-class Row:
-    """What was measured in one case.
-
-    Args:
-        case: the case.
-        seconds: contestant -> spread of the seconds per call, with the number of rounds and of calls in a slice.
-        rates: contestant -> 1e9 values a second and 1e9 stored bytes a second, from the median.
-        ratios: contestant -> other -> how many times as long as the contestant the other took, spread over the rounds. For
-            ours, and in fresh memory for ours with huge pages.
-        cycles: cycles per value of ours; None with several threads or without a calibrated clock.
-        skipped: contestant -> why it did not take part; all of them if the case did not fit into memory.
-    """
-
-    case: Case
-    seconds: dict[str, Spread]
-    rates: dict[str, Spread]
-    ratios: dict[str, dict[str, Spread]]
-    cycles: Spread | None
-    skipped: dict[str, str]
-
-    def as_json(self) -> dict[str, Any]:
-        """The row as the JSON file has it."""
-        case = asdict(self.case) | {"dtype": dtype_name(self.case.dtype), "size": self.case.size, "values": self.case.values}
-        measured = {name: getattr(self, name) for name in ("seconds", "rates", "ratios", "cycles", "skipped")}
-        return {"name": self.case.name, "case": case, **measured}
 
 
 class Runner:
@@ -90,7 +57,7 @@ class Runner:
         samples, readings = measure(watches, first, self.policy, self.clock)
         for name, sample in samples.items():
             self.seconds_per_value[self._key(name, case)] = min(sample.seconds) / case.values
-        return _row(case, samples, readings, skipped)
+        return row_of(case, samples, readings, skipped)
 
     def _enter(self, contestant: Contestant, case: Case, shared: Tensor | None) -> tuple[Stopwatch, float] | str:
         """Checks the contestant in this case; its stopwatch and the seconds of its first call, or why it is left out."""
@@ -135,25 +102,3 @@ def _in_fresh_memory(contestant: Contestant, case: Case) -> Stopwatch:
         return total / loops
 
     return run
-
-
-def _row(case: Case, samples: Mapping[str, Samples], readings: list[float], skipped: dict[str, str]) -> Row:
-    seconds, rates = {}, {}
-    for name, sample in samples.items():
-        seconds[name] = spread(sample.seconds) | {"rounds": len(sample.seconds), "loops": sample.loops}
-        per_second = 1e-9 / seconds[name]["median"]
-        rates[name] = {"g_values": round(case.values * per_second, 6), "gb": round(case.bytes * per_second, 5)}
-    ratios = {
-        name: {
-            other: spread([b / a for a, b in zip(samples[name].seconds, samples[other].seconds, strict=True)])
-            for other in samples
-            if other != name
-        }
-        for name in (OURS, OURS_HUGE)
-        if name in samples
-    }
-    cycles = None
-    if readings and case.threads == 1:
-        pairs = zip(samples[OURS].seconds, readings, strict=True)
-        cycles = spread([taken * cycles_per_second / case.values for taken, cycles_per_second in pairs])
-    return Row(case, seconds, rates, ratios, cycles, skipped)

@@ -1,7 +1,8 @@
 """The targets, and whether a run met them.
 
 Source: project anchors of November 2026, measured on Zen 3 with AVX2 and torch 2.13: what the best known kernels reach is
-"stretch", "must" is what has to be reached. Ratios carry over to other machines better than rates do, cycles better still.
+"stretch", "must" is what has to be reached. The GPU's come from a model of an H200. Ratios carry over to other machines
+better than rates do, cycles better still.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from .case import dtype_name
-from .contestants import BASELINE, OURS, OURS_HUGE
-from .runner import Row, Spread
+from .contestants import BASELINE, ONE_TENSOR, OURS, OURS_HUGE, PREPARED
+from .row import Row, Spread
 
 __all__ = ["TARGETS", "Target", "Verdict", "judge"]
 
 LARGE = (2**25, 2**26, 2**27)  # sizes that the targets for large tensors hold for
+LARGE_ON_GPU = (2**26, 2**28, 2**30, 2**32)
 CACHED = (2**20,)  # in cache, and large enough that the Python of a call is below 0.05 cycles a value
 NUMPY = "the faster NumPy generator"
 CYCLES = "cycles per value"
@@ -27,7 +31,7 @@ class Target:
     """A bound on one quantity of some rows.
 
     Args:
-        group, label, dtypes, threads, values: which rows; ``label`` None means any.
+        group, label, dtypes, threads, values: which rows; ``label`` None and no ``values`` mean any, no threads a GPU.
         against: whom ours is compared with, as a ratio of rates; or CYCLES.
         must, stretch: bounds, from below for ratios and from above for cycles.
         subject: who is compared.
@@ -104,7 +108,26 @@ def _cycles() -> Iterator[Target]:
         yield Target("fill", label, (dtype,), 1, CACHED, CYCLES, must, stretch)
 
 
-TARGETS: tuple[Target, ...] = (*_against_torch(), *_elsewhere(), *_cycles())
+def _gpu() -> Iterator[Target]:
+    """Shares of fill_ and ratios to torch.nn.init for large tensors, then models. The rate of a model is that of the launch."""
+    major, minor = map(int, torch.__version__.split(".")[:2])
+    rejects = (major, minor) >= (2, 12)  # nn.init.trunc_normal_ then draws again until all values are inside
+    table: tuple[tuple[str, str, float, float, float], ...] = (
+        ("uniform", "float32", 0.95, 0.98, 1.25),
+        ("normal", "float32", 0.75, 0.85, 1.8),
+        ("uniform", "bfloat16", 0.65, 0.75, 2),
+        ("normal", "bfloat16", 0.38, 0.45, 1.8),
+        ("trunc_normal", "float32", 0.55, 0.65, 30 if rejects else 5),
+    )
+    for label, dtype, must, stretch, torchs in table:
+        yield Target("fill", label, (dtype,), 0, LARGE_ON_GPU, "fill_", must, stretch)
+        yield Target("fill", label, (dtype,), 0, LARGE_ON_GPU, BASELINE, torchs)
+    for label, dtype in (("GPT-2", "float32"), ("Llama-3-8B", "bfloat16")):
+        yield Target("model", label, (dtype,), 0, (), ONE_TENSOR, 0.95, 1.0, PREPARED)
+    yield Target("model", "500 x (64, 64)", ("float32",), 0, (), BASELINE, 10)
+
+
+TARGETS: tuple[Target, ...] = (*_against_torch(), *_elsewhere(), *_cycles(), *_gpu())
 
 
 def judge(rows: Sequence[Row], targets: Iterable[Target] = TARGETS) -> list[Verdict]:
@@ -136,7 +159,7 @@ def _covers(target: Target, row: Row) -> bool:
         (case.group, case.threads) == (target.group, target.threads)
         and target.label in (None, case.label)
         and dtype_name(case.dtype) in target.dtypes
-        and case.values in target.values
+        and (not target.values or case.values in target.values)
     )
 
 

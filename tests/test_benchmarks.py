@@ -15,11 +15,13 @@ pytest.importorskip("rich", reason="the benchmarks' tables need rich")
 
 import benchmarks.__main__ as command_line
 import weightinit_cuda as wi
-from benchmarks import contestants, memory, readme_table, targets
+from benchmarks import contestants, cpu, memory, targets
 from benchmarks.case import Case
 from benchmarks.contestants import BASELINE, OURS, OURS_HUGE
 from benchmarks.correctness import WrongValuesError
-from benchmarks.runner import Row, Runner
+from benchmarks.cuda import cases as cuda_cases
+from benchmarks.row import Row
+from benchmarks.runner import Runner
 from benchmarks.suites import fill
 from benchmarks.timing import Policy, measure, spread
 from weightinit_cuda import engine
@@ -34,7 +36,7 @@ def case(call: str = "normal_", values: int = 10_000, group: str = "fill", dtype
 
 @pytest.fixture
 def small_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_line, "Policy", lambda: TINY)
+    monkeypatch.setattr(cpu, "Policy", lambda: TINY)
     monkeypatch.setattr(fill, "FRESH_SIZE", 2**12)
     monkeypatch.setattr(fill, "DTYPES", (torch.float32, torch.bfloat16))
 
@@ -178,7 +180,7 @@ def test_verdicts_on_cycles_are_bounded_from_above(median: float, met: str) -> N
 
 
 def test_every_target_has_a_row_in_the_suite() -> None:
-    rows = [Row(case, {}, {}, {}, None, {}) for case in fill.cases([1, 2])]
+    rows = [Row(case, {}, {}, {}, None, {}) for case in [*fill.cases([1, 2]), *cuda_cases.cases()]]
     assert len({row.case.name for row in rows}) == len(rows)
     for target in targets.TARGETS:
         assert any(targets._covers(target, row) for row in rows), target
@@ -193,98 +195,3 @@ def test_doctests(name: str) -> None:
 
 def test_spread_of_one_sample() -> None:
     assert spread([2.0]) == {"median": 2.0, "p25": 2.0, "p75": 2.0, "min": 2.0}
-
-
-def json_row(group: str, label: str, dtype: str, values: int, threads: int, ratio: float = 8.125) -> dict[str, Any]:
-    spread_of_ratio = {"median": ratio, "p25": ratio - 1, "p75": ratio + 1, "min": ratio - 2}
-    return {
-        "case": {
-            "group": group,
-            "label": label,
-            "call": "uniform_",
-            "dtype": dtype,
-            "values": values,
-            "threads": threads,
-            "size": str(values),
-        },
-        "seconds": {OURS: {"median": 2e-6}, BASELINE: {"median": 3e-6}},
-        "rates": {OURS: {"g_values": 2.0, "gb": 8.0}, BASELINE: {"g_values": 0.25, "gb": 1.0}},
-        "ratios": {OURS: {BASELINE: spread_of_ratio, "fill_": spread_of_ratio | {"median": 0.956}}},
-    }
-
-
-ENVIRONMENT = {
-    "cpu": "Zen 3",
-    "gpu": "H200",
-    "cuda": "13.0",
-    "cores": 2,
-    "isa": "avx2",
-    "versions": {"torch": "2.13.0"},
-    "time": "2026-11-22T14:00:00+00:00",
-    "commit": "abcdef012345",
-}
-
-
-def write_results(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    (folder / name).write_text(json.dumps({"environment": ENVIRONMENT, "rows": rows}), encoding="utf-8")
-
-
-def test_readme_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{readme_table.BEGIN}\nold\n{readme_table.END}\nafter\n", encoding="utf-8")
-    monkeypatch.setattr(readme_table, "README", readme)
-    monkeypatch.setattr(readme_table, "RESULTS", tmp_path)
-    assert command_line.main(["readme-table"]) == 1
-    assert "`make bench` measures and writes it" in capsys.readouterr().err
-
-    kinds = [("uniform", "float32"), ("uniform", "bfloat16")]
-    rows = [json_row("fill", *kind, 2**25, threads, 8.125 * threads) for kind in kinds for threads in (1, 2)]
-    rows += [json_row("fill", "uniform", "float32", 2**27, 1), json_row("small", "uniform_", "float32", 10, 1)]
-    write_results(tmp_path, "cpu.json", rows)
-    assert command_line.main(["readme-table", "--check"]) == 1
-    assert "old" in readme.read_text(encoding="utf-8"), "--check writes nothing"
-    assert command_line.main(["readme-table"]) == 0
-    assert command_line.main(["readme-table", "--check"]) == 0
-    text = readme.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{readme_table.BEGIN}\n")
-    assert text.endswith(f"{readme_table.END}\nafter\n")
-    assert "Zen 3, 2 cores, avx2, torch 2.13.0, 2026-11-22, commit abcdef012345" in text
-    assert "| 2^25 values, 10^9 a second | dtype | ours, 1 thread | nn.init | x | ours, 2 threads | nn.init | x |" in text
-    assert "| uniform | bfloat16 | 2 | 0.25 | 8.12 [7.12-9.12] | 2 | 0.25 | 16.2 [15.2-17.2] |" in text
-    assert "| `uniform_` | 10 | 2 | 3 | 8.12 [7.12-9.12] |" in text
-    assert readme_table.NO_GPU in text
-
-    write_results(
-        tmp_path, "gpu.json", [json_row("fill", "uniform", "float32", 2**30, 0), json_row("model", "GPT-2", "float32", 9, 0)]
-    )
-    assert command_line.main(["readme-table", "--check"]) == 1
-    assert command_line.main(["readme-table"]) == 0
-    text = readme.read_text(encoding="utf-8")
-    assert readme_table.NO_GPU not in text
-    assert "On H200, CUDA 13.0" in text
-    assert "| 0.96 |" in text
-    assert "| GPT-2 |" in text
-
-
-@pytest.mark.parametrize(
-    ("cpu", "readme", "message"),
-    [
-        ("[]", "", "must have `environment` and `rows`"),
-        ("{", "", "must be JSON"),
-        ("good", "", "must have the lines"),
-        ("no rows", "", "one size that every distribution"),
-    ],
-)
-def test_readme_table_says_what_is_missing(tmp_path: Path, cpu: str, readme: str, message: str) -> None:
-    rows = [json_row("fill", "uniform", "float32", 2**25, 1)] if cpu == "good" else []
-    write_results(tmp_path, "cpu.json", rows)
-    if cpu in ("[]", "{"):
-        (tmp_path / "cpu.json").write_text(cpu, encoding="utf-8")
-    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
-    with pytest.raises(readme_table.ReadmeError, match=message):
-        readme_table.update(tmp_path / "README.md", tmp_path)
-
-
-def test_this_readme_has_the_markers() -> None:
-    text = readme_table.README.read_text(encoding="utf-8")
-    assert text.count(readme_table.BEGIN) == text.count(readme_table.END) == 1

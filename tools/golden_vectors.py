@@ -10,11 +10,12 @@ the Python module, ``tests/native/core_tests.cpp`` for the kernels without Pytho
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -53,7 +54,7 @@ HEADER = """\
 #    7 kind          the kernel, an enum Kind of csrc/job.h: 0 bits, 1 constant, 2 uniform, 3 uniform that is clamped, 4 normal,
 #                    5 central truncated normal, 6 truncated normal, 7 one-hot
 #    8 params        what the kernel reads: float64 as C99 hexadecimal floats or inf, separated by commas; - if there are none.
-#                    2: low,range  3: low,range,lo,hi  4: mean,std  5: scale,center,mean,std,lo,hi
+#                    2: low,scale  3: low,scale,lo,hi  4: mean,std  5: scale,center,mean,std,lo,hi
 #                    6: base_left,base_right,step,log_ref,mean,std,lo,hi  1, 7: value, for readers only
 #    9 integers      unsigned 64-bit, decimal, separated by commas; - if there are none.
 #                    1: pattern  6: split  7: row,period,limit,offset,step,pattern (pattern: the value's bits in the dtype)
@@ -96,7 +97,8 @@ SEEDS = (0, 1, 0x0123456789ABCDEF, 1 << 32, (1 << 64) - 1)
 STREAMS = (0, 0xDAEF894C3BE395ED, 1, (1 << 64) - 1)
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     """One line of the file; the meaning of each column is in :data:`HEADER`."""
 
     distribution: str
@@ -112,8 +114,13 @@ class Row(NamedTuple):
     def __str__(self) -> str:
         kind, params, integers = self.transform
         head = f"{self.distribution} {self.dtype} {self.seed:#x} {self.stream:#x} {self.index} {self.count} {int(kind)}"
-        lists = (",".join(map(float.hex, params)), ",".join(map(str, integers)), ",".join(self.first))
+        lists = (",".join(map(short_hex, params)), ",".join(map(str, integers)), ",".join(self.first))
         return " ".join((head, *(text or "-" for text in lists), f"{self.hash:016x}"))
+
+
+def short_hex(x: float) -> str:
+    """C99's hexadecimal form without trailing zeros, as printf's %a has it."""
+    return re.sub(r"\.?0*p", "p", x.hex())
 
 
 def fnv1a64(data: bytes) -> int:
@@ -181,7 +188,7 @@ def evaluate(row: Row) -> Row:
     made = torch.empty(row.count, dtype=torch.int32 if row.dtype == "uint32" else DTYPES[row.dtype])
     reference.fill(made, row.transform, row.seed, row.stream, ((1 << 64,), (row.index,)))
     first, hashed = digest(made)
-    return row._replace(first=first, hash=hashed)
+    return replace(row, first=first, hash=hashed)
 
 
 def requests() -> Iterator[tuple[str, str, int, int]]:
@@ -205,7 +212,7 @@ def rows() -> Iterator[Row]:
 def check(path: Path) -> int:
     """Compares every row of a file with what lowering and reference give now; the number of rows that differ."""
     kept = read(path)
-    now = [evaluate(row._replace(transform=lowered(row.distribution, row.dtype))) for row in kept]
+    now = [evaluate(replace(row, transform=lowered(row.distribution, row.dtype))) for row in kept]
     differing = [(old, new) for old, new in zip(kept, now, strict=True) if old != new]
     for old, new in differing:
         print(f"- {old}\n+ {new}")

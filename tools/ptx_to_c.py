@@ -65,12 +65,36 @@ static inline uint32_t bf16(float f) {  // to nearest even
     const uint32_t b = bits_f32(f);
     return f != f ? 0x7FFF : (b + 0x7FFF + (b >> 16 & 1)) >> 16;
 }
-static inline uint32_t f16(float f) {  // to nearest even: the last place is 2^-24 up to 2^-14, then 2^-10 of the leading power
-    const uint32_t b = bits_f32(f), sign = b >> 16 & 0x8000, a = b & 0x7FFFFFFF;
-    if (a > 0x7F800000) return 0x7FFF;
-    if (a >= 0x477FF000) return sign | 0x7C00;
-    if (a < 0x38800000) return sign | (uint32_t)__builtin_nearbyint((double)as_f32(a) * 0x1p24);
-    return sign | ((a + 0xFFF + (a >> 13 & 1)) >> 13) - (112 << 10);
+// |f| in the format with so many mantissa bits and its lowest exponent, to nearest even: its units counted from 0.
+static inline uint32_t units(float f, int mantissa, int lowest) {
+    const uint32_t a = bits_f32(f) & 0x7FFFFFFF;
+    const int e = (int)(a >> 23) - 127 > lowest ? (int)(a >> 23) - 127 : lowest;
+    const double scaled = as_f32(a) * as_f64((uint64_t)(1023 + mantissa - e) << 52);
+    return ((uint32_t)(e - lowest) << mantissa) + (uint32_t)((scaled + 0x1p52) - 0x1p52);
+}
+static inline uint32_t f16(float f) {
+    const float a = as_f32(bits_f32(f) & 0x7FFFFFFF);
+    return f != f ? 0x7FFF : (bits_f32(f) >> 16 & 0x8000) | (a < 65536 ? units(a, 10, -14) : 0x7C00);
+}
+static inline uint32_t f8(float f, int mantissa, int lowest, float largest) {
+    const float a = as_f32(bits_f32(f) & 0x7FFFFFFF);
+    return f != f ? 0x7F : (bits_f32(f) >> 24 & 0x80) | units(a < largest ? a : largest, mantissa, lowest);
+}
+// Minimum and maximum: -0 is less than +0, NaN is the other operand, and if both are, the canonical NaN.
+static inline float min_f32(float a, float b) {
+    return a != a ? b != b ? as_f32(0x7FFFFFFF) : b : b != b || a < b || (a == b && bits_f32(a) >> 31) ? a : b;
+}
+static inline float max_f32(float a, float b) {
+    return a != a ? b != b ? as_f32(0x7FFFFFFF) : b : b != b || a > b || (a == b && !(bits_f32(a) >> 31)) ? a : b;
+}
+static inline int32_t order(uint32_t half) { return half & 0x8000 ? -1 - (int32_t)(half & 0x7FFF) : (int32_t)half; }
+static inline uint32_t pick(uint32_t a, uint32_t b, bool larger, uint32_t infinity) {
+    const bool a_is_nan = (a & 0x7FFF) > infinity, b_is_nan = (b & 0x7FFF) > infinity;
+    if (a_is_nan || b_is_nan) return !b_is_nan ? b : !a_is_nan ? a : 0x7FFF;
+    return order(a) > order(b) == larger ? a : b;
+}
+static inline uint32_t pick2(uint32_t a, uint32_t b, bool larger, uint32_t infinity) {
+    return pick(a >> 16, b >> 16, larger, infinity) << 16 | pick(a & 0xFFFF, b & 0xFFFF, larger, infinity);
 }
 """
 
@@ -234,10 +258,17 @@ def _operations() -> Iterator[tuple[str, Operation]]:
         yield f"selp.{t}", Operation(t, (t, t, "pred"), "c ? a : b")
         for name, sign in _COMPARE.items():  # false where an operand is NaN
             yield f"setp.{name}.{t}", Operation("pred", (t, t), "a < b || a > b" if name == "ne" else f"a {sign} b")
-    yield "rsqrt.approx.f32", Operation("f32", ("f32",), "gpu_rsqrt_approx(a)")
-    yield "rcp.approx.f32", Operation("f32", ("f32",), "gpu_rcp_approx(a)")
+    for name in ("rsqrt", "rcp"):  # of normal numbers alone, by gpu_*_approx
+        for ftz in ("", ".ftz"):
+            yield f"{name}.approx{ftz}.f32", Operation("f32", ("f32",), f"gpu_{name}_approx(a)")
+    for name, larger in (("min", "false"), ("max", "true")):
+        yield f"{name}.f32", Operation("f32", ("f32", "f32"), f"{name}_f32(a, b)")
+        yield f"{name}.f16x2", Operation("b32", ("b32", "b32"), f"pick2(a, b, {larger}, 0x7C00)")
+        yield f"{name}.bf16x2", Operation("b32", ("b32", "b32"), f"pick2(a, b, {larger}, 0x7F80)")
     yield "cvt.rn.f16x2.f32", Operation("b32", ("f32", "f32"), "f16(a) << 16 | f16(b)")
     yield "cvt.rn.bf16x2.f32", Operation("b32", ("f32", "f32"), "bf16(a) << 16 | bf16(b)")
+    for t, form in (("e4m3", "3, -6, 448"), ("e5m2", "2, -14, 57344")):
+        yield f"cvt.rn.satfinite.{t}x2.f32", Operation("b16", ("f32", "f32"), f"f8(a, {form}) << 8 | f8(b, {form})")
 
 
 OPERATIONS = dict(_operations())

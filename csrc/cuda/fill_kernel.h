@@ -240,7 +240,7 @@ struct Tile {
     using Element = typename Values::Element;
     static constexpr int kBlocks = 4 / Values::kWords;                   // Philox blocks of a group
     static constexpr int kGroup = kBlocks * Values::kPerBlock;           // elements of a group
-    static constexpr int kUnroll = kBlocks == 1 ? 2 : 1;                 // groups of an iteration, of 2 or 4 blocks
+    static constexpr int kUnroll = kBlocks == 1 && sizeof(Element) < 8 ? 2 : 1;  // groups of an iteration
     static_assert(kBlocks * Values::kWords == 4, "a group is 16 bytes");
 
     // product: of block's low half and kPhiloxM0. It is carried along by additions, since the multiplier is the scarcest unit.
@@ -257,7 +257,7 @@ struct Tile {
     WI_KERNEL_FN static void whole(const CudaJob& job, uint64_t first_group_byte, uint64_t first_block) {
         const Values values(job);
         PhiloxSpan<uint32_t> span(job.seed, job.stream, uint32_t(first_block >> 32));
-        keep(span);
+        if (sizeof(Element) < 8) keep(span);  // float64 needs the registers
         uint64_t block = first_block + threadIdx.x * uint32_t(kBlocks);
         uint64_t product = mul_wide(uint32_t(block), kPhiloxM0);
 #pragma unroll 1
@@ -310,6 +310,7 @@ struct Tile {
         WI_KERNEL_FN void store(uint64_t index, Element e) const {
             uint64_t n = index - first;
             int64_t offset = 0;
+#pragma unroll 1
             for (int d = job.ndim - 1; d >= job.outer; --d) {
                 const uint64_t size = uint64_t(job.dims[d].size);
                 offset += int64_t(n % size) * job.dims[d].stride;
@@ -337,13 +338,13 @@ struct Tile {
     }
 
     WI_KERNEL_FN static void runs(const CudaJob& job, uint32_t tile) {
-        const uint64_t groups = job.count / job.run * job.run_groups;
 #pragma unroll 1
         for (int i = 0; i < kGroupsPerThread; ++i) {
             const uint64_t g = uint64_t(tile) * kTileGroups + uint64_t(i) * kThreads + threadIdx.x;
-            if (g >= groups) return;
+            if (g >= job.count) return;
             uint64_t n = g / job.run_groups;
             int64_t memory = 0, step = 0;
+#pragma unroll 1
             for (int d = job.outer - 1; d >= 0; --d) {
                 const uint64_t size = uint64_t(job.dims[d].size), at = n % size;
                 n /= size;
@@ -442,7 +443,7 @@ WI_KERNEL_FN void fill_tile(const CudaJob& job, uint32_t tile) {
 #if defined(WI_EMULATED)
 inline void
 #else
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kResidentBlocks)
 #endif
     fill_kernel(const WI_GRID_CONSTANT CudaTable table) {
     const CudaJob* jobs = table.far ? table.far : table.here;

@@ -6,6 +6,7 @@
 namespace wi {
 
 constexpr int kThreads = 256;       // a block
+constexpr int kResidentBlocks = 4;  // on a multiprocessor: 64 registers a thread, half of the threads there can be
 constexpr int kGroupsPerThread = 16;  // groups of 16 bytes (or of a Philox block, if that is more) in a tile
 constexpr int kTileGroups = kThreads * kGroupsPerThread;
 constexpr int kGridDims = 6;        // collapsed dimensions of a strided region; one with more becomes several jobs
@@ -22,7 +23,7 @@ enum class Layout : uint16_t {
 struct CudaJob {
     uint64_t data;    // address of the first element
     uint64_t index;   // global index of the first element
-    uint64_t count;   // elements
+    uint64_t count;   // kLinear: elements; kRuns: Philox blocks of all runs
     uint64_t seed, stream;
     union {
         float params32[kMaxParams];

@@ -59,7 +59,8 @@ uint64_t tiles_of(CudaJob& out, Storage storage, const Region& r) {
     out.ndim = r.ndim;
     out.outer = r.outer;
     for (int d = 0; d < r.ndim; ++d) out.dims[d] = r.dims[d];
-    return (out.count / out.run * out.run_groups + kTileGroups - 1) / kTileGroups;
+    out.count = r.count / r.run * out.run_groups;
+    return (out.count + kTileGroups - 1) / kTileGroups;
 }
 
 void append(std::vector<CudaJob>& table, uint64_t& total, const FillJob& job) {

@@ -52,11 +52,15 @@ def same(gpu: torch.Tensor, cpu: torch.Tensor) -> bool:
     return gpu.dtype == cpu.dtype and gpu.shape == cpu.shape and torch.equal(in_bytes(gpu.cpu()), in_bytes(cpu))
 
 
-def job(tensor: torch.Tensor, distribution: Distribution, seed: int = 20, stream: int = 3, region: Region | None = None) -> FillJob:
+def job(
+    tensor: torch.Tensor, distribution: Distribution, seed: int = 20, stream: int = 3, region: Region | None = None
+) -> FillJob:
     return FillJob(tensor, distribution, seed, stream, region)
 
 
-def fill(tensor: torch.Tensor, distribution: Distribution, seed: int = 20, stream: int = 3, region: Region | None = None) -> None:
+def fill(
+    tensor: torch.Tensor, distribution: Distribution, seed: int = 20, stream: int = 3, region: Region | None = None
+) -> None:
     engine.fill([job(tensor, distribution, seed, stream, region)])
 
 
@@ -111,5 +115,9 @@ LAYOUTS: dict[str, Layout] = {
     "0-dim": Layout(1, lambda b: b.view(())),
     "0-dim, misaligned": Layout(6, lambda b: b[5]),
     "no elements": Layout(4, lambda b: b[2:2]),
-    **{f"{n} elements at {at}": Layout(at + n + 2, lambda b, n=n, at=at: b[at : at + n]) for n in (1, 2, 5, 17) for at in (0, 1, 7)},  # type: ignore[misc]
+    **{
+        f"{n} elements at {at}": Layout(at + n + 2, lambda b, n=n, at=at: b[at : at + n])
+        for n in (1, 2, 5, 17)
+        for at in (0, 1, 7)
+    },  # type: ignore[misc]
 }

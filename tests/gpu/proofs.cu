@@ -8,13 +8,11 @@
 #define WI_DEVICE
 #include "core/math.h"
 
-namespace {
-
-using namespace wi::proofs;
-namespace coefficients = wi::coefficients;
+namespace wi {
+namespace proofs {
 
 struct SquareRoot {
-    __device__ static bool wrong(float x) { return as_bits(wi::proofs::sqrt(x)) != as_bits(__fsqrt_rn(x)); }
+    __device__ static bool wrong(float x) { return as_bits(sqrt(x)) != as_bits(__fsqrt_rn(x)); }
 };
 
 __device__ bool quotient_wrong(float a, float b) { return as_bits(divide(a, b)) != as_bits(__fdiv_rn(a, b)); }
@@ -47,14 +45,16 @@ __global__ void prove(uint64_t begin, uint64_t end, unsigned long long* counts) 
     atomicAdd(counts + 1, seen);
 }
 
-}  // namespace
+}  // namespace proofs
+}  // namespace wi
 
 // counts: 2 numbers in device memory. Returns a CUDA error; the work is done when it returns.
 extern "C" __attribute__((visibility("default"))) int run_proof(int claim, uint64_t begin, uint64_t end, unsigned long long* counts) {
+    namespace p = wi::proofs;
     switch (claim) {
-        case 0: prove<SquareRoot><<<4096, 256>>>(begin, end, counts); break;
-        case 1: prove<CentralQuotient><<<4096, 256>>>(begin, end, counts); break;
-        case 2: prove<TailQuotient><<<4096, 256>>>(begin, end, counts); break;
+        case 0: p::prove<p::SquareRoot><<<4096, 256>>>(begin, end, counts); break;
+        case 1: p::prove<p::CentralQuotient><<<4096, 256>>>(begin, end, counts); break;
+        case 2: p::prove<p::TailQuotient><<<4096, 256>>>(begin, end, counts); break;
         default: return int(cudaErrorInvalidValue);
     }
     const cudaError_t launched = cudaGetLastError();

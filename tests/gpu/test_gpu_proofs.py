@@ -1,7 +1,7 @@
 """The device's square root and division are exactly rounded for every argument the kernels can ask for.
 
-The library cannot be asked for one particular word, so proofs.cu, compiled here by nvcc with the flags of the build, includes the
-same headers and compares with nvcc's own exactly rounded operations: for the square root all floats from 1e-30 to 2^25; for
+The library cannot be asked for one particular word, so proofs.cu, compiled here by nvcc with the flags of the build, includes
+the same headers and compares with nvcc's own exactly rounded operations: for the square root all floats from 1e-30 to 2^25; for
 division all floats x in [0, 1) and r in [1, 2^12.5], through the polynomials whose quotient the quantiles take.
 """
 
@@ -46,7 +46,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     assert NVCC is not None
     path = tmp_path_factory.mktemp("proofs") / "proofs.so"
     major, minor = torch.cuda.get_device_capability()
-    done = subprocess.run(command(NVCC, f"sm_{major}{minor}", path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command(NVCC, f"sm_{major}{minor}", path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     return ctypes.CDLL(str(path))
 
@@ -56,24 +58,22 @@ def pattern(x: float) -> int:
     return int(struct.unpack("<I", struct.pack("<f", x))[0])
 
 
+@pytest.mark.gpu
+@on_gpu[1]
 @needs_nvcc
 @pytest.mark.parametrize(
     ("claim", "low", "high"),
     [(0, 1e-30, 2.0**25), (1, 0.0, 1.0), (2, 1.0, 2.0**12.5)],
     ids=["sqrt", "division in the centre", "division in the tail"],
 )
-class TestEveryFloat:
-    pytestmark = [*on_gpu]
-
-    def test_is_exact(self, library: ctypes.CDLL, claim: int, low: float, high: float) -> None:
-        begin, end = pattern(low), pattern(high) + (claim != 1)  # x = 1 belongs to no quantile
-        counts = torch.zeros(2, dtype=torch.int64, device="cuda")
-        torch.cuda.synchronize()
-        error = library.run_proof(
-            ctypes.c_int(claim), ctypes.c_uint64(begin), ctypes.c_uint64(end), ctypes.c_void_p(counts.data_ptr())
-        )
-        assert error == 0, f"CUDA error {error}"
-        assert counts.tolist() == [0, end - begin]
+def test_every_float(library: ctypes.CDLL, claim: int, low: float, high: float) -> None:
+    begin, end = pattern(low), pattern(high) + (claim != 1)  # x = 1 belongs to no quantile
+    counts = torch.zeros(2, dtype=torch.int64, device="cuda")
+    torch.cuda.synchronize()
+    where = ctypes.c_void_p(counts.data_ptr())
+    error = library.run_proof(ctypes.c_int(claim), ctypes.c_uint64(begin), ctypes.c_uint64(end), where)
+    assert error == 0, f"CUDA error {error}"
+    assert counts.tolist() == [0, end - begin]
 
 
 @needs_nvcc

@@ -1,0 +1,182 @@
+"""Measures all GPU cases: checks bits and distributions first, then takes time, prints tables, writes the JSON file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weightinit_cuda import engine
+
+from ..case import Case
+from ..contestants import OURS, PREPARED, Call
+from ..correctness import WrongValuesError, check_distribution, check_ours
+from ..environment import environment
+from ..results_file import write_json
+from ..row import Row, row_of
+from ..targets import judge
+from ..timing import Samples
+from . import tables
+from .cases import cases
+from .contestants import FILL, MODEL, Model, model_jobs
+from .models import MODELS
+from .timing import Flush, GpuPolicy, measure, seconds_of
+
+__all__ = ["run", "why_not"]
+
+CHECKED = 512  # values of each of a model's tensors, at its start, that are compared with the CPU's
+DEVICE = "cuda"
+FLUSH_CACHES = 4  # times the cache's size
+
+
+def run(json: Path | None, sizes: Sequence[int] | None = None, quick: bool = False, listed: bool = False) -> int:
+    """The command line's part for a GPU: 0, or 1 where there is none to measure."""
+    chosen = cases(sizes, quick)
+    if listed:
+        tables.print_cases(chosen)
+        return 0
+    if reason := why_not():
+        print(f"benchmarks: --device cuda needs a GPU: {reason}", file=sys.stderr)
+        return 1
+    context = environment([0]) | gpu_environment()
+    print(f"{context['gpu']}, driver {context['driver']}, CUDA {context['cuda']}, torch {context['versions']['torch']}")
+    policy = GpuPolicy(row_seconds=0.1) if quick else GpuPolicy()
+    rows = []
+    for number, case in enumerate(chosen, 1):
+        start = perf_counter()
+        rows.append(measured(case, policy))
+        print(f"{number}/{len(chosen)} {case.name} {perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+    verdicts = judge(rows)
+    tables.print_rows(rows)
+    tables.print_verdicts(verdicts)
+    if json:
+        write_json(json, "fill", context, rows, verdicts)
+        print(f"written: {json}")
+    return 0
+
+
+def why_not() -> str:
+    """Why nothing can be measured; empty where it can."""
+    if not torch.cuda.is_available():
+        return f"torch {torch.__version__} finds no CUDA device"
+    cuda = engine.backend_info().cuda
+    return "" if cuda == "native" else f"weightinit_cuda has no CUDA kernels ({cuda}). WEIGHTINIT_CUDA=1 make build"
+
+
+def gpu_environment() -> dict[str, Any]:
+    """What a figure depends on besides what environment() says."""
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    query = [
+        "nvidia-smi",
+        "--query-gpu=driver_version,clocks.max.sm,clocks.max.mem",
+        "--format=csv,noheader,nounits",
+        "-i",
+        "0",
+    ]
+    try:
+        driver, core_clock, memory_clock = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split(",")
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        driver = core_clock = memory_clock = "unknown"
+    return {
+        "gpu": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "processors": properties.multi_processor_count,
+        "memory": properties.total_memory,
+        "cache": cache_bytes(),
+        "cuda": torch.version.cuda,
+        "driver": driver.strip(),
+        "max_clocks_mhz": [core_clock.strip(), memory_clock.strip()],
+        "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
+    }
+
+
+def cache_bytes() -> int:
+    """Of the second level; torch names it since 2.4."""
+    return int(getattr(torch.cuda.get_device_properties(torch.cuda.current_device()), "L2_cache_size", 0)) or 64 << 20
+
+
+def measured(case: Case, policy: GpuPolicy) -> Row:
+    """One row. Its memory is given back before the next."""
+    free, _ = torch.cuda.mem_get_info()
+    if case.bytes > 0.8 * free:
+        return row_of(case, {}, [], {OURS: f"needs {case.bytes >> 20} MiB, {free >> 20} are free"})
+    try:
+        calls, skipped = _model_calls(case) if case.group == "model" else _fill_calls(case)
+        for name in [name for name in calls if name != OURS]:
+            if (seconds := seconds_of(calls[name], 1, None)) > policy.call_seconds:
+                skipped[name] = f"one call takes {seconds:.1f} s"
+                del calls[name]
+        samples: dict[str, Samples] = measure(calls, policy, _flush() if case.bytes >= policy.large_bytes else None)
+        return row_of(case, samples, [], skipped)
+    finally:
+        calls = {}
+        torch.cuda.empty_cache()
+
+
+def _flush() -> Flush:
+    return torch.empty(FLUSH_CACHES * cache_bytes(), dtype=torch.uint8, device=DEVICE).zero_
+
+
+def _fill_calls(case: Case) -> tuple[dict[str, Call], dict[str, str]]:
+    """The contestants, each checked as it was entered."""
+    tensor = torch.zeros(case.shape, dtype=case.dtype, device=DEVICE)
+    calls: dict[str, Call] = {}
+    skipped: dict[str, str] = {}
+    for contestant in FILL:
+        call = contestant.enter(case, tensor)
+        if isinstance(call, str):
+            skipped[contestant.name] = call
+            continue
+        if contestant.name == OURS:
+            check_ours(case, tensor, call)
+        tensor.zero_()
+        try:
+            call()
+        except RuntimeError as error:
+            if contestant.name == OURS:
+                raise
+            skipped[contestant.name] = f"failed: {str(error).splitlines()[0]}"
+            continue
+        if contestant.draws:
+            check_distribution(case, tensor, contestant.name)
+        calls[contestant.name] = call
+    return calls, skipped
+
+
+def _model_calls(case: Case) -> tuple[dict[str, Call], dict[str, str]]:
+    shapes, dtype, _ = MODELS[case.label]
+    model: Model = [torch.zeros(shape, dtype=dtype, device=DEVICE) for shape in shapes()]
+    calls: dict[str, Call] = {}
+    skipped: dict[str, str] = {}
+    for name, enter in MODEL:
+        call = enter(case, model)
+        if isinstance(call, str):
+            skipped[name] = call
+            continue
+        torch._foreach_zero_(model)
+        call()
+        if name in (OURS, PREPARED):
+            check_model(case, model, name)
+        calls[name] = call
+    return calls, skipped
+
+
+def check_model(case: Case, model: Model, name: str) -> None:
+    """The start of every tensor against the CPU.
+
+    Raises:
+        WrongValuesError: a bit differs.
+    """
+    for i, job in enumerate(model_jobs(model)):
+        start = job.tensor.view(-1)[:CHECKED].cpu()
+        expected: Tensor = torch.empty_like(start)
+        engine.fill([job._replace(tensor=expected)])
+        if not torch.equal(start.view(torch.uint8), expected.view(torch.uint8)):
+            raise WrongValuesError(f"{case.name}: {name} differs from the CPU in tensor {i}, shape {tuple(job.tensor.shape)}.")

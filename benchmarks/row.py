@@ -1,0 +1,75 @@
+"""A row: what was measured in one case. Plain data, ready for JSON, of the CPU's benchmarks and the GPU's alike.
+
+Seconds are as measured; what is derived from them is derived here and only here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .case import Case, dtype_name
+from .contestants import OURS, OURS_HUGE, PREPARED
+from .timing import Samples, spread
+
+__all__ = ["Row", "Spread", "row_of"]
+
+Spread = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured in one case.
+
+    Args:
+        case: the case.
+        seconds: contestant -> spread of the seconds per call, with the number of rounds and of calls in a slice.
+        rates: contestant -> 1e9 values a second and 1e9 stored bytes a second, from the median.
+        ratios: contestant -> other -> how many times as long as the contestant the other took, spread over the rounds. For
+            ours, and in fresh memory for ours with huge pages.
+        cycles: cycles per value of ours; None with several threads or without a calibrated clock.
+        skipped: contestant -> why it did not take part; all of them if the case did not fit into memory.
+    """
+
+    case: Case
+    seconds: dict[str, Spread]
+    rates: dict[str, Spread]
+    ratios: dict[str, dict[str, Spread]]
+    cycles: Spread | None
+    skipped: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as the JSON file has it."""
+        case = asdict(self.case) | {"dtype": dtype_name(self.case.dtype), "size": self.case.size, "values": self.case.values}
+        measured = {name: getattr(self, name) for name in ("seconds", "rates", "ratios", "cycles", "skipped")}
+        return {"name": self.case.name, "case": case, **measured}
+
+
+def row_of(case: Case, samples: Mapping[str, Samples], readings: list[float], skipped: dict[str, str]) -> Row:
+    """A row from its samples.
+
+    Args:
+        samples: contestant -> seconds per call, a number a round.
+        readings: cycles a second, a number a round; empty where the clock is not known.
+        skipped: contestant -> why it did not take part.
+    """
+    seconds, rates = {}, {}
+    for name, sample in samples.items():
+        seconds[name] = spread(sample.seconds) | {"rounds": len(sample.seconds), "loops": sample.loops}
+        per_second = 1e-9 / seconds[name]["median"]
+        rates[name] = {"g_values": round(case.values * per_second, 6), "gb": round(case.bytes * per_second, 5)}
+    ratios = {
+        name: {
+            other: spread([b / a for a, b in zip(samples[name].seconds, samples[other].seconds, strict=True)])
+            for other in samples
+            if other != name
+        }
+        for name in (OURS, OURS_HUGE, PREPARED)
+        if name in samples
+    }
+    cycles = None
+    if readings and case.threads == 1:
+        pairs = zip(samples[OURS].seconds, readings, strict=True)
+        cycles = spread([taken * cycles_per_second / case.values for taken, cycles_per_second in pairs])
+    return Row(case, seconds, rates, ratios, cycles, skipped)

@@ -1,0 +1,108 @@
+"""README's measured table is what the JSON files give."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import benchmarks.__main__ as command_line
+from benchmarks import readme_table
+from benchmarks.contestants import BASELINE, OURS
+
+
+def json_row(group: str, label: str, dtype: str, values: int, threads: int, ratio: float = 8.125) -> dict[str, Any]:
+    spread_of_ratio = {"median": ratio, "p25": ratio - 1, "p75": ratio + 1, "min": ratio - 2}
+    return {
+        "case": {
+            "group": group,
+            "label": label,
+            "call": "uniform_",
+            "dtype": dtype,
+            "values": values,
+            "threads": threads,
+            "size": str(values),
+        },
+        "seconds": {OURS: {"median": 2e-6}, BASELINE: {"median": 3e-6}},
+        "rates": {OURS: {"g_values": 2.0, "gb": 8.0}, BASELINE: {"g_values": 0.25, "gb": 1.0}},
+        "ratios": {OURS: {BASELINE: spread_of_ratio, "fill_": spread_of_ratio | {"median": 0.956}}},
+    }
+
+
+ENVIRONMENT = {
+    "cpu": "Zen 3",
+    "gpu": "H200",
+    "cuda": "13.0",
+    "cores": 2,
+    "isa": "avx2",
+    "versions": {"torch": "2.13.0"},
+    "time": "2026-11-22T14:00:00+00:00",
+    "commit": "abcdef012345",
+}
+
+
+def write_results(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    (folder / name).write_text(json.dumps({"environment": ENVIRONMENT, "rows": rows}), encoding="utf-8")
+
+
+def test_readme_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{readme_table.BEGIN}\nold\n{readme_table.END}\nafter\n", encoding="utf-8")
+    monkeypatch.setattr(readme_table, "README", readme)
+    monkeypatch.setattr(readme_table, "RESULTS", tmp_path)
+    assert command_line.main(["readme-table"]) == 1
+    assert "`make bench` measures and writes it" in capsys.readouterr().err
+
+    kinds = [("uniform", "float32"), ("uniform", "bfloat16")]
+    rows = [json_row("fill", *kind, 2**25, threads, 8.125 * threads) for kind in kinds for threads in (1, 2)]
+    rows += [json_row("fill", "uniform", "float32", 2**27, 1), json_row("small", "uniform_", "float32", 10, 1)]
+    write_results(tmp_path, "cpu.json", rows)
+    assert command_line.main(["readme-table", "--check"]) == 1
+    assert "old" in readme.read_text(encoding="utf-8"), "--check writes nothing"
+    assert command_line.main(["readme-table"]) == 0
+    assert command_line.main(["readme-table", "--check"]) == 0
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith(f"before\n{readme_table.BEGIN}\n")
+    assert text.endswith(f"{readme_table.END}\nafter\n")
+    assert "Zen 3, 2 cores, avx2, torch 2.13.0, 2026-11-22, commit abcdef012345" in text
+    assert "| 2^25 values, 10^9 a second | dtype | ours, 1 thread | nn.init | x | ours, 2 threads | nn.init | x |" in text
+    assert "| uniform | bfloat16 | 2 | 0.25 | 8.12 [7.12-9.12] | 2 | 0.25 | 16.2 [15.2-17.2] |" in text
+    assert "| `uniform_` | 10 | 2 | 3 | 8.12 [7.12-9.12] |" in text
+    assert readme_table.NO_GPU in text
+
+    write_results(
+        tmp_path, "gpu.json", [json_row("fill", "uniform", "float32", 2**30, 0), json_row("model", "GPT-2", "float32", 9, 0)]
+    )
+    assert command_line.main(["readme-table", "--check"]) == 1
+    assert command_line.main(["readme-table"]) == 0
+    text = readme.read_text(encoding="utf-8")
+    assert readme_table.NO_GPU not in text
+    assert "On H200, CUDA 13.0" in text
+    assert "| 0.96 |" in text
+    assert "| GPT-2 |" in text
+
+
+@pytest.mark.parametrize(
+    ("cpu", "readme", "message"),
+    [
+        ("[]", "", "must have `environment` and `rows`"),
+        ("{", "", "must be JSON"),
+        ("good", "", "must have the lines"),
+        ("no rows", "", "one size that every distribution"),
+    ],
+)
+def test_readme_table_says_what_is_missing(tmp_path: Path, cpu: str, readme: str, message: str) -> None:
+    rows = [json_row("fill", "uniform", "float32", 2**25, 1)] if cpu == "good" else []
+    write_results(tmp_path, "cpu.json", rows)
+    if cpu in ("[]", "{"):
+        (tmp_path / "cpu.json").write_text(cpu, encoding="utf-8")
+    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
+    with pytest.raises(readme_table.ReadmeError, match=message):
+        readme_table.update(tmp_path / "README.md", tmp_path)
+
+
+def test_this_readme_has_the_markers() -> None:
+    text = readme_table.README.read_text(encoding="utf-8")
+    assert text.count(readme_table.BEGIN) == text.count(readme_table.END) == 1

@@ -1,0 +1,314 @@
+"""The shape of the code: who may include and import whom, what the documents promise, and how large things may grow.
+
+The arrows are those of docs/design.md and csrc/README.md, written out: an include or an import that is not here is a new arrow,
+to be drawn there first.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import oracle
+import pytest
+from conftest import RANDOM, REAL_DTYPES
+
+from weightinit_cuda import reference
+from weightinit_cuda.distributions import Kind
+
+ROOT = Path(__file__).resolve().parent.parent
+CSRC, PACKAGE = ROOT / "csrc", ROOT / "weightinit_cuda"
+CXX = sorted(path for suffix in ("h", "cpp", "cu", "cuh") for path in CSRC.rglob(f"*.{suffix}"))
+PYTHON = sorted(PACKAGE.glob("*.py"))
+
+# ---- includes -------------------------------------------------------------------------------------------------------
+
+LANES = {f"core/lanes_{isa}.h" for isa in ("scalar", "avx2", "avx512", "neon")}
+# Each file and the files of ours that it may include. core/ knows nothing above it, cpu/ and cuda/ nothing of each other.
+INCLUDES: dict[str, set[str]] = {
+    "job.h": set(),
+    "core/address.h": {"job.h"},
+    "core/lanes_scalar.h": {"cuda/device_math.h"},  # where WI_DEVICE is defined, and only there
+    "core/lanes_avx2.h": {"core/lanes_scalar.h"},
+    "core/lanes_avx512.h": {"core/lanes_scalar.h"},
+    "core/lanes_neon.h": {"core/lanes_scalar.h"},
+    "core/pack.h": {"core/lanes_scalar.h"},
+    "core/philox.h": {"core/lanes_scalar.h"},
+    "core/philox_avx2.h": {"core/lanes_avx2.h", "core/pack.h", "core/philox.h"},
+    "core/coefficients.h": set(),
+    "core/math.h": {"core/coefficients.h", "core/lanes_scalar.h"},
+    "core/distributions.h": {"core/math.h", "job.h"},
+    "core/convert.h": {"core/lanes_scalar.h", "job.h"},
+    "core/fill.h": {"core/convert.h", "core/distributions.h", "core/pack.h", "core/philox.h"},
+    "cpu/kernels.h": {"job.h"},
+    "cpu/parallel.h": set(),
+    "cpu/parallel.cpp": {"cpu/parallel.h"},
+    "cpu/dispatch.h": {"job.h"},
+    "cpu/dispatch.cpp": {"cpu/dispatch.h", "cpu/kernels.h", "cpu/parallel.h", "core/address.h"},
+    "cpu/fill_scalar.cpp": {"cpu/kernels.h", "core/lanes_scalar.h", "core/fill.h"},
+    "cpu/fill_avx2.cpp": {"cpu/kernels.h", "core/lanes_avx2.h", "core/philox_avx2.h", "core/fill.h"},
+    "cpu/fill_avx512.cpp": {"cpu/kernels.h", "core/lanes_avx512.h", "core/fill.h"},
+    "cpu/fill_neon.cpp": {"cpu/kernels.h", "core/lanes_neon.h", "core/fill.h"},
+    "bindings.cpp": {"cpu/dispatch.h", "cpu/parallel.h", "cuda/fill_cuda.h", "job.h"},
+}
+# cuda/ may use all of core but the vector lanes, the job, and itself.
+ANY_CUDA = {name for name in INCLUDES if name.startswith("core/")} - (LANES - {"core/lanes_scalar.h"}) | {"job.h"}
+# Headers that are not ours, and the only files that may see them.
+SYSTEM: dict[str, str] = {
+    r"(immintrin|arm_neon)\.h": r"cpu/(fill_(avx2|avx512|neon)|parallel)\.cpp",
+    r"pybind11/.*": r"bindings\.cpp",
+    r"(cuda|cuda_runtime|cuda_.*|device_.*)\.h": r"cuda/.*",
+    r"(torch|ATen|c10)/.*": r"nowhere",
+    r"(omp|cmath|math)\.h?": r"nowhere",
+    r"(dlfcn|link|pthread)\.h": r"cpu/parallel\.cpp|cuda/.*",
+}
+
+
+def includes(path: Path) -> list[tuple[str, str]]:
+    """Each include as ('"' or '<', name)."""
+    return [
+        (quote, name) for quote, name in re.findall(r'^\s*#\s*include\s+(["<])([^">]+)[">]', path.read_text(), re.MULTILINE)
+    ]
+
+
+@pytest.mark.parametrize("path", CXX, ids=lambda path: str(path.relative_to(CSRC)))
+def test_includes_follow_the_arrows(path: Path) -> None:
+    name = str(path.relative_to(CSRC))
+    for quote, included in includes(path):
+        if quote == "<":
+            for pattern, where in SYSTEM.items():
+                assert not re.fullmatch(pattern, included) or re.fullmatch(where, name), f"{name} includes <{included}>"
+            if name.startswith("core/") or name == "job.h":
+                assert included in ("cstdint", "cstring"), f"{name} is pure, and includes <{included}>"
+            continue
+        target = (path.parent / included).resolve()
+        assert target.exists(), f"{name}: {included}"
+        arrow = str(target.relative_to(CSRC))
+        if name.startswith("cuda/"):
+            assert arrow in ANY_CUDA or arrow.startswith("cuda/"), f"{name} -> {arrow}"
+        else:
+            assert name in INCLUDES, f"{name} is new: draw its arrows"
+            assert arrow in INCLUDES[name], f"{name} -> {arrow}"
+
+
+def test_device_operations_stay_out_of_the_cpu() -> None:
+    text = (CSRC / "core" / "lanes_scalar.h").read_text()
+    assert re.search(r'#if defined\(WI_DEVICE\)\n#include "../cuda/device_math.h"\n#else\n', text)
+    assert not includes(CSRC / "cuda" / "device_math.h")
+
+
+@pytest.mark.parametrize("path", CXX, ids=lambda path: str(path.relative_to(CSRC)))
+def test_core_calls_no_library(path: Path) -> None:
+    """No libm, no allocation, no streams in core/; no approximate or contracted arithmetic anywhere."""
+    code = re.sub(r"//[^\n]*", "", path.read_text())
+    forbidden = [
+        r"\b_mm\d*_(rcp|rsqrt)\w*",
+        r"\b__(f?fdividef|expf|logf|sinf|cosf|powf)\b",
+        r"#pragma\s+STDC\s+FP_CONTRACT\s+ON",
+        r"\b(vrsqrte|vrecpe)",
+    ]
+    if path.parent.name == "core":
+        forbidden += [r"\bstd::(sin|cos|log|exp|sqrt|fma|pow|erf)\b", r"\b(malloc|new|throw)\b", r"\bstd::(vector|string)\b"]
+    for pattern in forbidden:
+        assert not re.search(pattern, code), f"{path.name}: {pattern}"
+
+
+def test_every_isa_file_opens_its_own_target_region() -> None:
+    """System headers come before the region, so that nothing of theirs is compiled for the ISA."""
+    for path in sorted((CSRC / "cpu").glob("fill_avx*.cpp")):
+        text = path.read_text()
+        region = text.index("#pragma GCC target")
+        assert all(text.index(f"<{name}>") < region for quote, name in includes(path) if quote == "<")
+        assert all(text.index(f'"{name}"') > region for quote, name in includes(path) if "core/" in name)
+
+
+# ---- imports --------------------------------------------------------------------------------------------------------
+
+STANDARD = set(sys.stdlib_module_names)
+# Layers from the bottom; a module may import from lower layers, and from those of its own that are named in BESIDE.
+LAYERS: list[set[str]] = [
+    {"_version", "coefficients", "probability", "streams", "formats", "progress"},
+    {"scaling", "distributions"},
+    {"job", "reference"},
+    {"engine", "_C"},
+    {"schemes", "arguments", "overriding"},
+    {"filling", "orthogonal"},
+    {"variance"},
+    {"init"},
+    {"patching"},
+    {"__init__"},
+    {"__main__", "demo", "doctor", "verify"},
+]
+BESIDE = {("distributions", "scaling"), ("engine", "_C"), ("patching", "init"), ("__main__", "demo"), ("__main__", "doctor")}
+# What stays small stays small: all that these import.
+ONLY: dict[str, set[str]] = {
+    "reference": {"torch", "coefficients", "distributions"},
+    "streams": set(),
+    "probability": set(),
+    "formats": {"torch"},
+    "coefficients": set(),
+    "scaling": {"probability"},
+    "job": {"torch", "distributions"},
+    "distributions": {"torch", "coefficients", "formats", "probability"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports, here or inside functions: ours by their last name, others by their first."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            if node.level and node.module is None:
+                found |= {alias.name for alias in node.names}
+            elif node.level or (node.module or "").startswith("weightinit_cuda"):
+                found.add((node.module or "").removeprefix("weightinit_cuda").lstrip(".").split(".")[0] or "__init__")
+            else:
+                found.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+    return found
+
+
+def layer(name: str) -> int:
+    return next((i for i, names in enumerate(LAYERS) if name in names), -1)
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
+def test_imports_follow_the_arrows(path: Path) -> None:
+    name, found = path.stem, imports(path) - STANDARD
+    assert layer(name) >= 0, f"{name} is new: say in which layer it is"
+    for other in found:
+        if layer(other) >= 0:
+            lower = layer(other) < layer(name) or (name, other) in BESIDE
+            assert lower, f"{name} -> {other}"
+        else:
+            optional = layer(name) >= layer("__main__") or name == "patching"
+            assert other == "torch" or optional, f"{name} imports {other}"
+    if name in ONLY:
+        assert found <= ONLY[name], f"{name} imports {sorted(found - ONLY[name])}"
+
+
+def test_nothing_imports_tests_or_benchmarks() -> None:
+    for path in PYTHON:
+        assert not imports(path) & {"tests", "conftest", "oracle", "benchmarks", "tools"}, path.name
+
+
+def test_only_the_engine_meets_the_kernels() -> None:
+    assert [path.stem for path in PYTHON if "_C" in imports(path)] == ["engine"]
+
+
+# ---- documents ------------------------------------------------------------------------------------------------------
+
+
+def rows() -> set[str]:
+    """The headings of docs/numerics.md as names with a width: normal_32, log_m2_64, ..."""
+    found, width = set(), ""
+    for line in (ROOT / "docs" / "numerics.md").read_text().splitlines():
+        if match := re.match(r"## \d+\. (float32|float64)?", line):
+            width = {"float32": "_32", "float64": "_64"}.get(match[1] or "", "")
+        elif (match := re.match(r"### (\w+)", line)) and width:
+            found.add(match[1] + width)
+    return found
+
+
+def test_rows_of_the_document_are_the_functions_that_are_tested() -> None:
+    """One name in the document, the oracle, the reference and the kernels: one grep finds a function's whole life."""
+    document = rows()
+    tested = {name for name in vars(oracle) if re.fullmatch(r"(uniform|log_m2|normal|trunc_normal\w*)_(32|64)", name)}
+    specified = {name for name in vars(reference) if re.fullmatch(r"(uniform|log_m2|normal|trunc_normal\w*)_(32|64)", name)}
+    core = (CSRC / "core" / "math.h").read_text() + (CSRC / "core" / "distributions.h").read_text()
+    kernels = {f"{name}_{width}" for name, width in re.findall(r"struct ([A-Z]\w+?)(32|64) \{", core)}
+    kernels = {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in kernels}
+    kernels |= set(re.findall(r"\b(log_m2_(?:32|64))\(", core))
+    assert "normal_32" in kernels
+    assert document == tested == specified == kernels
+
+
+def test_every_kind_is_tested() -> None:
+    kinds = {oracle.rule_of(d, dtype).name for d in RANDOM.values() for dtype in REAL_DTYPES if dtype.itemsize > 1}
+    clamped = {kind.name.lower().removesuffix("_clamped") for kind in Kind}
+    assert clamped - kinds - {"constant", "bits", "one_hot"} == set()
+
+
+def test_kinds_have_the_numbers_of_the_kernels() -> None:
+    header = (CSRC / "job.h").read_text()
+    enum = re.search(r"enum class Kind : int \{(.*?)\};", header, re.DOTALL)
+    assert enum
+    numbers = {name: int(number) for name, number in re.findall(r"k(\w+) = (\d+)", enum[1])}
+    assert numbers == {"".join(part.capitalize() for part in kind.name.split("_")): int(kind) for kind in Kind}
+
+
+def tracked() -> list[Path]:
+    try:
+        names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no git repository")
+    return [path for name in names.splitlines() if (path := ROOT / name).is_file()]
+
+
+def test_no_file_mentions_a_machine() -> None:
+    """Paths of the machine on which a file was made mean nothing on another."""
+    machine = re.compile(r"(?<![\w.$}~-])/" + r"(?:work|root|home|Users|mnt|opt/\w+|tmp/venv)" + r"/[\w.-]+|\.pyenv/versions")
+    for path in tracked():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        found = machine.search(text)
+        assert not found, f"{path.relative_to(ROOT)}: {found and found[0]}"
+
+
+# ---- sizes ----------------------------------------------------------------------------------------------------------
+
+LONGEST_FUNCTION, LONGEST_FILE, LONGEST_TEST_FILE = 100, 500, 800
+
+
+def cxx_functions(path: Path) -> list[tuple[str, int]]:
+    """Names and lengths of what has a body and looks like a function: ``name(...) ... {`` up to its brace."""
+    lines, found = path.read_text().splitlines(), []
+    for i, line in enumerate(lines):
+        if re.match(r"\s*(namespace|struct|class|enum|extern|if|for|while|switch|else|do)\b", line):
+            continue
+        if not re.search(r"\)[^;]*\{\s*(//.*)?$", line):
+            continue
+        depth, end = 0, i
+        for end in range(i, len(lines)):
+            code = re.sub(r'"(\\.|[^"\\])*"|//.*', "", lines[end])
+            depth += code.count("{") - code.count("}")
+            if depth <= 0:
+                break
+        name = re.search(r"(\w+)\s*\(", line)
+        found.append((name[1] if name else line.strip(), end - i + 1))
+    return found
+
+
+def python_functions(path: Path) -> list[tuple[str, int]]:
+    return [
+        (node.name, (node.end_lineno or node.lineno) - node.lineno + 1)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+
+
+def test_functions_and_files_stay_small() -> None:
+    long: list[str] = []
+    for path in tracked():
+        if path.suffix not in (".py", ".pyi", ".h", ".cpp", ".cu", ".cuh"):
+            continue
+        name = path.relative_to(ROOT)
+        limit = LONGEST_TEST_FILE if name.parts[0] == "tests" else LONGEST_FILE
+        if (length := len(path.read_text().splitlines())) > limit:
+            long.append(f"{name}: {length} lines")
+        functions = python_functions(path) if path.suffix in (".py", ".pyi") else cxx_functions(path)
+        long += [f"{name}: {function}, {n} lines" for function, n in functions if n > LONGEST_FUNCTION]
+    assert not long
+
+
+def test_the_measure_of_functions_measures() -> None:
+    """Power of the test above: it sees functions, in C++ too."""
+    lengths = dict(cxx_functions(CSRC / "core" / "address.h"))
+    assert 5 < lengths["place_of"] < 20
+    assert sum(len(cxx_functions(path)) for path in CXX) > 100
