@@ -35,13 +35,23 @@ SOURCES = [NATIVE / "emulated_gpu.cpp", *CPU]
 HEADERS = sorted(chain((ROOT / "csrc").rglob("*.h"), NATIVE.glob("*.h")))
 
 STORAGES = {dtype: i for i, dtype in enumerate(REAL_DTYPES)}  # of csrc/job.h, as uint8, 16, 32, 64 that follow
-PATTERN_STORAGES = {**{str(dtype).removeprefix("torch."): i for dtype, i in STORAGES.items()}, "u8": 6, "u16": 7, "u32": 8, "u64": 9}
+PATTERN_STORAGES = {
+    **{str(dtype).removeprefix("torch."): i for dtype, i in STORAGES.items()},
+    "u8": 6,
+    "u16": 7,
+    "u32": 8,
+    "u64": 9,
+}
 
 EXTREME: dict[str, Distribution] = {
     "normal_subnormal": Normal(0.0, 1e-39),
     "normal_small": Normal(0.0, 1e-4),  # subnormal in float16 and float8
     "normal_overflowing": Normal(0.0, 30000.0),
     "uniform_narrow": Uniform(1.0, 1.05),
+    "uniform_subnormal": Uniform(-1e-39, 2e-39),
+    "uniform_wide": Uniform(-30000.0, 40000.0),  # the GPU has another program for a large scale
+    "uniform_positive": Uniform(0.0, 1e-4),  # +0 and -0 at the lower bound
+    "uniform_negative": Uniform(-1.0, 0.0),
     "trunc_mirrored": TruncNormal(0.0, 1.0, -9.0, -8.0),
 }
 
@@ -104,9 +114,9 @@ def _lowered() -> Iterator[str]:
 def _raw() -> Iterator[str]:
     """What no distribution lowers to, though there is a kernel."""
     yield _line("bits/u32", PATTERN_STORAGES["u32"], Transform(Kind.BITS))
-    for dtype, storage in STORAGES.items():
-        scale = 2.0**-52 if dtype == torch.float64 else 2.0**-23
-        yield _line(f"uniform_open/{storage}", storage, Transform(Kind.UNIFORM, (-1.0, scale, -1.0, 1.0)))
+    for storage, width in product(STORAGES.values(), (2.0, 2.0**100)):
+        scale = width * 2.0 ** (-53 if storage == STORAGES[torch.float64] else -24)
+        yield _line(f"uniform_open_{width}/{storage}", storage, Transform(Kind.UNIFORM, (-1.0, scale, -1.0, width - 1.0)))
     pattern = 0x0123456789ABCDEF
     for name, storage in PATTERN_STORAGES.items():
         yield _line(f"constant/{name}", storage, Transform(Kind.CONSTANT, (), (pattern,)))

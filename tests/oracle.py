@@ -312,6 +312,11 @@ def tail(z: Any) -> Any:
     return exact.erfc(z / exact.sqrt(2)) / 2
 
 
+def probability(p: Any) -> Fraction:
+    """p exactly; 0 below 2^-4000, which no sum or rounding here could tell from 0."""
+    return fraction(p) if p > exact.mpf(2) ** -4000 else Fraction(0)
+
+
 @functools.lru_cache(maxsize=4096)
 def rule_of(distribution: Distribution, dtype: torch.dtype) -> Rule:
     storage = BINARY[dtype]
@@ -356,6 +361,8 @@ def _trunc_normal(mean: float, std: float, a: float, b: float, storage: Binary, 
     if lo <= rounded(Fraction(mean) - reach, storage) and rounded(Fraction(mean) + reach, storage) <= hi:
         return _normal(mean, std, compute)
     alpha, beta = (real(t) if math.isinf(t) else real((Fraction(t) - Fraction(mean)) / Fraction(std)) for t in (a, b))
+    if alpha >= (10**6 if wide else 4096) or beta <= (-(10**6) if wide else -4096):
+        return Rule("constant", (lo if alpha > 0 else hi,))
     ends = (rounded(Fraction(mean), compute), rounded(Fraction(std), compute), lo, hi)
     if not wide and max(abs(alpha), abs(beta)) <= table.CENTRAL_SIGMA:
         x_a, x_b = (fraction(exact.erf(t / exact.sqrt(2))) for t in (alpha, beta))
@@ -363,10 +370,10 @@ def _trunc_normal(mean: float, std: float, a: float, b: float, storage: Binary, 
     if beta <= 0:
         alpha, beta, ends = -beta, -alpha, (ends[0], -ends[1], lo, hi)
     if alpha >= 0:
-        left, right = Fraction(0), fraction(tail(beta) / tail(alpha))
+        left, right = Fraction(0), probability(tail(beta) / tail(alpha))
         log_ref, mass, split = rounded(fraction(-2 * exact.log(tail(alpha))), compute), 1 - right, 0
     else:
-        left, right = fraction(tail(-alpha)), fraction(tail(beta))
+        left, right = probability(tail(-alpha)), probability(tail(beta))
         log_ref, mass = 0.0, 1 - left - right
         words = 2**64 if wide else 2**32
         split = min(max(round(words * (Fraction(1, 2) - left) / mass), 0), words - 1)

@@ -10,19 +10,29 @@ import shutil
 from pathlib import Path
 
 import pytest
-from emulation import CXX, NATIVE, check, compiled, harness
+from emulation import BUILD, CXX, FLAGS, HEADERS, NATIVE, check, compiled, harness, made, run_command
 
 pytestmark = pytest.mark.skipif(shutil.which(CXX) is None, reason=f"no {CXX}")
 
-SECTIONS = ("kinds", "consecutive", "regions", "far_index", "tables", "grids", "sequences")
+SECTIONS = ("kinds", "consecutive", "regions", "far_index", "tables", "grids")
 
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    watched = ["-fsanitize=thread", "-fno-exceptions", "-Wno-unknown-pragmas"]  # the hooks of emulated_kernel.cpp see every store
+    watched = [
+        "-fsanitize=thread",
+        "-fno-exceptions",
+        "-Wno-unknown-pragmas",
+    ]  # the hooks of emulated_kernel.cpp see every store
     return harness(compiled(NATIVE / "emulated_kernel.cpp", watched), "emulated_gpu")
 
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_source(program: Path, section: str) -> None:
     check(program, section)
+
+
+def test_device_math() -> None:
+    source = NATIVE / "device_math_proofs.cpp"
+    command = [CXX, "-std=c++17", "-O3", "-march=native", "-fno-trapping-math", *FLAGS, str(source)]
+    run_command([str(made(BUILD / "device_math_proofs", command, [source, *HEADERS]))])

@@ -185,7 +185,8 @@ def truncations(draw: st.DrawFn, dtype: torch.dtype) -> TruncNormal:
     alpha = draw(st.one_of(numbers(-8, 5), st.just(-INF), st.integers(-400, 400).map(float)))
     beta = draw(st.one_of(numbers(-8, 5), st.just(INF), numbers(-20, 3).map(lambda x: alpha + abs(x))))
     a, b = sorted((mean + alpha * std, mean + beta * std))
-    assume(a < b and not math.isinf(a + 0 if a > 0 else b if b < 0 else 0))
+    assume(a < b and a < INF and b > -INF)
+    assume(all(math.isinf(t) or abs(Fraction(t) - Fraction(mean)) <= 600 * Fraction(std) for t in (a, b)))
     return TruncNormal(mean, std, a, b)
 
 

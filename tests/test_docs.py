@@ -25,7 +25,9 @@ def test_pages(page: str) -> None:
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("page", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("**/*.md") if ".venv" not in path.parts))
+@pytest.mark.parametrize(
+    "page", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("**/*.md") if ".venv" not in path.parts)
+)
 def test_links(page: str) -> None:
     """Relative links lead to files."""
     text = (ROOT / page).read_text()

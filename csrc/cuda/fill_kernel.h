@@ -235,6 +235,15 @@ WI_KERNEL_FN void keep(PhiloxSpan<uint32_t>& span) {
 #endif
 }
 
+// Of job, but nothing that was read before is held in registers for it: where speed matters less than room.
+WI_KERNEL_FN const CudaJob& read_again(const CudaJob& job) {
+    const CudaJob* address = &job;
+#if defined(__CUDA_ARCH__)
+    asm volatile("" : "+l"(address));
+#endif
+    return *address;
+}
+
 template <class Values>
 struct Tile {
     using Element = typename Values::Element;
@@ -287,7 +296,7 @@ struct Tile {
     // One Philox block: elements of it that lie in [first, end) of the global index are handed to store(index, element).
     template <class Sink>
     WI_KERNEL_FN static void careful_block(const CudaJob& job, uint64_t block, uint64_t first, uint64_t end, const Sink& sink) {
-        const Values values(job);
+        const Values values(read_again(job));
         const PhiloxSpan<uint32_t> span(job.seed, job.stream, uint32_t(block >> 32));
         uint32_t w[4], words[4];
         philox4x32_10(uint32_t(block), span, w);
@@ -439,6 +448,20 @@ WI_KERNEL_FN void fill_tile(const CudaJob& job, uint32_t tile) {
     fill_tile64(job, tile);
 }
 
+// The last job that begins at or before the tile.
+WI_KERNEL_FN const CudaJob& job_of(const CudaTable& table, uint32_t tile) {
+    const CudaJob* jobs = table.far ? table.far : table.here;
+    uint32_t low = 0, high = table.jobs;
+    while (high - low > 1) {
+        const uint32_t middle = (low + high) / 2;
+        if (jobs[middle].first_tile <= tile)
+            low = middle;
+        else
+            high = middle;
+    }
+    return jobs[low];
+}
+
 #if !defined(WI_NO_KERNEL)  // defined by tools/sass_budget.py, which compiles one program at a time
 #if defined(WI_EMULATED)
 inline void
@@ -446,17 +469,9 @@ inline void
 __global__ void __launch_bounds__(kThreads, kResidentBlocks)
 #endif
     fill_kernel(const WI_GRID_CONSTANT CudaTable table) {
-    const CudaJob* jobs = table.far ? table.far : table.here;
     for (uint32_t tile = blockIdx.x; tile < table.tiles; tile += gridDim.x) {
-        uint32_t low = 0, high = table.jobs;  // the last job that begins at or before the tile
-        while (high - low > 1) {
-            const uint32_t middle = (low + high) / 2;
-            if (jobs[middle].first_tile <= tile)
-                low = middle;
-            else
-                high = middle;
-        }
-        fill_tile(jobs[low], tile - jobs[low].first_tile);
+        const CudaJob& job = job_of(table, tile);
+        fill_tile(job, tile - job.first_tile);
     }
 }
 #endif

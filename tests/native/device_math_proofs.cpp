@@ -1,19 +1,12 @@
 // The sequences of csrc/cuda/device_math.h that stand for sqrt and division give the exactly rounded result, and the uniform
 // grid's value needs no conversion: over all arguments, but for grids, of which there are too many.
-// Prints what is wrong and `N passed, N failed`; the exit status is 0 if nothing is.
+// To be compiled for a machine with fma, or it takes minutes. Prints what is wrong and `N passed, N failed`; the exit status is 0 if nothing is.
 #include "cuda_shim.h"
 
 #include <cstdio>
 #include <initializer_list>
 
 #include "core/math.h"
-
-// One version for machines that have fma, or there would be a function call for each.
-#if defined(__x86_64__)
-#define CLONED __attribute__((target_clones("arch=haswell", "default")))
-#else
-#define CLONED
-#endif
 
 namespace {
 
@@ -28,7 +21,7 @@ void expect(uint64_t wrong, const char* what) {
 
 // All mantissas with an even and an odd exponent, from 2^exponent on. Only with the best seed: this one rests on the hardware's
 // being better than documented, as nvcc's own sqrt.rn does, and the GPU's tests see to that.
-CLONED uint64_t wrong_roots(int exponent) {
+uint64_t wrong_roots(int exponent) {
     uint64_t wrong = 0;
     const uint32_t first = uint32_t(127 + exponent) << 23;
     for (uint32_t i = 0; i < 2u << 23; ++i) wrong += emulated::sqrt(as_float(first + i)) != __builtin_sqrtf(as_float(first + i));
@@ -37,7 +30,7 @@ CLONED uint64_t wrong_roots(int exponent) {
 
 // All x of [from, to), with seeds that are off by up to 2; 1 is what is documented.
 template <const auto& P, const auto& Q>
-inline __attribute__((always_inline)) uint64_t wrong_quotients(float from, float to, float origin) {
+uint64_t wrong_quotients(float from, float to, float origin) {
     uint64_t wrong = 0;
     for (int error = -2; error <= 2; ++error) {
         seed_error = error;
@@ -51,13 +44,13 @@ inline __attribute__((always_inline)) uint64_t wrong_quotients(float from, float
 }
 
 // v = X2 - x^2. Below 2^-32 the polynomials are their constants.
-CLONED uint64_t wrong_central() {
+uint64_t wrong_central() {
     using namespace coefficients;
     return wrong_quotients<f32::kQuantileCentralP, f32::kQuantileCentralQ>(0x1p-32f, as_float(as_bits(kCentralX2) + 1), 0.0f);
 }
 
 // r = sqrt(-2 ln q), for q from 1/2 (a little more by rounding) to where a distribution becomes a constant, at 4096 sigma.
-CLONED uint64_t wrong_tail() {
+uint64_t wrong_tail() {
     using namespace coefficients::f32;
     return wrong_quotients<kQuantileTailP, kQuantileTailQ>(1.17f, 4200.0f, kQuantileTailR0);
 }

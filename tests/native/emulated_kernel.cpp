@@ -26,10 +26,6 @@ NOT_WATCHED void gpu_thread(const unsigned char* param, uint32_t tid, uint32_t c
     wi::emulated::fill_kernel(*reinterpret_cast<const wi::CudaTable*>(param));
 }
 
-// The two sequences that stand for sqrt and division, for their proof.
-NOT_WATCHED float gpu_sqrt(float x) { return wi::emulated::sqrt(x); }
-NOT_WATCHED float gpu_divide(float a, float b) { return wi::emulated::divide(a, b); }
-
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}

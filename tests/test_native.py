@@ -1,0 +1,170 @@
+"""The kernels without Python: core_tests on this machine and, for NEON, under an emulator; and what the compiler made of them.
+
+`make sanitize` and `make neon` build the same program by the same CMake lines. Builds stay in build/ and are incremental.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from conftest import ISAS
+from emulation import ROOT, run_command
+
+from weightinit_cuda import engine
+
+VECTORS = ROOT / "tests" / "vectors"
+PATH = os.pathsep.join(
+    (str(Path(sys.executable).parent), os.environ["PATH"])
+)  # cmake and ninja may live beside the interpreter
+
+# CMake's cross-compilation, as `make neon` has it.
+AARCH64 = (
+    "-DCMAKE_SYSTEM_NAME=Linux",
+    "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
+    "-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++",
+    "-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/aarch64-linux-gnu",
+)
+FLAGS = {"native": (), "neon": AARCH64}
+EMULATOR = {"native": (), "neon": ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu")}
+NEEDED = {
+    "native": (os.environ.get("CXX", "c++"), "cmake", "ninja"),
+    "neon": ("aarch64-linux-gnu-g++", "qemu-aarch64", "cmake", "ninja"),  # Debian: g++-aarch64-linux-gnu, qemu-user
+}
+each_build = pytest.mark.parametrize("build", FLAGS)
+
+
+def require(*programs: str) -> None:
+    """Skips where a program is missing."""
+    missing = [program for program in programs if shutil.which(program.split()[0], path=PATH) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed")
+
+
+@cache
+def built(build: str) -> Path:
+    """The folder in which core_tests is built."""
+    folder = ROOT / "build" / build
+    folder.mkdir(parents=True, exist_ok=True)
+    switches = ("-DWEIGHTINIT_CORE_TESTS=ON", f"-DWEIGHTINIT_WERROR={os.environ.get('WEIGHTINIT_WERROR', 0)}", *FLAGS[build])
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another pytest may be building it
+        run_command(["env", f"PATH={PATH}", "cmake", "-S", ".", "-B", f"build/{build}", "-G", "Ninja", *switches])
+        run_command(["env", f"PATH={PATH}", "cmake", "--build", f"build/{build}"])
+    return folder
+
+
+def run_core_tests(build: str, vectors: Path) -> tuple[str, int, int]:
+    """What the program prints, and its numbers of checks that passed and failed."""
+    require(*NEEDED[build])
+    command = [*EMULATOR[build], str(built(build) / "core_tests"), str(vectors)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+    counts = re.search(r"^(\d+) passed, (\d+) failed$", done.stdout, re.MULTILINE)
+    assert counts is not None, done.stdout
+    passed, failed = map(int, counts.groups())
+    assert done.returncode == (failed > 0), done.stdout
+    return done.stdout, passed, failed
+
+
+@each_build
+def test_core(build: str) -> None:
+    output, passed, failed = run_core_tests(build, VECTORS)
+    assert failed == 0, output
+    assert passed > 4000
+    isas = set(re.findall(r"^(\w+): \d+ passed$", output, re.MULTILINE))
+    assert isas == ({"neon", "scalar"} if build == "neon" else set(engine.backend_info().available) or isas)
+
+
+def test_core_tests_see_one_digit(tmp_path: Path) -> None:
+    """Power of the test above: one digit of a hash, one of a known answer."""
+    for path in VECTORS.glob("*.txt"):
+        lines = path.read_text("ascii").splitlines()
+        last = f"{int(lines[-1][-1], 16) ^ 1:x}"
+        (tmp_path / path.name).write_text("\n".join((*lines[:-1], lines[-1][:-1] + last)))
+    output, _, failed = run_core_tests("native", tmp_path)
+    isas = len(re.findall(r"^\w+: \d+ passed$", output, re.MULTILINE))
+    assert failed == 1 + 4 * isas, output  # the generator; a hash and three runs of bits on every ISA
+
+
+def test_makefile_has_the_same_cmake_line() -> None:
+    require("make", *NEEDED["neon"])
+    printed = subprocess.run(
+        ["make", "-n", f"PY={sys.executable}", "neon"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    configure = shlex.split(printed.stdout.splitlines()[0])
+    assert configure[:7] == ["cmake", "-S", ".", "-B", "build/neon", "-G", "Ninja"]
+    assert configure[-4:] == list(AARCH64)
+
+
+# ---- object code ----------------------------------------------------------------------------------------------------
+
+LIBM = re.compile(
+    r"(fma|sqrt|exp|exp2|expm1|log|log2|log1p|sin|cos|sincos|tan|pow|erf|erfc|cbrt|hypot|ldexp|rint|nearbyint)[fl]?"
+)
+CALLED = {"memcpy", "memset", "__stack_chk_fail", "_GLOBAL_OFFSET_TABLE_"}  # all that a kernel may call
+X86 = {
+    "fused double": r"vfn?m(add|sub)(add|sub)?\d+[ps]d ",
+    "fused float": r"vfn?m(add|sub)\d+ps ",
+    "approximate": r"v?r(cp|sqrt)",
+    "double": r"v?mul[ps]d ",
+    "ymm": r".*%ymm",
+    "zmm": r".*%zmm",
+    "vex": r"v[a-z]",
+}
+NEON = {
+    "fused double": r"fn?m(la|ls|add|sub)\s+(v\d+\.2d|d\d)",
+    "fused float": r"fmla\s+v\d+\.4s",
+    "approximate": r"fr(ecp|sqrt)[esx]",
+    "double": r"fmul\s+v\d+\.2d",
+}
+HAS = {  # every other pattern must be absent
+    "scalar": {"double"},
+    "avx2": {"double", "fused float", "vex", "ymm"},
+    "avx512": {"double", "fused float", "vex", "ymm", "zmm"},
+    "neon": {"double", "fused float"},
+}
+
+
+def objdump(tool: str, option: str, path: Path) -> list[str]:
+    return subprocess.run(
+        [tool, option, "--no-show-raw-insn", str(path)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_object_code(isa: str) -> None:
+    """No libm, no approximation, float64 never fused; and nothing that another ISA's code could be linked to."""
+    build = "neon" if isa == "neon" and platform.machine() not in ("aarch64", "arm64") else "native"
+    tool = "aarch64-linux-gnu-objdump" if build == "neon" else "objdump"
+    require(tool, *NEEDED[build])
+    path = built(build) / "CMakeFiles" / "core_tests.dir" / "csrc" / "cpu" / f"fill_{isa}.cpp.o"
+    if not path.exists():
+        pytest.skip(f"{isa} is not compiled for {platform.machine()}")
+
+    code = [line.split("\t", 1)[1] for line in objdump(tool, "-d", path) if re.match(r"\s*[0-9a-f]+:\t", line)]
+    patterns = NEON if "neon" in (isa, build) or platform.machine() in ("aarch64", "arm64") else X86
+    found = {name: [line for line in code if re.match(pattern, line)] for name, pattern in patterns.items()}
+    assert {name for name, lines in found.items() if lines} == HAS[isa], {name: lines[:3] for name, lines in found.items()}
+
+    symbols = [line for line in objdump(tool, "-t", path) if re.match(r"[0-9a-f]{16} ", line)]
+    assert {line.split()[-1] for line in symbols if "*UND*" in line} <= CALLED
+    shared = [line.split()[-1] for line in symbols if re.match(r"[0-9a-f]{16} [gwu]", line)]
+    assert [name for name in shared if f"2wi{len(isa)}{isa}" not in name and f"find_run_{isa}" not in name] == []
+
+
+def test_module_calls_no_libm() -> None:
+    require("objdump")
+    if engine._C is None:
+        pytest.skip("the compiled kernels are missing")
+    undefined = [line.split()[-1] for line in objdump("objdump", "-T", Path(engine._C.__file__)) if "*UND*" in line]
+    assert "memcpy" in undefined
+    assert [name for name in undefined if LIBM.fullmatch(name)] == []
