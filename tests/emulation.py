@@ -23,7 +23,7 @@ from weightinit_cuda.distributions import Distribution, Kind, Normal, Transform,
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
-import ptx_to_c  # noqa: E402, F401  (for tests)
+import ptx_to_c as ptx_to_c  # noqa: E402
 
 BUILD = ROOT / "build" / "emulation"
 NATIVE = ROOT / "tests" / "native"
@@ -49,7 +49,9 @@ EXTREME: dict[str, Distribution] = {
     "normal_overflowing": Normal(0.0, 30000.0),
     "uniform_narrow": Uniform(1.0, 1.05),
     "uniform_subnormal": Uniform(-1e-39, 2e-39),
-    "uniform_wide": Uniform(-30000.0, 40000.0),  # the GPU has another program for a large scale
+    "uniform_below_8": Uniform(0.0, 7.9999995),
+    "uniform_8": Uniform(0.0, 8.0),  # from here on the GPU has another program, with 2^-21 <= scale
+    "uniform_wide": Uniform(-30000.0, 40000.0),
     "uniform_positive": Uniform(0.0, 1e-4),  # +0 and -0 at the lower bound
     "uniform_negative": Uniform(-1.0, 0.0),
     "trunc_mirrored": TruncNormal(0.0, 1.0, -9.0, -8.0),

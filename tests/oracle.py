@@ -317,7 +317,7 @@ def probability(p: Any) -> Fraction:
     return fraction(p) if p > exact.mpf(2) ** -4000 else Fraction(0)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=4096, typed=True)  # Uniform(0, 1) == Normal(0, 1) as tuples
 def rule_of(distribution: Distribution, dtype: torch.dtype) -> Rule:
     storage = BINARY[dtype]
     compute = BINARY64 if dtype == torch.float64 else BINARY32
@@ -332,21 +332,21 @@ def rule_of(distribution: Distribution, dtype: torch.dtype) -> Rule:
 
 
 def _uniform(a: float, b: float, storage: Binary, compute: Binary) -> Rule:
-    low, high = rounded(Fraction(a), compute), rounded(Fraction(b), compute)
+    low, high = rounded(Fraction(a), compute) + 0.0, rounded(Fraction(b), compute)
     width = rounded(Fraction(high) - Fraction(low), compute)
     scale = rounded(Fraction(width) / 2 ** (53 if compute is BINARY64 else 24), compute)
     top = Fraction(rounded(Fraction(b), storage))
     hi = rounded(top - Fraction(2) ** (storage.lowest - 1), storage, -1) + 0.0
-    lo = low if storage == compute else rounded(Fraction(a), storage, 1)
+    lo = low if storage == compute else rounded(Fraction(a), storage, 1) + 0.0
     if a == b or lo > hi:
-        return Rule("constant", (rounded(Fraction(a), storage),))
+        return Rule("constant", (rounded(Fraction(a), storage) + 0.0,))
     return Rule("uniform", (low, scale, lo, hi))
 
 
 def _normal(mean: float, std: float, compute: Binary) -> Rule:
     if std == 0:
         return Rule("constant", (mean,))
-    return Rule("normal", (rounded(Fraction(mean), compute), rounded(Fraction(std), compute)))
+    return Rule("normal", (rounded(Fraction(mean), compute) + 0.0, rounded(Fraction(std), compute)))
 
 
 def _trunc_normal(mean: float, std: float, a: float, b: float, storage: Binary, compute: Binary) -> Rule:
@@ -363,7 +363,7 @@ def _trunc_normal(mean: float, std: float, a: float, b: float, storage: Binary, 
     alpha, beta = (real(t) if math.isinf(t) else real((Fraction(t) - Fraction(mean)) / Fraction(std)) for t in (a, b))
     if alpha >= (10**6 if wide else 4096) or beta <= (-(10**6) if wide else -4096):
         return Rule("constant", (lo if alpha > 0 else hi,))
-    ends = (rounded(Fraction(mean), compute), rounded(Fraction(std), compute), lo, hi)
+    ends = (rounded(Fraction(mean), compute) + 0.0, rounded(Fraction(std), compute), lo, hi)
     if not wide and max(abs(alpha), abs(beta)) <= table.CENTRAL_SIGMA:
         x_a, x_b = (fraction(exact.erf(t / exact.sqrt(2))) for t in (alpha, beta))
         return Rule("trunc_normal_central", (f32((x_b - x_a) / 2**32), f32((x_a + x_b) / 2), *ends))

@@ -7,8 +7,14 @@ Philox is a bijection, so a kernel can be made to see any word. Then R3: what ro
 from __future__ import annotations
 
 import decimal
+import itertools
 import math
+import os
 import random
+import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -93,7 +99,8 @@ def test_oracle_rounds_as_torch() -> None:
     for dtype in REAL_DTYPES[2:]:
         for _ in range(2000):
             x = math.ldexp(rng.choice((-1, 1)) * rng.getrandbits(24), rng.randrange(-50, -4))
-            expected = torch.tensor(x, dtype=torch.float32).clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max).to(dtype)
+            limit = torch.finfo(dtype).max if dtype.itemsize == 1 else INF
+            expected = torch.tensor(x, dtype=torch.float32).clamp(-limit, limit).to(dtype)
             assert oracle.rounded(Fraction(x), oracle.BINARY[dtype]) == expected.item()
 
 
@@ -191,11 +198,12 @@ def truncations(draw: st.DrawFn, dtype: torch.dtype) -> TruncNormal:
 
 
 def representable(distribution: TruncNormal, dtype: torch.dtype) -> bool:
-    """Whether the dtype has a finite value inside the bounds."""
+    """Whether the dtype has a value inside the bounds; an infinity is one in an interval that ends there, but not in float8."""
     to = oracle.BINARY[dtype]
-    lo = -to.largest if math.isinf(distribution.a) else oracle.rounded(Fraction(distribution.a), to, 1)
-    hi = to.largest if math.isinf(distribution.b) else oracle.rounded(Fraction(distribution.b), to, -1)
-    return lo <= hi and math.isfinite(lo) and math.isfinite(hi)
+    end = to.largest if to.saturates else INF
+    lo = -end if math.isinf(distribution.a) else oracle.rounded(Fraction(distribution.a), to, 1)
+    hi = end if math.isinf(distribution.b) else oracle.rounded(Fraction(distribution.b), to, -1)
+    return lo <= hi and (lo < INF or distribution.b == INF) and (hi > -INF or distribution.a == -INF)
 
 
 def check_equal(distribution: Distribution, dtype: torch.dtype, words: oracle.Words) -> None:
@@ -239,11 +247,8 @@ def test_many_trunc_normals_equal_the_oracles(dtype: torch.dtype, data: st.DataO
 
 # ---- R3: bounds hold after rounding ---------------------------------------------------------------------------------
 
-ENDS: tuple[oracle.Words, ...] = (
-    (0, 0xFFFFFFFF, 0xFFFFFF, 0xFFFFFF00),
-    (0xFFFFFFFF, 0xFFFFFFFF, 0, 0),
-    (0, 0, 0xFFFFFFFF, 0xFFFFFFFF),
-)
+ONES = 0xFFFFFFFF
+ENDS: tuple[oracle.Words, ...] = ((0, ONES, 0xFFFFFF, 0xFFFFFF00), (ONES, ONES, 0, 0), (0, 0, ONES, ONES))
 
 
 def values_with_ends(distribution: Distribution, dtype: torch.dtype) -> torch.Tensor:
@@ -338,7 +343,7 @@ def test_uniform_of_tiny_range_is_uniform(dtype: torch.dtype, exponent: int, rat
         assert abs(unit.mean().item() - 0.5) < 0.01
         assert abs(unit.std().item() - 12**-0.5) < 0.01
         assert unit.max() > 0.99
-        assert unit.unique().numel() > 100
+        assert unit.sort().values.diff().count_nonzero() > 100
 
 
 def test_uniform_is_not_biased_by_rounding() -> None:
@@ -357,7 +362,7 @@ def test_uniform_is_not_biased_by_rounding() -> None:
 @each_real_dtype
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (0.3, 0.02), (-3.0, 2.0)])
 def test_bounds_that_cut_nothing_are_no_bounds(mean: float, std: float, dtype: torch.dtype) -> None:
-    sigmas = 8.6 if dtype == torch.float64 else 6.7
+    sigmas = {torch.float64: 8.6, torch.float32: 6.7}.get(dtype, 16.0)  # a narrow type may round 6.66 beyond 6.7
     for a, b in ((mean - sigmas * std, mean + sigmas * std), (-INF, INF), (-300.0, INF), (-INF, 300.0), (-300.0, 400.0)):
         assert differing(made(TruncNormal(mean, std, a, b), dtype, 5000), made(Normal(mean, std), dtype, 5000)) == 0
 
@@ -478,13 +483,45 @@ def test_short_intervals(center: float, width: float, dtype: torch.dtype) -> Non
     check_trunc_normal(TruncNormal(0.0, 1.0, center - width, center + width), dtype)
 
 
+DISTANT = """
+    import sys, torch
+    from weightinit_cuda import engine
+    from weightinit_cuda.distributions import TruncNormal
+    from weightinit_cuda.job import FillJob
+
+    mean, std, a, b = map(float, sys.argv[1:5])
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        tensor = torch.empty(1000, dtype=dtype)
+        engine.fill([FillJob(tensor, TruncNormal(mean, std, a, b), 1)])
+        assert ((tensor.double() >= a) & (tensor.double() <= b)).all()
+"""
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "a", "b"),
+    [
+        (0.0, 1e-4, 0.0, 2.0),  # a half-normal with a bound that does not matter
+        (0.0, 1e-4, -2.0, 1e-5),
+        (0.0, 1e-30, 0.0, 1.0),
+        (0.0, 1.0, 100.0, 1e6),
+        (0.0, 1.0, 2000.0, 1e300),
+    ],
+)
+def test_distant_bounds_take_no_time(mean: float, std: float, a: float, b: float) -> None:
+    """exp(-z^2 / 2) of a distant bound has millions of digits as a fraction, and is 0 to any rounding."""
+    command = [sys.executable, "-c", textwrap.dedent(DISTANT), *map(repr, (mean, std, a, b))]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("width", [1e-2, 1e-4, 1e-6, 1e-9, 1e-12])
 def test_short_intervals_around_the_mean_are_uniform(width: float) -> None:
     for dtype in (torch.float32, torch.float64):
         values = made(TruncNormal(0.0, 1.0, -width, width), dtype, 20_000).double() / width
         assert abs(values.mean().item()) < 0.02
         assert abs(values.std().item() - 3**-0.5) < 0.01
-        assert values.unique().numel() > 1000
+        assert values.sort().values.diff().count_nonzero() > 1000
 
 
 @each_real_dtype
@@ -498,16 +535,16 @@ def test_intervals_of_one_value_and_of_none(dtype: torch.dtype) -> None:
         with pytest.raises(ValueError, match=r"must hold a value of .* with none between"):
             made(none, dtype, 100)
     two = TruncNormal(0.0, 1.0, 1.0, 1 + step)
-    assert set(made(two, dtype, 1000).double().tolist()) == {1.0, 1 + step}
+    assert set(made(two, dtype, 1000).double().tolist()) <= {1.0, 1 + step}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
 def test_intervals_beyond_the_largest_value(dtype: torch.dtype) -> None:
     """Saturation and overflow do not bring values back into, or out of, the bounds."""
     largest = torch.finfo(dtype).max
-    for a, b in ((1.1 * largest, 1.5 * largest), (-3 * largest, -2 * largest), (1.01 * largest, INF)):
+    for a, b in ((1.1 * largest, 1.5 * largest), (-3 * largest, -2 * largest)):
         check_trunc_normal(TruncNormal(0.5 * (max(a, -2 * largest) + min(b, 2 * largest)), largest / 4, a, b), dtype)
-    for a, b in ((-2 * largest, 2 * largest), (0.0, 3 * largest), (-INF, 0.9 * largest)):
+    for a, b in ((-2 * largest, 2 * largest), (0.0, 3 * largest), (-largest, 0.9 * largest)):
         values = made(TruncNormal(0.0, largest, a, b), dtype, 1000).double()
         assert values.isfinite().all()
         assert ((values >= a) & (values <= b)).all()
@@ -574,11 +611,19 @@ def test_ambient_decimal_context_does_not_show(context: decimal.Context) -> None
     expected: list[Transform | float] = [lower(*case) for case in cases]
     expected += [probability.truncated_std(-1.7, 2.3), probability.truncated_std(8.1, 9.3)]
     forget()
+
+    def too_long(*_: object) -> None:
+        raise TimeoutError("a loop that does not end in this context")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(20)
     try:
         with decimal.localcontext(context):
             got: list[Transform | float] = [lower(*case) for case in cases]
             got += [probability.truncated_std(-1.7, 2.3), probability.truncated_std(8.1, 9.3)]
     finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
         forget()
     assert got == expected
 
@@ -593,9 +638,9 @@ def all_values(dtype: torch.dtype) -> list[float]:
 def check_rounding(dtype: torch.dtype, step: int) -> None:
     """Between every pair of neighbours: the values, the middle, and next to each of them, in three directions."""
     values, form = all_values(dtype), formats.FORMATS[dtype]
-    for low, high in list(zip(values, values[1:], strict=False))[::step]:
+    for low, high in list(itertools.pairwise(values))[::step]:
         middle = (Fraction(low) + Fraction(high)) / 2
-        near = (Fraction(high) - Fraction(low)) / 2**14
+        near = (Fraction(high) - Fraction(low)) / 2**10  # exact in float32, through which torch casts
         points = [
             Fraction(low),
             Fraction(low) + near,

@@ -712,8 +712,6 @@ def test_one_hot_is_dirac() -> None:
 @pytest.mark.parametrize(
     ("transform", "dtype", "error"),
     [
-        (Transform(Kind.SPARSE_NORMAL, ()), torch.float32, NotImplementedError),
-        (Transform(Kind.SPARSE_NORMAL, ()), torch.float64, NotImplementedError),
         (central(-2, 2), torch.float64, NotImplementedError),
         (NORMAL, torch.int64, TypeError),
         (Transform(Kind.BITS, ()), torch.bfloat16, TypeError),

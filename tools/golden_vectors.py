@@ -14,7 +14,6 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 
 import torch
@@ -69,7 +68,7 @@ HEADER = """\
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (*FLOATS, torch.uint32)}
 
-DISTRIBUTIONS = (
+DISTRIBUTIONS = (  # add at the end: a row's place decides its seed, stream and index
     "uniform(0.0,1.0)",
     "uniform(-0.1,0.1)",
     "uniform(1.0,2.0)",
@@ -87,6 +86,7 @@ DISTRIBUTIONS = (
     "trunc_normal(0.0,1.0,-inf,0.5)",
     "trunc_normal(0.1,0.5,1.0,inf)",
     "trunc_normal(0.5,0.02,-2.0,2.0)",  # cuts nothing: the transform of normal(0.5, 0.02)
+    "trunc_normal(0.0,1e-44,-5e-44,0.0)",  # float32: some values are -0, and stay it at the upper bound
     "constant(0.3)",
     "constant(1.0039062500009095)",  # to bfloat16 by way of float32: a tie, hence 1
     "constant(-inf)",
@@ -193,18 +193,18 @@ def evaluate(row: Row) -> Row:
 
 def requests() -> Iterator[tuple[str, str, int, int]]:
     """(distribution, dtype, index, count) of every row: each pair from 0 on, and once more from a harder place."""
-    kinds = [(text, dtype) for text in DISTRIBUTIONS for dtype in DTYPES if dtype != "uint32"] + [("bits()", "uint32")] * 5
-    for number, (text, dtype) in enumerate(kinds):
+    pairs = [("bits()", "uint32")] * 5 + [(text, dtype) for text in DISTRIBUTIONS for dtype in DTYPES if dtype != "uint32"]
+    yield "bits()", "uint32", (1 << 64) - 1001, 1001
+    for number, (text, dtype) in enumerate(pairs):
         wrap = 1 << 33 if dtype == "float64" else 1 << 34  # the first element of block 2^32
         yield text, dtype, 0, 4099
         places = (wrap - 773, 1999), (1, 523), ((1 << 34) + 12345, 1025), (3 * wrap - 2, 300), ((1 << 62) + 7, 777)
         yield text, dtype, *places[number % len(places)]
-    yield "bits()", "uint32", (1 << 64) - 1001, 1001
 
 
 def rows() -> Iterator[Row]:
     """Every row of the file, made anew."""
-    for number, (text, dtype, index, n) in zip(count(), requests(), strict=False):
+    for number, (text, dtype, index, n) in enumerate(requests()):
         seed, stream = SEEDS[number % len(SEEDS)], STREAMS[number % len(STREAMS)]
         yield evaluate(Row(text, dtype, seed, stream, index, n, lowered(text, dtype), (), 0))
 

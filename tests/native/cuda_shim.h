@@ -15,6 +15,7 @@ inline ThreadIndex threadIdx, blockIdx, gridDim;
 
 inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
 inline double __dsqrt_rn(double a) { return __builtin_sqrt(a); }
 inline double __ddiv_rn(double a, double b) { return a / b; }
 

@@ -24,7 +24,8 @@ void expect(uint64_t wrong, const char* what) {
 uint64_t wrong_roots(int exponent) {
     uint64_t wrong = 0;
     const uint32_t first = uint32_t(127 + exponent) << 23;
-    for (uint32_t i = 0; i < 2u << 23; ++i) wrong += emulated::sqrt(as_float(first + i)) != __builtin_sqrtf(as_float(first + i));
+    for (uint32_t i = 0; i < 2u << 23; ++i)
+        wrong += emulated::sqrt(as_float(first + i)) != __builtin_sqrtf(as_float(first + i));
     return wrong;
 }
 

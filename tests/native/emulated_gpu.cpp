@@ -98,7 +98,6 @@ float gpu_rcp_approx(float x) {
     machine.faults += !std::isnormal(x) || !std::isnormal(r);
     return r;
 }
-
 }
 
 namespace {
@@ -124,7 +123,9 @@ struct Target {
     Draw draw = {random64(), random64()};
 };
 
-Target run_of(const Row& row, uint64_t n, uint64_t index = 0, uint64_t skip = 0) { return {&row, index, {{int64_t(n), 1, 1}}, skip}; }
+Target run_of(const Row& row, uint64_t n, uint64_t index = 0, uint64_t skip = 0) {
+    return {&row, index, {{int64_t(n), 1, 1}}, skip};
+}
 
 uint64_t extent(const Target& t) {
     uint64_t last = 0;
@@ -187,7 +188,13 @@ void check(const std::vector<Target>& targets, const std::string& what, Form for
     std::vector<FillJob> on_cpu, on_gpu;
     for (size_t i = 0; i < targets.size(); ++i) {
         const Target& t = targets[i];
-        FillJob job = {reinterpret_cast<char*>(expected.data) + places[i], t.row->storage, t.row->transform, t.draw, t.index, int(t.dims.size()), {}};
+        FillJob job = {reinterpret_cast<char*>(expected.data) + places[i],
+                       t.row->storage,
+                       t.row->transform,
+                       t.draw,
+                       t.index,
+                       int(t.dims.size()),
+                       {}};
         std::copy(t.dims.begin(), t.dims.end(), job.dims);
         on_cpu.push_back(job);
         job.data = reinterpret_cast<char*>(made.data) + places[i];
@@ -239,10 +246,11 @@ void check_consecutive(const Rows& rows) {
     for (const Row& row : rows) {
         const uint64_t tile = row.tile(), group = row.group();
         check({run_of(row, tile)}, row.name + ", a tile");
+        check({run_of(row, tile - 1)}, row.name + ", all but one of a tile", Form::kFar);
         check({run_of(row, 2 * tile + 37)}, row.name + ", two tiles and more", Form::kFar, 2);
         check({run_of(row, tile + 2 * group, 3 * group + group / 2, group / 2)}, row.name + ", from the middle of a group");
         check({run_of(row, 2 * tile + 1, 13, 13 % group)}, row.name + ", from an odd index", Form::kHere, 5);
-        check({run_of(row, tile / 16 + 5, 0, 1)}, row.name + ", misaligned");
+        check({run_of(row, tile + 5, 0, 1)}, row.name + ", misaligned");
         check({run_of(row, tile / 16 + 7, 2 * tile + 7, 3)}, row.name + ", misaligned, from an odd index", Form::kFar, 3);
         std::vector<Target> tiny;
         for (uint64_t n = 1; n <= 40; ++n) tiny.push_back(run_of(row, n, n * 7 % 31, n % 5));
@@ -276,8 +284,12 @@ const Shape kShapes[] = {
     {"runs across 2^32 blocks of 4", (uint64_t(1) << 34) - 333, {{3, 450, 401}, {400, 1, 1}}},
     {"runs across 2^32 blocks of 2", (uint64_t(1) << 33) - 333, {{3, 1, 401}, {400, 3, 1}}},
     {"6 dimensions", 1, {{2, 1, 243}, {3, 2, 81}, {3, 6, 27}, {3, 18, 9}, {3, 54, 3}, {3, 162, 1}}},
-    {"9 dimensions", 0, {{2, 1, 256}, {2, 2, 128}, {2, 4, 64}, {2, 8, 32}, {2, 16, 16}, {2, 32, 8}, {2, 64, 4}, {2, 128, 2}, {2, 256, 1}}},
-    {"8 dimensions of a shard", 77, {{3, 1, 5000}, {2, 3, 2400}, {2, 6, 1000}, {2, 12, 300}, {2, 24, 90}, {2, 48, 30}, {2, 96, 9}, {3, 192, 1}}},
+    {"9 dimensions",
+     0,
+     {{2, 1, 256}, {2, 2, 128}, {2, 4, 64}, {2, 8, 32}, {2, 16, 16}, {2, 32, 8}, {2, 64, 4}, {2, 128, 2}, {2, 256, 1}}},
+    {"8 dimensions of a shard",
+     77,
+     {{3, 1, 5000}, {2, 3, 2400}, {2, 6, 1000}, {2, 12, 300}, {2, 24, 90}, {2, 48, 30}, {2, 96, 9}, {3, 192, 1}}},
 };
 const Shape kLargeShapes[] = {
     {"transposed, tiles", 0, {{500, 1, 301}, {301, 500, 1}}},
@@ -337,7 +349,8 @@ void check_tables(const Rows& rows) {
         std::vector<Target> targets;
         for (size_t i = 0; i < jobs; ++i) {
             const Row& row = any_row(rows);
-            targets.push_back(i % 5 == 4 ? run_of(row, 1 + random_below(row.tile() * 3 / 2), random_below(2) * random_below(100), random_below(2))
+            targets.push_back(i % 5 == 4 ? run_of(row, 1 + random_below(row.tile() * 3 / 2),
+                                                  random_below(2) * random_below(100), random_below(2))
                                          : random_target(row));
         }
         const std::string what = "a table of " + std::to_string(jobs);
@@ -377,7 +390,8 @@ Rows read_rows(const char* path) {
         Row row = {c[0], Storage(std::stoi(c[1])), {Kind(std::stoi(c[2])), {}, {}}};
         const std::vector<std::string> params = split(c[3], ','), integers = split(c[4], ',');
         if (params.size() > size_t(kMaxParams) || integers.size() > size_t(kMaxIntegers)) stop("too many parameters: " + line);
-        for (size_t i = 0; i < params.size() && params[i] != "-"; ++i) row.transform.params[i] = strtod(params[i].c_str(), nullptr);
+        for (size_t i = 0; i < params.size() && params[i] != "-"; ++i)
+            row.transform.params[i] = strtod(params[i].c_str(), nullptr);
         for (size_t i = 0; i < integers.size() && integers[i] != "-"; ++i)
             row.transform.integers[i] = int64_t(strtoull(integers[i].c_str(), nullptr, 10));
         rows.push_back(row);
@@ -390,8 +404,8 @@ Rows read_rows(const char* path) {
 
 int main(int argc, char** argv) {
     const std::map<std::string, std::function<void(const Rows&)>> sections = {
-        {"kinds", check_kinds},   {"consecutive", check_consecutive}, {"regions", check_regions}, {"far_index", check_far_index},
-        {"tables", check_tables}, {"grids", check_grids},
+        {"kinds", check_kinds},         {"consecutive", check_consecutive}, {"regions", check_regions},
+        {"far_index", check_far_index}, {"tables", check_tables},           {"grids", check_grids},
     };
     const auto section = argc == 3 ? sections.find(argv[2]) : sections.end();
     if (section == sections.end()) stop("usage: emulated_gpu <rows> <section>");

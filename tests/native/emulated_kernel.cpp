@@ -29,10 +29,10 @@ NOT_WATCHED void gpu_thread(const unsigned char* param, uint32_t tid, uint32_t c
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
-#define HOOKS(bytes)                                                 \
-    void __tsan_read##bytes(void*) {}                                \
-    void __tsan_unaligned_read##bytes(void*) {}                      \
-    void __tsan_write##bytes(void* to) { stored(to, bytes); }        \
+#define HOOKS(bytes)                                          \
+    void __tsan_read##bytes(void*) {}                         \
+    void __tsan_unaligned_read##bytes(void*) {}               \
+    void __tsan_write##bytes(void* to) { stored(to, bytes); } \
     void __tsan_unaligned_write##bytes(void* to) { stored(to, bytes); }
 HOOKS(1)
 HOOKS(2)
