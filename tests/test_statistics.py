@@ -144,16 +144,18 @@ def lag_correlations(words: Words) -> float:
     worst = 0.0
     for lag in (1, 2, 3, 4, 8, 64, 256, 512, 2048):
         worst = max(worst, abs(float((numbers[:-lag] * numbers[lag:]).mean())) * 12 * math.sqrt(words.size - lag))
-        agreeing = np.unpackbits((~(words[:-lag] ^ words[lag:])).view(np.uint8)).mean()
+        agreeing = np.bitwise_count(~(words[:-lag] ^ words[lag:])).mean() / 32
         worst = max(worst, abs(float(agreeing) - 0.5) * 2 * math.sqrt(32 * (words.size - lag)))
     return worst
 
 
 def avalanche(words: Words) -> float:
     """Each bit flips independently of each other between neighbours: 32 x 32 counts."""
-    flips = np.unpackbits((words[:-1] ^ words[1:]).astype(">u4").view(np.uint8)).reshape(-1, 32).astype(np.float32) - 0.5
-    together = flips.T @ flips / len(flips)
-    return float(np.abs(together - np.eye(32) / 4).max()) * 4 * math.sqrt(len(flips))
+    together = np.zeros((32, 32))
+    for part in np.array_split(words[:-1] ^ words[1:], max(1, words.size >> 18)):
+        flips = np.unpackbits(part.astype(">u4").view(np.uint8)).reshape(-1, 32).astype(np.float32) - 0.5
+        together += flips.T @ flips / (words.size - 1)
+    return float(np.abs(together - np.eye(32) / 4).max()) * 4 * math.sqrt(words.size - 1)
 
 
 def birthdays(words: Words) -> float:
@@ -213,10 +215,10 @@ def later(seeds: int) -> Source:
 @pytest.mark.statistical
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_battery_at_length(layout: Callable[[Source, int], Words]) -> None:
-    """2^26 words, 256 MB, of every layout."""
+    """2^25 words of every layout, in eight parts."""
     worst: dict[str, float] = {}
     for part in range(8):
-        for name, value in run_battery(layout(later(512 * part), 1 << 23)).items():
+        for name, value in run_battery(layout(later(512 * part), 1 << 22)).items():
             worst[name] = max(worst.get(name, 0.0), value)
     assert max(worst.values()) < ALARM + 1, worst
 
@@ -282,8 +284,8 @@ def test_parities_of_consecutive_counters(what: str) -> None:
 @pytest.mark.statistical
 @pytest.mark.parametrize("what", ["block", "stream", "seed"])
 def test_parities_and_flips_at_length(what: str) -> None:
-    assert linear_bits(counters(1 << 23, 10, what), order=6) < ALARM
-    assert differentials(1 << 20, 10, what) < ALARM + 0.7
+    assert linear_bits(counters(1 << 22, 10, what), order=6) < ALARM
+    assert differentials(1 << 18, 10, what) < ALARM + 0.7
 
 
 def crossed(values: list[Any]) -> float:
@@ -352,7 +354,7 @@ def test_law(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", LAWS)
 def test_law_at_length(name: str, dtype: torch.dtype) -> None:
-    check_law(name, dtype, 1 << 24)
+    check_law(name, dtype, 1 << 22)
 
 
 @pytest.mark.parametrize(
@@ -369,6 +371,7 @@ def tail_counts(dtype: torch.dtype, n: int, seeds: int) -> dict[float, int]:
     counts = dict.fromkeys((4.0, 5.0, 5.77, 6.0), 0)
     for seed in range(seeds):
         x = made(Normal(0, 1), dtype, n, seed).abs_()
+        x = x[x > 4]
         for sigma in counts:
             counts[sigma] += int((x > sigma).sum())
     return counts
@@ -387,12 +390,12 @@ def test_tails() -> None:
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize(("dtype", "seeds"), [(torch.float32, 64), (torch.float64, 32)], ids=str)
+@pytest.mark.parametrize(("dtype", "seeds"), [(torch.float32, 32), (torch.float64, 8)], ids=str)
 def test_tails_at_length(dtype: torch.dtype, seeds: int) -> None:
-    """2^32 float32 values: 34 of them beyond 5.77 sigma, 8 beyond 6."""
+    """2^31 float32 values: 17 of them beyond 5.77 sigma, 4 beyond 6."""
     counts = tail_counts(dtype, 1 << 26, seeds)
     check_tails(counts, seeds << 26)
-    assert counts[6.0] > 0
+    assert counts[5.77] > 0
 
 
 def test_narrow_types_are_not_biased() -> None:

@@ -18,14 +18,15 @@ import torch
 
 from .coefficients import CENTRAL_SIGMA
 from .formats import FLOAT32, FLOAT64, FORMATS, Format
-from .probability import CONTEXT, erf_over_sqrt2, log_tail, tail
+from .probability import CONTEXT, erf_over_sqrt2, log_tail, mass_between, relative_masses, tail
 
 # Upper bounds of the largest |z| that normal can return: sqrt(-2 ln 2^-32) and sqrt(-2 ln 2^-52), rounded up.
 MAX_SIGMA_32 = 6.661
 MAX_SIGMA_64 = 8.491
 # Beyond this many sigma the values that lie inside a one-sided interval are within one rounding of its nearer bound.
-FAR_SIGMA_32 = 4096.0
-FAR_SIGMA_64 = 1e6
+FAR_SIGMA_32 = Decimal(4096)
+FAR_SIGMA_64 = Decimal(1_000_000)
+_CENTRAL = Decimal.from_float(CENTRAL_SIGMA)
 
 
 class Kind(enum.IntEnum):
@@ -139,11 +140,24 @@ def _lower(distribution: Distribution, dtype: torch.dtype) -> Transform:
 
 
 def _pattern(value: float, dtype: torch.dtype) -> int:
-    """The bits of ``value`` rounded to the dtype, as an unsigned integer."""
-    if dtype in (torch.float8_e4m3fn, torch.float8_e5m2) and not math.isnan(value):
-        largest = FORMATS[dtype].largest
-        value = min(max(value, -largest), largest)
-    return int.from_bytes(bytes(torch.tensor([value], dtype=dtype).view(torch.uint8).tolist()), "little")
+    """The bits of ``value`` rounded to the dtype, as an unsigned integer; the positive quiet NaN for NaN."""
+    if math.isnan(value):
+        return _QUIET_NAN[dtype]
+    if FORMATS[dtype].saturates:
+        value = min(max(value, -FORMATS[dtype].largest), FORMATS[dtype].largest)
+    made = torch.tensor([value], dtype=_COMPUTED[dtype], device="cpu").to(dtype)
+    return int.from_bytes(bytes(made.view(torch.uint8).tolist()), "little")
+
+
+_COMPUTED = {dtype: torch.float64 if dtype == torch.float64 else torch.float32 for dtype in FORMATS}
+_QUIET_NAN = {
+    torch.float64: 0x7FF8 << 48,
+    torch.float32: 0x7FC0 << 16,
+    torch.float16: 0x7E00,
+    torch.bfloat16: 0x7FC0,
+    torch.float8_e4m3fn: 0x7F,
+    torch.float8_e5m2: 0x7F,
+}
 
 
 def _constant(value: float, dtype: torch.dtype) -> Transform:
@@ -173,7 +187,7 @@ def _uniform(a: float, b: float, dtype: torch.dtype) -> Transform:
 
 def _normal(mean: float, std: float, dtype: torch.dtype) -> Transform:
     if std == 0 or not math.isfinite(mean):
-        return _constant(math.nan if math.isinf(mean) and math.isinf(std) else mean, dtype)
+        return _constant(math.nan if math.isinf(mean) and math.isinf(std) else mean + 0.0, dtype)
     compute = _compute_format(dtype)
     rounded_std = compute.round(Fraction(std)) if math.isfinite(std) else std
     return Transform(Kind.NORMAL, (compute.round(Fraction(mean)), rounded_std))
@@ -189,41 +203,51 @@ def _trunc_normal(mean: float, std: float, a: float, b: float, dtype: torch.dtyp
         raise ValueError(f"trunc_normal_: [a, b] must hold a value of {dtype}, got a={a} and b={b} with none between.")
     if lo == hi or std == 0:
         return _constant(min(max(mean, lo), hi), dtype)
-    wide, reach = compute is FLOAT64, Fraction(MAX_SIGMA_64 if compute is FLOAT64 else MAX_SIGMA_32) * Fraction(std)
-    if lo <= storage.round(Fraction(mean) - reach) and storage.round(Fraction(mean) + reach) <= hi:
+    wide = compute is FLOAT64
+    center, spread = compute.round(Fraction(mean)), compute.round(Fraction(std))
+    reach = Fraction(MAX_SIGMA_64 if wide else MAX_SIGMA_32) * Fraction(spread)
+    lowest, highest = (_rounded_twice(Fraction(center) + side * reach, compute, storage) for side in (-1, 1))
+    if lo <= lowest and highest <= hi:
         return _normal(mean, std, dtype)
     alpha, beta = _sigmas(a, mean, std), _sigmas(b, mean, std)
     far = FAR_SIGMA_64 if wide else FAR_SIGMA_32
     if alpha >= far or beta <= -far:
         return _constant(lo if alpha > 0 else hi, dtype)
-    ends = (compute.round(Fraction(mean)), compute.round(Fraction(std)), lo, hi)
-    if not wide and max(abs(alpha), abs(beta)) <= CENTRAL_SIGMA:
+    if not wide and alpha >= _CENTRAL.copy_negate() and beta <= _CENTRAL:
         x_a, x_b = Fraction(erf_over_sqrt2(alpha)), Fraction(erf_over_sqrt2(beta))
-        params = (compute.round((x_b - x_a) / 2**32), compute.round((x_a + x_b) / 2), *ends)
+        params = (compute.round((x_b - x_a) / 2**32), compute.round((x_a + x_b) / 2), center, spread, lo, hi)
         return Transform(Kind.TRUNC_NORMAL_CENTRAL, params)
     if beta <= 0:  # the mirror image
-        alpha, beta, ends = -beta, -alpha, (ends[0], -ends[1], lo, hi)
+        alpha, beta, spread = beta.copy_negate(), alpha.copy_negate(), -spread
     bits = 64 if wide else 32
-    grid = 2 ** (53 if wide else 32)  # words are counted in halves of these
     if alpha >= 0:
-        log_ref = log_tail(alpha)
-        rho = Fraction(CONTEXT.exp(CONTEXT.subtract(log_tail(beta), log_ref))) if beta.is_finite() else Fraction(0)
-        mass, left, right, split = 1 - rho, Fraction(0), rho, 0
-        log_m2_ref = compute.round(Fraction(-2 * log_ref))
+        left, split = Fraction(0), 0
+        mass, right = (_fraction(p) for p in relative_masses(alpha, beta))
+        log_m2_ref = compute.round(-2 * Fraction(log_tail(alpha)))
     else:
-        left, right = (Fraction(tail(abs(t))) if t.is_finite() else Fraction(0) for t in (alpha, beta))
-        mass = 1 - left - right
+        left, right = _fraction(tail(alpha.copy_negate())), _fraction(tail(beta))
+        mass = _fraction(mass_between(alpha, beta))
         split = min(max(round(2**bits * (Fraction(1, 2) - left) / mass), 0), 2**bits - 1)
         log_m2_ref = 0.0
     step = compute.round(mass if wide else mass / 2**31)
-    half = mass / grid
+    half = mass / 2 ** (53 if wide else 32)  # words are counted in halves of these
     bases = compute.round(left + half), compute.round(right + half)
-    return Transform(Kind.TRUNC_NORMAL, (*bases, step, log_m2_ref, *ends), (split,))
+    return Transform(Kind.TRUNC_NORMAL, (*bases, step, log_m2_ref, center, spread, lo, hi), (split,))
+
+
+def _rounded_twice(x: Fraction, compute: Format, storage: Format) -> float:
+    first = compute.round(x)
+    return storage.round(Fraction(first)) if math.isfinite(first) else first
+
+
+def _fraction(probability: Decimal) -> Fraction:
+    """Exact; 0 below 10^-1000, whose fraction would have that many digits and is no float64."""
+    return Fraction(probability) if probability.adjusted() > -1000 else Fraction(0)
 
 
 def _sigmas(bound: float, mean: float, std: float) -> Decimal:
     """(bound - mean) / std as a decimal, or an infinity."""
     if math.isinf(bound):
-        return Decimal(bound)
+        return Decimal("Infinity" if bound > 0 else "-Infinity")
     exact = (Fraction(bound) - Fraction(mean)) / Fraction(std)
     return CONTEXT.divide(Decimal(exact.numerator), Decimal(exact.denominator))

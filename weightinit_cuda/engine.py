@@ -6,6 +6,8 @@ inference mode, version counters). Arguments were checked above, in the words of
 
 from __future__ import annotations
 
+import math
+import operator
 import os
 import threading
 import warnings
@@ -47,7 +49,7 @@ _get_num_threads = torch.get_num_threads
 
 def _choose_backend() -> bool:
     """Whether the compiled kernels are used; says once why not."""
-    wanted = os.environ.get("WEIGHTINIT_BACKEND", "native" if _C is not None else "")
+    wanted = os.environ.get("WEIGHTINIT_BACKEND") or ("native" if _C is not None else "")
     if wanted not in ("", "native", "reference"):
         raise ValueError(f"WEIGHTINIT_BACKEND: must be native or reference, got {wanted!r}.")
     if wanted == "native" and _C is None:
@@ -74,7 +76,7 @@ def select_cpu(isa: str) -> None:
 
 
 _native = _choose_backend()
-if _native and "WEIGHTINIT_CPU" in os.environ:
+if _native and os.environ.get("WEIGHTINIT_CPU"):
     select_cpu(os.environ["WEIGHTINIT_CPU"])
 
 
@@ -149,8 +151,9 @@ def fill_tensor(tensor: torch.Tensor, distribution: Distribution, seed: int, str
         return fill((FillJob(tensor, distribution, seed, stream),))
     dtype = tensor.dtype
     transform = _native_transform(distribution, dtype)
-    _C.fill_contiguous(address, _STORAGE[dtype], tensor.numel(), transform, seed, stream, _get_num_threads())
+    seed, stream = seed & _MASK64, stream & _MASK64
     _increment_version((tensor,))
+    _C.fill_contiguous(address, _STORAGE[dtype], tensor.numel(), transform, seed, stream, _get_num_threads())
     return None
 
 
@@ -195,8 +198,8 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
     transform = _native_transform(distribution, dtype)
     cell = _seed_cell
     cell.draw(_LOWEST, None)
+    _increment_version((tensor,))  # before the fill, which Ctrl-C may end
     _C.fill_drawn(address, _STORAGE[dtype], tensor.numel(), transform, cell.address, _get_num_threads())
-    _increment_version((tensor,))
     return True
 
 
@@ -209,6 +212,18 @@ def fill(jobs: Sequence[FillJob]) -> None:
         RuntimeError: overlapping memory, or an inference tensor outside inference mode (as torch).
         NotImplementedError, ValueError: no such layout, dtype, region or distribution; the job is named.
     """
+    with _disable_current_modes():
+        _fill([_with_plain_region(job) for job in jobs])
+
+
+def _with_plain_region(job: FillJob) -> FillJob:
+    """Shapes and offsets as Python integers, which do not overflow."""
+    if job.region is None:
+        return job
+    return job._replace(region=Region(*(tuple(map(operator.index, numbers)) for numbers in job.region)))
+
+
+def _fill(jobs: Sequence[FillJob]) -> None:
     for job in jobs:
         _check(job)
     native: dict[torch.device, list[Any]] = {}
@@ -219,10 +234,12 @@ def fill(jobs: Sequence[FillJob]) -> None:
             continue
         for part in _real_parts(_resolved(job, copies)):
             transform = lower(part.distribution, part.tensor.dtype)
-            if _has_kernels(part.tensor.device):
+            if _has_kernels(part.tensor.device) and part.tensor.dim() <= _C.max_dims:
                 native.setdefault(part.tensor.device, []).append(_native_job(part, transform))
             else:
                 by_reference.append((part, transform))
+    if written := [job.tensor for job in jobs if not (job.tensor.is_meta or job.tensor.is_inference())]:
+        _increment_version(tuple(written))
     for device, native_jobs in native.items():
         if device.type == "cpu":
             _C.fill(native_jobs, torch.get_num_threads())
@@ -231,13 +248,11 @@ def fill(jobs: Sequence[FillJob]) -> None:
     for part, transform in by_reference:
         reference.fill(part.tensor, transform, part.seed, part.stream, part.region)
     with torch.no_grad():
+        for tensor, made in copies:
+            tensor.copy_(made)
         for job in jobs:
             if isinstance(job.distribution, SparseNormal) and not job.tensor.is_meta:
                 _write_zeros(job, job.distribution)
-        for tensor, made in copies:
-            tensor.copy_(made)
-    if written := [job.tensor for job in jobs if not (job.tensor.is_meta or job.tensor.is_inference())]:
-        _increment_version(tuple(written))
 
 
 def _has_kernels(device: torch.device) -> bool:
@@ -290,9 +305,12 @@ def bits(seed: int, stream: int, n: int, start: int = 0) -> torch.Tensor:
     seed, stream, start = seed & _MASK64, stream & _MASK64, start & _MASK64
     if n < 0:
         raise ValueError(f"bits: n must be at least 0, got {n}.")
-    if not _native:
-        return reference.bits(seed, stream, n, start).to(torch.uint32)
-    words = torch.empty(n, dtype=torch.uint32)
+    if start + n > 2**64:
+        raise ValueError(f"bits: start + n must be at most 2**64, got {start} + {n}.")
+    with _disable_current_modes():
+        if not _native:
+            return reference.bits(seed, stream, n, start, "cpu").to(torch.uint32)
+        words = torch.empty(n, dtype=torch.uint32, device="cpu")
     if n:
         transform = _C.Transform(0, [], [])
         _C.fill([(words.data_ptr(), _UINT32, transform, seed, stream, start, [(n, 1, 1)])], torch.get_num_threads())
@@ -316,7 +334,7 @@ def _check(job: FillJob) -> None:
             "You can make a clone to get a normal tensor before doing inplace update."
             "See https://github.com/pytorch/rfcs/pull/17 for more details."
         )
-    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+    if tensor.numel() and any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
         raise RuntimeError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
             "Please clone() the tensor before performing the operation."
@@ -332,6 +350,8 @@ def _check_region(region: Region, tensor: torch.Tensor, where: str) -> None:
             f"fill: global_shape and offset must have as many dimensions as the tensor, "
             f"got {tuple(shape)} and {tuple(offset)} for a tensor of shape {tuple(tensor.shape)}{where}."
         )
+    if math.prod(shape) * (2 if tensor.is_complex() else 1) > 2**64:
+        raise ValueError(f"fill: global_shape must have at most 2**64 numbers, got {tuple(shape)}{where}.")
     if any(at < 0 or at + n > whole for at, n, whole in zip(offset, tensor.shape, shape, strict=True)):
         raise ValueError(
             f"fill: the tensor must lie inside global_shape, got global_shape {tuple(shape)}, offset {tuple(offset)} "
@@ -371,7 +391,7 @@ def _write_zeros(job: FillJob, sparse: SparseNormal) -> None:
     for begin in range(0, job.tensor.shape[1] if zeros else 0, columns_at_once):
         part = job.tensor.detach()[:, begin : begin + columns_at_once]
         words = bits(job.seed, job.stream ^ SPARSE_PLACES, part.shape[1] * rows, (first_column + begin) * rows)
-        keys = (words.to(torch.int64).view(-1, rows) << 31) + torch.arange(rows)  # distinct, and ordered as the words
+        keys = (words.to(torch.int64).view(-1, rows) << 31) + torch.arange(rows, device="cpu")  # distinct, ordered as words
         places = keys <= keys.kthvalue(zeros, dim=1, keepdim=True).values
         if part.dtype.itemsize == 1:
             part = part.view(torch.uint8)  # torch masks no float8
@@ -388,4 +408,5 @@ def _native_job(job: FillJob, transform: Transform) -> tuple[Any, ...]:
         dims.append((n, stride, step))
         index += at * step
         step *= whole
-    return (tensor.data_ptr(), _STORAGE[tensor.dtype], _native_of(transform), job.seed, job.stream, index, dims[::-1])
+    seed, stream = job.seed & _MASK64, job.stream & _MASK64
+    return (tensor.data_ptr(), _STORAGE[tensor.dtype], _native_of(transform), seed, stream, index, dims[::-1])

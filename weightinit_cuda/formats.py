@@ -29,7 +29,7 @@ class Format(NamedTuple):
     def round(self, x: Fraction, direction: Direction = "nearest") -> float:
         """The value of the format nearest to x (ties to even), or the next one at or below / at or above it.
 
-        Beyond the largest finite value: infinity where rounding gives it, the largest value if the format saturates.
+        Beyond the largest finite value: infinity, but the largest value toward zero, and to nearest if the format saturates.
         """
         if x == 0:
             return 0.0
@@ -41,7 +41,7 @@ class Format(NamedTuple):
         rounded = _TO_INTEGER[direction](x / spacing) * spacing
         if abs(rounded) > Fraction(self.largest):
             toward_zero = direction == ("down" if x > 0 else "up")
-            limit = self.largest if self.saturates or toward_zero else math.inf
+            limit = self.largest if toward_zero or (self.saturates and direction == "nearest") else math.inf
             return limit if x > 0 else -limit
         return float(rounded) + 0.0  # no negative zero
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -329,6 +330,9 @@ def _run_values(transform: Transform, dtype: torch.dtype, seed: int, stream: int
     working = _working_dtype(dtype)
     if transform.kind is Kind.CONSTANT:
         shape, value = (len(starts), length), transform.params[0]
+        if value != value:  # NaN: these bits, not the ones that a conversion would choose
+            unsigned = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}[dtype.itemsize]
+            return torch.full(shape, transform.integers[0], dtype=unsigned, device=starts.device).view(dtype)
         return convert(torch.full(shape, value, dtype=working, device=starts.device), dtype)
     if transform.kind is Kind.ONE_HOT:
         return convert(_one_hot(transform, working, starts[:, None] + torch.arange(length, device=starts.device)), dtype)
@@ -389,13 +393,26 @@ def fill(
     global_shape, origin = tuple(shape), tuple(offset)
     if target.is_complex():
         target, global_shape, origin = torch.view_as_real(target), (*global_shape, 2), (*origin, 0)
-    with torch.no_grad():
+    with torch.no_grad(), _subnormals():
         for start, extent in _boxes(global_shape, (0,) * target.dim(), tuple(target.shape), _scratch_values(target.device)):
             place = tuple(o + s for o, s in zip(origin, start, strict=True))
             starts, length = _box_runs(global_shape, place, extent, target.device)
             made = _run_values(transform, target.dtype, seed, stream, starts, length).reshape(extent)
             _store(target[tuple(slice(s, s + n) for s, n in zip(start, extent, strict=True))], made)
     return tensor
+
+
+@contextmanager
+def _subnormals() -> Iterator[None]:
+    """Subnormal numbers are kept on the calling thread, whatever ``torch.set_flush_denormal`` says; restored after."""
+    flushes = torch.full((), 5e-324, dtype=torch.float64, device="cpu").mul(1.0).item() == 0
+    if flushes:
+        torch.set_flush_denormal(False)
+    try:
+        yield
+    finally:
+        if flushes:
+            torch.set_flush_denormal(True)
 
 
 def _store(target: Tensor, made: Tensor) -> None:

@@ -28,6 +28,8 @@ struct Runtime {
 };
 
 std::atomic<bool> forked{false};
+// Registered when the module is loaded: torch may have used its threads before the first fill.
+const int at_fork = pthread_atfork(nullptr, nullptr, [] { forked.store(true, std::memory_order_relaxed); });
 
 bool take(Runtime& runtime, void* library, const char* name) {
     const auto parallel = reinterpret_cast<ParallelFn>(dlsym(library, "GOMP_parallel"));
@@ -52,7 +54,7 @@ int take_loaded(dl_phdr_info* info, size_t, void* data) {  // a runtime that was
 const Runtime& runtime() {
     static const Runtime found = [] {
         Runtime r;
-        pthread_atfork(nullptr, nullptr, [] { forked.store(true, std::memory_order_relaxed); });
+        (void)at_fork;
         if (take(r, RTLD_DEFAULT, "OpenMP")) return r;
 #if defined(__linux__)
         dl_iterate_phdr(take_loaded, &r);

@@ -56,8 +56,8 @@ WI_FN float reciprocal_seed(float x) {
     return r;
 }
 
-// nvcc's own sequence for sqrt.rn inside its range check. That it is exact rests on the seed being better than documented, as
-// nvcc's does; tests/gpu proves it over all inputs.
+// What nvcc itself makes of sqrt.rn from 2^-101 on, for every architecture (tests/test_sass.py). Exactness rests on a seed better
+// than the documented 2^-22.9, for nvcc as for us; the GPU tests prove it over all inputs.
 WI_FN float sqrt(float x) {
     const float r = rsqrt_seed(x);
     const float g = __fmul_rn(x, r), h = __fmul_rn(r, 0.5f);
