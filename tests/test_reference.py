@@ -382,7 +382,8 @@ def trunc_normal_1(w: int, split: int, params: tuple[float, ...]) -> float:
     n = (w if left else 0xFFFFFFFF - w) >> 1
     v = fma_1(f32(n), step, base_left if left else base_right)
     r = sqrt_1(log_m2_1(v, log_ref))
-    z = f32(r - div_1(horner_1(table.QUANTILE_TAIL_P32, r), horner_1(table.QUANTILE_TAIL_Q32, r)))
+    t = f32(r - table.QUANTILE_TAIL_R0_32)
+    z = f32(t + div_1(horner_1(table.QUANTILE_TAIL_P32, t), horner_1(table.QUANTILE_TAIL_Q32, t)))
     return min(max(fma_1(std, -z if left else z, mean), lo), hi)
 
 
@@ -420,9 +421,9 @@ def test_trunc_normal_32_equals_fractions(transform: Transform) -> None:
 
 
 def test_uniform_32_equals_fractions() -> None:
-    low, span = f32(-0.1), f32(0.3)
-    made = reference.uniform_32(torch.tensor(WORDS), low, span)
-    assert same_bits(made, float32_tensor([fma_1((w & 0xFFFFFF) * 2**-24, span, low) for w in WORDS]))
+    low, width = f32(-0.1), f32(0.3)
+    made = reference.uniform_32(torch.tensor(WORDS), low, width * 2**-24)
+    assert same_bits(made, float32_tensor([fma_1((w & 0xFFFFFF) * 2**-24, width, low) for w in WORDS]))
 
 
 def as_double(i: int) -> float:
@@ -458,7 +459,8 @@ def trunc_normal_2(d: int, split: int, params: tuple[float, ...]) -> float:
     n = d if left else 2**64 - 1 - d
     v = (as_double(n >> 12 | 0x3FF << 52) - 1) * step + (base_left if left else base_right)
     r = math.sqrt(log_m2_2(v, log_ref))
-    z = r - horner_2(table.QUANTILE_TAIL_P64, r) / horner_2(table.QUANTILE_TAIL_Q64, r)
+    t = r - table.QUANTILE_TAIL_R0_64
+    z = t + horner_2(table.QUANTILE_TAIL_P64, t) / horner_2(table.QUANTILE_TAIL_Q64, t)
     return min(max(std * (-z if left else z) + mean, lo), hi)
 
 
@@ -489,7 +491,7 @@ def test_trunc_normal_64_equals_python_floats(a: float, b: float) -> None:
 
 
 def test_uniform_64_equals_python_floats() -> None:
-    made = reference.uniform_64(int64_tensor(DRAWS), -0.1, 0.3)
+    made = reference.uniform_64(int64_tensor(DRAWS), -0.1, 0.3 * 2**-53)
     assert made.tolist() == [(d >> 11) * 2**-53 * 0.3 + -0.1 for d in DRAWS]
 
 
@@ -497,15 +499,15 @@ def test_uniform_64_equals_python_floats() -> None:
 
 
 def test_uniform_covers_its_grid() -> None:
-    u = reference.uniform_32(torch.tensor([0, 0xFF000000, 0xFFFFFF, 0xFFFFFFFF]), 0.0, 1.0)
+    u = reference.uniform_32(torch.tensor([0, 0xFF000000, 0xFFFFFF, 0xFFFFFFFF]), 0.0, 2.0**-24)
     assert u.tolist() == [0, 0, 1 - 2**-24, 1 - 2**-24]
-    d = reference.uniform_64(torch.tensor([0, 2047, -1]), 0.0, 1.0)
+    d = reference.uniform_64(torch.tensor([0, 2047, -1]), 0.0, 2.0**-53)
     assert d.tolist() == [0, 0, 1 - 2**-53]
 
 
 def test_uniform_clamped_stays_below_the_upper_bound() -> None:
     """bfloat16 U[-1, 1): without the clamp the top values round to 1."""
-    clamped = Transform(Kind.UNIFORM_CLAMPED, (-1.0, 2.0, -1.0, 1 - 2.0**-8))
+    clamped = Transform(Kind.UNIFORM_CLAMPED, (-1.0, 2.0**-23, -1.0, 1 - 2.0**-8))
     index = torch.arange(1 << 14)
     free = reference.values(Transform(Kind.UNIFORM, clamped.params[:2]), torch.bfloat16, 1, 0, index)
     kept = reference.values(clamped, torch.bfloat16, 1, 0, index)
@@ -733,7 +735,7 @@ def test_distribution(dtype: torch.dtype, name: str) -> None:
     if name == "central" and dtype == torch.float64:
         pytest.skip("float64 has the tail transform only")
     transform, law = {
-        "uniform": (Transform(Kind.UNIFORM, (0.0, 1.0)), stats.uniform),
+        "uniform": (Transform(Kind.UNIFORM, (0.0, 2.0 ** (-53 if dtype == torch.float64 else -24))), stats.uniform),
         "normal": (Transform(Kind.NORMAL, (0.0, 1.0)), stats.norm),
         "central": (central(-2, 1), stats.truncnorm(-2, 1)),
         "trunc": (two_sided(-1, 3, dtype), stats.truncnorm(-1, 3)),
