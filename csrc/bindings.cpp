@@ -67,7 +67,8 @@ void fill_drawn(uintptr_t data, int storage, uint64_t count, const Transform& tr
 }
 
 // (data, storage, transform, seed, stream, index, [(size, stride, step), ...])
-using JobTuple = std::tuple<uintptr_t, int, Transform, uint64_t, uint64_t, uint64_t, std::vector<std::tuple<int64_t, int64_t, int64_t>>>;
+using JobTuple =
+    std::tuple<uintptr_t, int, Transform, uint64_t, uint64_t, uint64_t, std::vector<std::tuple<int64_t, int64_t, int64_t>>>;
 
 FillJob make_job(const JobTuple& tuple) {
     const auto& [data, storage, transform, seed, stream, index, dims] = tuple;
@@ -138,11 +139,12 @@ PYBIND11_MODULE(_C, m) {
     m.doc() = "Kernels of weightinit_cuda. Private: use weightinit_cuda.engine.";
     m.attr("version") = WEIGHTINIT_VERSION;
     m.attr("max_dims") = kMaxDims;
-    py::class_<Transform>(m, "Transform").def(py::init(&make_transform), py::arg("kind"), py::arg("params"), py::arg("integers"));
+    py::class_<Transform>(m, "Transform")
+        .def(py::init(&make_transform), py::arg("kind"), py::arg("params"), py::arg("integers"));
     m.def("fill_contiguous", &fill_contiguous, py::arg("data"), py::arg("storage"), py::arg("count"), py::arg("transform"),
           py::arg("seed"), py::arg("stream"), py::arg("threads"));
-    m.def("fill_drawn", &fill_drawn, py::arg("data"), py::arg("storage"), py::arg("count"), py::arg("transform"), py::arg("seed"),
-          py::arg("threads"));
+    m.def("fill_drawn", &fill_drawn, py::arg("data"), py::arg("storage"), py::arg("count"), py::arg("transform"),
+          py::arg("seed"), py::arg("threads"));
     m.def("fill", &fill, py::arg("jobs"), py::arg("threads"));
     m.def("available_isas", &available_isas);
     m.def("selected_isa", &selected_isa);

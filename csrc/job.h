@@ -23,7 +23,18 @@ enum class Kind : int {
 };
 constexpr int kKinds = 8;
 
-enum class Storage : int { kFloat32 = 0, kFloat64 = 1, kFloat16 = 2, kBFloat16 = 3, kFloat8E4M3 = 4, kFloat8E5M2 = 5, kUInt8 = 6, kUInt16 = 7, kUInt32 = 8, kUInt64 = 9 };
+enum class Storage : int {
+    kFloat32 = 0,
+    kFloat64 = 1,
+    kFloat16 = 2,
+    kBFloat16 = 3,
+    kFloat8E4M3 = 4,
+    kFloat8E5M2 = 5,
+    kUInt8 = 6,
+    kUInt16 = 7,
+    kUInt32 = 8,
+    kUInt64 = 9
+};
 constexpr int kStorages = 10;
 WI_HOST_DEVICE constexpr int item_size(Storage storage) {
     switch (storage) {

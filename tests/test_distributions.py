@@ -336,7 +336,7 @@ def test_uniform_reaches_both_ends() -> None:
     + [(torch.bfloat16, e) for e in (-104, -118)],
 )
 def test_uniform_of_tiny_range_is_uniform(dtype: torch.dtype, exponent: int, ratio: float) -> None:
-    """The scale becomes subnormal at a range of 2^-102 (float64: 2^-969); far below that its bits run out (docs/numerics.md)."""
+    """The scale becomes subnormal at a range of 2^-102 (float64: 2^-969); far below its bits run out (docs/numerics.md)."""
     width = math.ldexp(1.3, exponent)
     for a in (0.0, -ratio * width):
         unit = (made(Uniform(a, a + width), dtype, 20_000).double() - a) / width

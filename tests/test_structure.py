@@ -251,7 +251,7 @@ def tracked() -> list[Path]:
 
 def test_no_file_mentions_a_machine() -> None:
     """Paths of the machine on which a file was made mean nothing on another."""
-    machine = re.compile(r"(?<![\w.$}~-])/" + r"(?:work|root|home|Users|mnt|opt/\w+|tmp/venv)" + r"/[\w.-]+|\.pyenv/versions")
+    machine = re.compile(r"(?<![\w.$}~-])/" + r"(?:work|root|home|Users|mnt|opt/\w+|tmp/venv)" + r"/[\w.-]+|\.pyenv[/]versions")
     for path in tracked():
         try:
             text = path.read_text()

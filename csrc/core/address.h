@@ -8,11 +8,11 @@ namespace wi {
 
 struct Region {
     Dim dims[kMaxDims];
-    int ndim;           // collapsed
-    int outer;          // dims[0, outer) repeat the run, dims[outer, ndim) are the run
-    uint64_t run;       // elements of a run
-    uint64_t count;     // elements in all
-    bool contiguous;    // the run is consecutive in memory, too
+    int ndim;         // collapsed
+    int outer;        // dims[0, outer) repeat the run, dims[outer, ndim) are the run
+    uint64_t run;     // elements of a run
+    uint64_t count;   // elements in all
+    bool contiguous;  // the run is consecutive in memory, too
 };
 
 inline Region collapse(const Dim* dims, int ndim) {

@@ -4,6 +4,7 @@
 // nvcc takes a namespace-scope constexpr array in device code as a template argument with constant indices only:
 // template <const auto& K, int I> ... constexpr auto k = K[I]; it rejects K[i] with a loop variable, whatever the flags.
 
+// clang-format off
 #pragma once
 
 namespace wi::coefficients {

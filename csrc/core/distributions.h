@@ -13,8 +13,7 @@ template <class F, class U, bool kClamped>
 struct Uniform32 {
     F low, scale, lo, hi;
     template <class T>
-    WI_MEMBER explicit Uniform32(const T& t)
-        : low(t.f32(0)), scale(grid_scale(F(t.f32(1)))), lo(t.f32(2)), hi(t.f32(3)) {}
+    WI_MEMBER explicit Uniform32(const T& t) : low(t.f32(0)), scale(grid_scale(F(t.f32(1)))), lo(t.f32(2)), hi(t.f32(3)) {}
     WI_MEMBER void operator()(const U w[4], F x[4]) const {
         WI_UNROLL for (int i = 0; i < 4; ++i) {
             x[i] = grid_value(w[i] & U(0xFFFFFFu), scale, low);

@@ -9,10 +9,9 @@
 
 namespace wi {
 
-
 namespace WI_ISA {
 
-constexpr int kTileBlocks = 192;   // 3 KiB of words, in L1 whatever else is there
+constexpr int kTileBlocks = 192;                   // 3 KiB of words, in L1 whatever else is there
 constexpr int kPhiloxPack = WI_PHILOX_PACK;        // sets that go through Philox together
 constexpr int kTransformPack = WI_TRANSFORM_PACK;  // sets that go through a transform together
 

@@ -93,8 +93,10 @@ struct Avx2 {
     static constexpr int kWides = 2;
     WI_FN U lane_blocks() { return _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7); }
     WI_FN void interleave4(const F x[4], F y[4]) {
-        const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(x[0].v, x[1].v)), b = _mm256_castps_pd(_mm256_unpackhi_ps(x[0].v, x[1].v));
-        const __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(x[2].v, x[3].v)), d = _mm256_castps_pd(_mm256_unpackhi_ps(x[2].v, x[3].v));
+        const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(x[0].v, x[1].v)),
+                      b = _mm256_castps_pd(_mm256_unpackhi_ps(x[0].v, x[1].v));
+        const __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(x[2].v, x[3].v)),
+                      d = _mm256_castps_pd(_mm256_unpackhi_ps(x[2].v, x[3].v));
         y[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
         y[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
         y[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));

@@ -90,8 +90,10 @@ struct Avx512 {
     static constexpr int kWides = 2;
     WI_FN U lane_blocks() { return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); }
     WI_FN void interleave4(const F x[4], F y[4]) {
-        const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[0].v, x[1].v)), b = _mm512_castps_pd(_mm512_unpackhi_ps(x[0].v, x[1].v));
-        const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(x[2].v, x[3].v)), d = _mm512_castps_pd(_mm512_unpackhi_ps(x[2].v, x[3].v));
+        const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[0].v, x[1].v)),
+                      b = _mm512_castps_pd(_mm512_unpackhi_ps(x[0].v, x[1].v));
+        const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(x[2].v, x[3].v)),
+                      d = _mm512_castps_pd(_mm512_unpackhi_ps(x[2].v, x[3].v));
         y[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
         y[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
         y[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));

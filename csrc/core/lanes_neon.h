@@ -87,8 +87,10 @@ struct Neon {
         return vld1q_u32(order);
     }
     WI_FN void interleave4(const U x[4], U y[4]) {
-        const uint64x2_t a = vreinterpretq_u64_u32(vzip1q_u32(x[0].v, x[1].v)), b = vreinterpretq_u64_u32(vzip2q_u32(x[0].v, x[1].v));
-        const uint64x2_t c = vreinterpretq_u64_u32(vzip1q_u32(x[2].v, x[3].v)), d = vreinterpretq_u64_u32(vzip2q_u32(x[2].v, x[3].v));
+        const uint64x2_t a = vreinterpretq_u64_u32(vzip1q_u32(x[0].v, x[1].v)),
+                         b = vreinterpretq_u64_u32(vzip2q_u32(x[0].v, x[1].v));
+        const uint64x2_t c = vreinterpretq_u64_u32(vzip1q_u32(x[2].v, x[3].v)),
+                         d = vreinterpretq_u64_u32(vzip2q_u32(x[2].v, x[3].v));
         y[0] = vreinterpretq_u32_u64(vzip1q_u64(a, c));
         y[1] = vreinterpretq_u32_u64(vzip2q_u64(a, c));
         y[2] = vreinterpretq_u32_u64(vzip1q_u64(b, d));

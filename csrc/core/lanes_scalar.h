@@ -83,12 +83,12 @@ WI_FN HiLo<uint32_t> mul_hi_lo(uint32_t a, uint32_t m) {
 }
 
 struct Scalar {
-    using U = uint32_t;               // a word of each block
-    using F = float;                  // a value of each block
-    using Q = uint64_t;               // a 64-bit draw
+    using U = uint32_t;  // a word of each block
+    using F = float;     // a value of each block
+    using Q = uint64_t;  // a 64-bit draw
     using D = double;
-    static constexpr int kBlocks = 1;  // blocks a set: lanes of U
-    static constexpr int kWides = 1;   // vectors of Q that hold as many lanes as one U
+    static constexpr int kBlocks = 1;                // blocks a set: lanes of U
+    static constexpr int kWides = 1;  // vectors of Q that hold as many lanes as one U
     WI_FN U lane_blocks() { return 0; }  // the block of each lane, within the set
     WI_FN void interleave4(const F x[4], F y[4]) {  // four planes -> memory order
         for (int i = 0; i < 4; ++i) y[i] = x[i];

@@ -111,7 +111,7 @@ WI_FN D quantile_tail_64(D r) {
 // 53 random bits -> integer-valued double < 2^53, exact without an integer conversion (two halves by exponent patterns).
 template <class D, class Q>
 WI_FN D to_double53(Q k) {
-    const D hi = as_float((k >> 32) | Q(uint64_t(0x4530000000000000)));                             // 2^84 + hi 2^32
+    const D hi = as_float((k >> 32) | Q(uint64_t(0x4530000000000000)));                      // 2^84 + hi 2^32
     const D lo = as_float((k & Q(uint64_t(0xFFFFFFFF))) | Q(uint64_t(0x4330000000000000)));  // 2^52 + lo
     return (hi - D(0x1p84 + 0x1p52)) + lo;
 }

@@ -13,7 +13,9 @@ namespace WI_ISA {
 struct EvenOdd {
     __m256i even, odd;
 };
-WI_FN EvenOdd wide_products(U8 a, __m256i m) { return {_mm256_mul_epu32(a.v, m), _mm256_mul_epu32(_mm256_srli_epi64(a.v, 32), m)}; }
+WI_FN EvenOdd wide_products(U8 a, __m256i m) {
+    return {_mm256_mul_epu32(a.v, m), _mm256_mul_epu32(_mm256_srli_epi64(a.v, 32), m)};
+}
 template <int kPick>
 WI_FN U8 merge(EvenOdd p) {
     return _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(p.even), _mm256_castsi256_ps(p.odd), kPick));

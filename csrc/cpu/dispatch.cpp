@@ -53,7 +53,8 @@ void run_constant(void* out, uint64_t, uint64_t n, const Transform& transform, c
 template <class T>
 void run_one_hot(void* memory, uint64_t index, uint64_t n, const Transform& transform, const Draw&) {
     const int64_t* p = transform.integers;
-    const uint64_t row = uint64_t(p[0]), period = uint64_t(p[1]), limit = uint64_t(p[2]), offset = uint64_t(p[3]), step = uint64_t(p[4]);
+    const uint64_t row = uint64_t(p[0]), period = uint64_t(p[1]), limit = uint64_t(p[2]), offset = uint64_t(p[3]),
+                   step = uint64_t(p[4]);
     T* out = static_cast<T*>(memory);
     memset(memory, 0, n * sizeof(T));
     for (uint64_t r = index / row; r * row < index + n; ++r) {

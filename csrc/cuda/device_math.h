@@ -75,7 +75,9 @@ WI_FN float divide(float a, float b) {
 
 // grid_value(k, grid_scale(s), low) = fma(k, s, low) for integers k < 2^24 and s < kGridScaleLimit. The bits of k, read as a
 // float, are k 2^-149: subnormal numbers and those of the next exponent have one spacing. So k needs no conversion.
-WI_FN float grid_scale(float scale) { return __fmul_rn(__fmul_rn(scale, 0x1p75f), 0x1p74f); }
+WI_FN float grid_scale(float scale) {
+    return __fmul_rn(__fmul_rn(scale, 0x1p75f), 0x1p74f);
+}
 WI_FN float grid_value(uint32_t k, float scale, float low) { return fma(as_float(k), scale, low); }
 
 WI_FN double sqrt(double x) { return __dsqrt_rn(x); }

@@ -5,11 +5,11 @@
 
 namespace wi {
 
-constexpr int kThreads = 256;       // a block
-constexpr int kResidentBlocks = 4;  // on a multiprocessor: 64 registers a thread, half of the threads there can be
+constexpr int kThreads = 256;         // a block
+constexpr int kResidentBlocks = 4;    // on a multiprocessor: 64 registers a thread, half of the threads there can be
 constexpr int kGroupsPerThread = 16;  // groups of 16 bytes (or of a Philox block, if that is more) in a tile
 constexpr int kTileGroups = kThreads * kGroupsPerThread;
-constexpr int kGridDims = 6;        // collapsed dimensions of a strided region; one with more becomes several jobs
+constexpr int kGridDims = 6;  // collapsed dimensions of a strided region; one with more becomes several jobs
 
 // A program that only the GPU has: uniform with a scale of kGridScaleLimit or more, whose grid_scale() (device_math.h) overflows.
 constexpr int kUniformWide = kKinds;
@@ -21,9 +21,9 @@ enum class Layout : uint16_t {
 };
 
 struct CudaJob {
-    uint64_t data;    // address of the first element
-    uint64_t index;   // global index of the first element
-    uint64_t count;   // kLinear: elements; kRuns: Philox blocks of all runs
+    uint64_t data;   // address of the first element
+    uint64_t index;  // global index of the first element
+    uint64_t count;  // kLinear: elements; kRuns: Philox blocks of all runs
     uint64_t seed, stream;
     union {
         float params32[kMaxParams];
@@ -31,10 +31,10 @@ struct CudaJob {
     };
     uint64_t integers[kMaxIntegers];
     uint32_t first_tile;
-    uint16_t program;   // kind or kUniformWide, * kStorages + storage
+    uint16_t program;  // kind or kUniformWide, * kStorages + storage
     Layout layout;
-    uint32_t aligned;   // kLinear: groups lie on 16-byte boundaries
-    uint64_t run;       // kRuns: elements of a run
+    uint32_t aligned;     // kLinear: groups lie on 16-byte boundaries
+    uint64_t run;         // kRuns: elements of a run
     uint64_t run_groups;  // kRuns: Philox blocks that a run can touch
     int32_t ndim, outer;  // kRuns: dims[0, outer) repeat the run, dims[outer, ndim) are the run
     Dim dims[kGridDims];
