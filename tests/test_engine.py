@@ -309,6 +309,20 @@ def test_sparse_normal_everywhere(backend: str, dtype: torch.dtype) -> None:
     assert differing(part, whole[8:17, 5:9]) == 0
 
 
+def test_jobs_on_the_same_memory(backend: str, threads: None) -> None:
+    """Tied weights: refused, or the last job's values every time; never what the threads happen to do."""
+    torch.set_num_threads(4)
+    for size in (3000, 70_000):
+        tensor = torch.empty(size)
+        for _ in range(100):
+            try:
+                engine.fill([FillJob(tensor, NORMAL, 1), FillJob(tensor[: size // 2], Constant(7.0), 1)])
+            except (RuntimeError, ValueError):
+                break
+            assert (tensor[: size // 2] == 7).all()
+            assert (tensor[size // 2 :] != 7).all()
+
+
 # ---- refusals -------------------------------------------------------------------------------------------------------
 
 Refusal = tuple[Callable[[], FillJob], type[Exception], str]
