@@ -309,18 +309,43 @@ def test_sparse_normal_everywhere(backend: str, dtype: torch.dtype) -> None:
     assert differing(part, whole[8:17, 5:9]) == 0
 
 
-def test_jobs_on_the_same_memory(backend: str, threads: None) -> None:
-    """Tied weights: refused, or the last job's values every time; never what the threads happen to do."""
+def sevens(tensor: torch.Tensor) -> FillJob:
+    return FillJob(tensor, Constant(7.0), 1)
+
+
+OVERLAPS: dict[str, Callable[[torch.Tensor], list[FillJob]]] = {
+    "the same twice": lambda t: [FillJob(t, NORMAL, 1), FillJob(t, NORMAL, 2)],
+    "a part later": lambda t: [FillJob(t, NORMAL, 1), sevens(t[:5])],
+    "a part earlier": lambda t: [sevens(t[:5]), FillJob(t, NORMAL, 1)],
+    "one element": lambda t: [FillJob(t[:9], NORMAL, 1), sevens(t[8, -1:]), FillJob(t[9:], NORMAL, 2)],
+    "three deep": lambda t: [sevens(t[3:]), FillJob(t[2:8], NORMAL, 1), sevens(t[7:9]), FillJob(t[:4], NORMAL, 2)],
+    "columns": lambda t: [FillJob(t[:, ::2], NORMAL, 1), sevens(t[:, 1::2]), FillJob(t[:, :1], NORMAL, 2)],
+    "empty and meta": lambda t: [
+        FillJob(t[:0], NORMAL, 1),
+        sevens(t),
+        FillJob(t.to("meta"), NORMAL, 1),
+        FillJob(t[:1], NORMAL, 1),
+    ],
+}
+
+
+@pytest.mark.parametrize("jobs", OVERLAPS.values(), ids=OVERLAPS)
+def test_jobs_on_the_same_memory(jobs: Callable[[torch.Tensor], list[FillJob]], backend: str, threads: None) -> None:
+    """As if one after another, whatever the threads do."""
     torch.set_num_threads(4)
-    for size in (3000, 70_000):
-        tensor = torch.empty(size)
-        for _ in range(100):
-            try:
-                engine.fill([FillJob(tensor, NORMAL, 1), FillJob(tensor[: size // 2], Constant(7.0), 1)])
-            except (RuntimeError, ValueError):
-                break
-            assert (tensor[: size // 2] == 7).all()
-            assert (tensor[size // 2 :] != 7).all()
+    for shape in ((11, 300), (11, 7000)):
+        together, one_by_one = torch.zeros(shape), torch.zeros(shape)
+        for job in jobs(one_by_one):
+            engine.fill([job])
+        for _ in range(20):
+            engine.fill(jobs(together.zero_()))
+            assert differing(together, one_by_one) == 0
+
+
+def test_jobs_side_by_side_are_one_pass() -> None:
+    whole = torch.empty(4, 100)
+    for jobs in ([sevens(row) for row in whole.flip(0)], [sevens(whole[0]), sevens(whole[2:]), sevens(whole[1])], []):
+        assert list(engine._without_overlap(jobs)) == [jobs]
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ import operator
 import os
 import threading
 import warnings
-from collections.abc import Sequence
+from bisect import bisect
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -213,14 +215,45 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
 def fill(jobs: Sequence[FillJob]) -> None:
     """Fills every job's tensor: one parallel pass over all CPU tensors, one launch for each GPU.
 
-    All jobs are checked before the first element is written.
+    All jobs are checked before the first element is written. Jobs on the same memory count as if they ran one after another:
+    the later one wins, in a pass of its own.
 
     Raises:
         RuntimeError: overlapping memory, or an inference tensor outside inference mode (as torch).
         NotImplementedError, ValueError: no such layout, dtype, region or distribution; the job is named.
     """
     with _disable_current_modes():
-        _fill([_with_plain_region(job) for job in jobs])
+        jobs = [_with_plain_region(job) for job in jobs]
+        for job in jobs:
+            _check(job)
+        for apart in _without_overlap(jobs):
+            _fill(apart)
+
+
+def _without_overlap(jobs: Sequence[FillJob]) -> Iterator[Sequence[FillJob]]:
+    """The jobs in order, cut before each one whose memory may overlap that of a job since the last cut."""
+    extents = [_extent(job.tensor) for job in jobs]
+    in_order = sorted(extents)
+    if all(end <= begin for (_, end), (begin, _) in pairwise(in_order)):
+        yield jobs
+        return
+    first, since = 0, []  # `since` is sorted, and its extents are apart
+    for number, extent in enumerate(extents):
+        at = bisect(since, extent)
+        if any(begin < extent[1] and extent[0] < end for begin, end in since[max(at - 1, 0) : at + 1]):
+            yield jobs[first:number]
+            first, since, at = number, [], 0
+        since.insert(at, extent)
+    yield jobs[first:]
+
+
+def _extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """Addresses of the first byte and of the one after the last; (0, 0) where there is no memory to write."""
+    if tensor.is_meta or tensor.numel() == 0:
+        return 0, 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    begin = tensor.data_ptr()
+    return begin, begin + (last + 1) * tensor.itemsize
 
 
 def _with_plain_region(job: FillJob) -> FillJob:
@@ -231,8 +264,6 @@ def _with_plain_region(job: FillJob) -> FillJob:
 
 
 def _fill(jobs: Sequence[FillJob]) -> None:
-    for job in jobs:
-        _check(job)
     native: dict[torch.device, list[Any]] = {}
     by_reference: list[tuple[FillJob, Transform]] = []
     copies: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -348,6 +379,8 @@ def _check(job: FillJob) -> None:
         )
     if job.region is not None:
         _check_region(job.region, tensor, where)
+    if not isinstance(job.distribution, Constant):
+        lower(job.distribution, REAL_DTYPE[tensor.dtype])  # refuses bounds that hold no value of the dtype
 
 
 def _check_region(region: Region, tensor: torch.Tensor, where: str) -> None:
