@@ -6,23 +6,29 @@
 from __future__ import annotations
 
 from . import init
-from ._version import __version__
+from ._version import FORMAT, __version__
 from .engine import BackendInfo, backend_info, bits
+from .entry import Entry
 from .job import FillJob, Region
 from .patching import patch, patched, unpatch
-
-FORMAT = 1  # of the values: see docs/numerics.md. A change of any value is a new format.
+from .plan import Plan, initialize_, plan
+from .rules import Rule
 
 __all__ = [
     "FORMAT",
     "BackendInfo",
+    "Entry",
     "FillJob",
+    "Plan",
     "Region",
+    "Rule",
     "__version__",
     "backend_info",
     "bits",
     "init",
+    "initialize_",
     "patch",
     "patched",
+    "plan",
     "unpatch",
 ]

@@ -111,6 +111,22 @@ SPARSE_PLACES = 0x5BD1E995C2B2AE35  # any constant: it keeps the words of the pl
 Distribution = Constant | Uniform | Normal | TruncNormal | OneHot | SparseNormal
 
 
+class Orthogonal(NamedTuple):
+    """A matrix with orthonormal rows or columns times ``gain``: it ends in linear algebra, so no kernel makes it."""
+
+    gain: float
+
+
+class Computed(NamedTuple):
+    """Values that a model's own code computes; ``how`` names the operations. Plans list them, nothing makes them again."""
+
+    how: str
+
+
+Initial = Distribution | Orthogonal | Computed
+"""Whatever the first values of a parameter can be."""
+
+
 def lower(distribution: Distribution, dtype: torch.dtype) -> Transform:
     """The transform that gives ``distribution`` in a real floating-point ``dtype``.
 

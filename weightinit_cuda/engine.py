@@ -21,6 +21,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from . import reference
+from ._version import FORMAT
 from .distributions import SPARSE_PLACES, Constant, Distribution, SparseNormal, Transform, lower
 from .formats import REAL_DTYPE
 from .job import FillJob, Region
@@ -100,7 +101,7 @@ def backend_info() -> BackendInfo:
     reason = "" if _native else _MISSING or "WEIGHTINIT_BACKEND=reference"
     threads = torch.get_num_threads()
     if _C is None:
-        return BackendInfo("reference", "torch", (), threads, "torch", "not compiled", 1, reason)
+        return BackendInfo("reference", "torch", (), threads, "torch", "not compiled", FORMAT, reason)
     return BackendInfo(
         backend="native" if _native else "reference",
         cpu=_C.selected_isa() if _native else "torch",
@@ -108,7 +109,7 @@ def backend_info() -> BackendInfo:
         threads=threads,
         parallel_runtime=_C.parallel_runtime(),
         cuda=_C.why_no_cuda() or "native",
-        format=1,
+        format=FORMAT,
         reason=reason,
     )
 

@@ -1,0 +1,188 @@
+"""One line of a plan, and how it is written: as data for a file, as words for people.
+
+A line says what one tensor, or a box of it, is filled with. Plans are lists of lines (``plan``); this file knows no models and
+fills nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from io import StringIO
+from typing import Any, NamedTuple
+
+import torch
+
+from .boxes import Box
+from .distributions import Computed, Constant, Initial, Normal, OneHot, Orthogonal, SparseNormal, TruncNormal, Uniform
+
+__all__ = ["Entry", "as_data", "describe", "from_data", "table"]
+
+
+class Entry(NamedTuple):
+    """One fill of one parameter or buffer, or of a box of it.
+
+    Args:
+        name: qualified name; of tied names the first.
+        shape: of the whole tensor, also where a model holds a shard of it.
+        dtype: of the tensor.
+        distribution: what goes into it.
+        stream: 64-bit stream of its random numbers.
+        source: the rule, or the line of the model's code, that it comes from.
+        box: the part that this line fills; None for all. Where boxes of one name overlap, the later line wins.
+        aliases: further names of the same tensor.
+        buffer: whether it is a buffer, not a parameter.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    distribution: Initial
+    stream: int
+    source: str
+    box: Box | None = None
+    aliases: tuple[str, ...] = ()
+    buffer: bool = False
+
+    @property
+    def numel(self) -> int:
+        """How many elements the line names; later lines may take some of them."""
+        return math.prod(self.shape if self.box is None else self.box.shape)
+
+
+# ---- as data ---------------------------------------------------------------------------------------------------------
+
+_KINDS: dict[str, type[Initial]] = {
+    "constant": Constant,
+    "uniform": Uniform,
+    "normal": Normal,
+    "trunc_normal": TruncNormal,
+    "one_hot": OneHot,
+    "sparse_normal": SparseNormal,
+    "orthogonal": Orthogonal,
+    "computed": Computed,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def as_data(entry: Entry) -> dict[str, Any]:
+    """The line as JSON has it: streams in hex, infinite bounds and complex constants as text, the rest as it is."""
+    fields = {key: _as_json(value) for key, value in entry.distribution._asdict().items()}
+    data = {
+        "name": entry.name,
+        "shape": list(entry.shape),
+        "dtype": _dtype_name(entry.dtype),
+        "distribution": {"kind": _NAMES[type(entry.distribution)], **fields},
+        "stream": f"{entry.stream:#018x}",
+        "source": entry.source,
+    }
+    if entry.box is not None:
+        data["box"] = {"offset": list(entry.box.offset), "shape": list(entry.box.shape)}
+    if entry.aliases:
+        data["aliases"] = list(entry.aliases)
+    if entry.buffer:
+        data["buffer"] = True
+    return data
+
+
+def from_data(data: Mapping[str, Any]) -> Entry:
+    """The line that :func:`as_data` wrote.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is none.
+    """
+    fields = dict(data["distribution"])
+    kind = _KINDS[fields.pop("kind")]
+    box = data.get("box")
+    return Entry(
+        name=_text(data["name"]),
+        shape=tuple(map(_whole, data["shape"])),
+        dtype=_dtype(data["dtype"]),
+        distribution=kind(**{key: _from_json(key, value) for key, value in fields.items()}),
+        stream=int(data["stream"], 16),
+        source=_text(data["source"]),
+        box=box and Box(tuple(map(_whole, box["offset"])), tuple(map(_whole, box["shape"]))),
+        aliases=tuple(map(_text, data.get("aliases", ()))),
+        buffer=bool(data.get("buffer", False)),
+    )
+
+
+def _as_json(value: Any) -> Any:
+    return str(value) if isinstance(value, complex) or (isinstance(value, float) and not math.isfinite(value)) else value
+
+
+def _from_json(key: str, value: Any) -> Any:
+    if not isinstance(value, str) or key == "how":
+        return value
+    return complex(value) if "j" in value else float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a text is required, got {value!r}")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"a whole number is required, got {value!r}")
+    return value
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"a dtype of torch is required, got {name!r}")
+    return dtype
+
+
+# ---- as words --------------------------------------------------------------------------------------------------------
+
+
+def describe(distribution: Initial) -> str:
+    """The distribution in short.
+
+    >>> describe(Normal(0.0, 0.02)), describe(TruncNormal(0.0, 1.0, -2.0, float("inf")))
+    ('normal(mean=0, std=0.02)', 'trunc_normal(mean=0, std=1, a=-2, b=inf)')
+    """
+    if isinstance(distribution, Constant | Computed):
+        numbers = _short(distribution[0])
+    else:
+        numbers = ", ".join(f"{key}={_short(value)}" for key, value in distribution._asdict().items())
+    return f"{_NAMES[type(distribution)]}({numbers})"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def table(entries: Iterable[Entry], title: str) -> str:
+    """The lines as a table. Those that differ only in the numbers of their names (``layers.0`` to ``layers.31``) are one."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in ("tensor", "", "shape", "dtype", "distribution", "source"):
+        made.add_column(header, no_wrap=True)
+    for cells, names in _grouped(entries).items():
+        first, count = names[0], f"x{len(names)}" if len(names) > 1 else ""
+        made.add_row(cells[0] if count else first, count, *cells[1:])
+    text = StringIO()
+    Console(file=text, width=1000, color_system=None, markup=False, highlight=False, emoji=False).print(made, soft_wrap=True)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
+
+
+def _grouped(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[str]]:
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for entry in entries:
+        part = "" if entry.box is None else f"[{', '.join(f'{s.start}:{s.stop}' for s in entry.box.slices())}]"
+        name = " = ".join((entry.name, *entry.aliases)) + part
+        cells = (str(tuple(entry.shape)), _dtype_name(entry.dtype), describe(entry.distribution), entry.source)
+        groups.setdefault((re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "*", name), *cells), []).append(name)
+    return groups

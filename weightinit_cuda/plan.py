@@ -1,0 +1,323 @@
+"""Plans: what every parameter of a model is filled with, as data that can be read, compared, saved and applied.
+
+A :class:`Plan` is made by rules (:func:`plan`) or by recording a model's own code (``deferred``). It knows names, shapes and
+distributions but holds no tensor, so it can fill any model of the same shape, all of a checkpoint, or one shard. Applying it is
+one call of the engine.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import SupportsIndex, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from . import engine, init
+from ._version import FORMAT, __version__
+from .arguments import seed_of
+from .boxes import Box, intersection, remainder
+from .distributions import Computed, Constant, Orthogonal
+from .entry import Entry, as_data, from_data, table
+from .formats import REAL_DTYPE
+from .job import FillJob, Region
+from .naming import Model, Named, named_tensors
+from .rules import Rules, resolve
+from .sharding import Part, mark_written, parts
+from .streams import stream_of
+
+__all__ = ["Entry", "Plan", "initialize_", "plan"]
+
+SCHEMA = 1  # of the file. A reader refuses any other
+Module = TypeVar("Module", bound=Model)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An immutable list of fills with the seed that all of them use.
+
+    ``print(plan)`` is a table; ``len``, iteration and ``plan[name]`` (a list of entries: most names have one) look inside.
+
+    Args:
+        entries: the fills.
+        seed: 64 bits, the key of the generator.
+        rules: where they come from: the name of a rule set, "custom", or "deferred".
+        format: of the values (`docs/numerics.md`).
+        version: of the library that made the plan.
+
+    Raises:
+        ValueError: a name has two shapes or dtypes, or a box does not lie inside its tensor.
+    """
+
+    entries: tuple[Entry, ...]
+    seed: int = 0
+    rules: str = "custom"
+    format: int = FORMAT
+    version: str = field(default=__version__, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", seed_of("Plan", self.seed))
+        for name, lines in self._by_name.items():
+            if any(line.shape != lines[0].shape or line.dtype != lines[0].dtype for line in lines):
+                raise ValueError(f"Plan: the lines of one tensor must agree in shape and dtype, got {lines} ({name}).")
+            for line in lines:
+                if line.box is not None and intersection(line.box, Box.whole(line.shape)) != line.box:
+                    raise ValueError(f"Plan: a box must lie inside its tensor, got {line.box} in {line.shape} ({name}).")
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Entry]]:
+        by_name: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            by_name.setdefault(entry.name, []).append(entry)
+        return by_name
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """Every name and alias, with the name it is listed under."""
+        return {alias: entry.name for entry in self.entries for alias in (entry.name, *entry.aliases)}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __getitem__(self, name: str) -> list[Entry]:
+        """The lines of a tensor, by any of its names.
+
+        Raises:
+            KeyError: no line has that name.
+        """
+        if name not in self._names:
+            raise KeyError(f"plan: a name of the plan is required, got {name!r}. plan.names() lists them.")
+        return list(self._by_name[self._names[name]])
+
+    def names(self) -> list[str]:
+        """The tensors' names in order, each once, without aliases."""
+        return list(self._by_name)
+
+    def with_seed(self, seed: SupportsIndex) -> Plan:
+        """The same plan under another seed."""
+        return replace(self, seed=seed)
+
+    def with_dtype(self, dtype: torch.dtype) -> Plan:
+        """The same plan with every floating-point parameter in another dtype; float32 and narrower values are then roundings
+        of the same numbers."""
+        entries = (e._replace(dtype=dtype) if e.dtype.is_floating_point else e for e in self.entries)
+        return replace(self, entries=tuple(entries))
+
+    # ---- filling ----------------------------------------------------------------------------------------------------
+
+    def apply_(self, model: Module, *, seed: SupportsIndex | None = None) -> Module:
+        """Fills the model in place: one pass over all CPU tensors, and one launch for each GPU.
+
+        Of a DTensor each rank fills its own shard, without communication. Computed lines are left as they are, and so are
+        buffers without a line.
+
+        Args:
+            model: a module, or its tensors by name. It has every name of the plan and no parameter more, in the same shapes
+                and dtypes, on any devices.
+            seed: instead of the plan's.
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: names, shapes or dtypes differ, or a tensor has no memory. All of them are named; nothing is written.
+        """
+        named = named_tensors(model)
+        if problems := list(self._problems(named)):
+            raise ValueError("\n  ".join([f"apply_: the model must fit the plan, got {len(problems)} differences.", *problems]))
+        tensors = {self._names[name]: n.tensor for n in named for name in (n.name, *n.aliases) if name in self._names}
+        self.fill_(tensors, seed=seed)
+        return model
+
+    def _problems(self, named: Sequence[Named]) -> Iterator[str]:
+        """What keeps the plan from being applied, a line each."""
+        seen = set()
+        for tensor in named:
+            listed = {self._names[name] for name in (tensor.name, *tensor.aliases) if name in self._names}
+            seen |= listed
+            if not listed and not tensor.buffer:
+                yield f"{tensor.name}: a parameter that the plan does not have. Add a rule for it."
+            if len(listed) > 1:
+                yield f"{tensor.name}: tied in the model, but the plan has {', '.join(sorted(listed))} apart."
+            for name in listed:
+                yield from _misfits(tensor, self._by_name[name][0])
+        for name in self._by_name.keys() - seen:
+            yield f"{name}: in the plan, but not in the model."
+
+    def jobs(self, tensors: Mapping[str, Tensor], *, seed: SupportsIndex | None = None) -> list[FillJob]:
+        """The plan's fills of these tensors, without overlap. Tensors that the mapping lacks, and lines that are no fill, are
+        left out.
+
+        Args:
+            tensors: by the names the plan lists them under; of the plan's shapes, or DTensors of it.
+            seed: instead of the plan's.
+        """
+        key = self.seed if seed is None else seed_of("jobs", seed)
+        pieces = self._pieces(tensors)
+        return [
+            FillJob(part, line.distribution, key, line.stream, region, line.name)
+            for line, part, region in pieces
+            if not isinstance(line.distribution, Orthogonal | Computed) and part.dtype in REAL_DTYPE
+        ]
+
+    def fill_(self, tensors: Mapping[str, Tensor], *, seed: SupportsIndex | None = None) -> None:
+        """As :meth:`apply_`, of the tensors of a mapping only, which are not checked against the plan's names."""
+        key = self.seed if seed is None else seed_of("fill_", seed)
+        engine.fill(self.jobs(tensors, seed=key))
+        for line, part, region in self._pieces(tensors):
+            match line.distribution:
+                case Orthogonal(gain):
+                    shape, offset = region or (None, None)
+                    init.orthogonal_(part, gain, seed=key, stream=line.stream, global_shape=shape, offset=offset)
+                case Constant(value) if part.dtype not in REAL_DTYPE:
+                    part.detach().fill_(value)
+        for tensor in tensors.values():
+            mark_written(tensor)
+
+    def _pieces(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Entry, Tensor, Region | None]]:
+        """Every line with the local memory that it fills: what later lines take is cut out, and what other ranks hold."""
+        for name, lines in self._by_name.items():
+            if name not in tensors:
+                continue
+            local = parts(tensors[name], "apply_")
+            whole = Box.whole(lines[0].shape)
+            boxes = [line.box or whole for line in lines]
+            for number, line in enumerate(lines):
+                left = remainder(boxes[number], boxes[number + 1 :]) if len(lines) > 1 else boxes
+                yield from ((line, *piece) for box in left for part in local if (piece := _piece(part, box, whole)))
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    def diff(self, other: Plan) -> list[str]:
+        """What another plan has differently, a line each; an empty list if both give every tensor the same values.
+
+        >>> a = plan(nn.Linear(2, 2), seed=0)
+        >>> print(*a.diff(a.with_seed(1)), sep="\\n")
+        seed: 0 -> 1
+        """
+        lines = [
+            f"{key}: {mine} -> {theirs}"
+            for key in ("format", "seed")
+            if (mine := getattr(self, key)) != (theirs := getattr(other, key))
+        ]
+        for name in dict.fromkeys([*self._by_name, *other._by_name]):
+            mine, theirs = (_values(p._by_name.get(name, ())) for p in (self, other))
+            if mine != theirs:
+                lines.append(f"{name}: {mine or 'missing'} -> {theirs or 'missing'}")
+        return lines
+
+    def to_json(self) -> str:
+        """The plan as text, a line of the file for each of the plan: JSON with schema, format, library version and seed."""
+        head = {"schema": SCHEMA, "library": "weightinit_cuda", "version": self.version, "format": self.format}
+        text = json.dumps(head | {"rules": self.rules, "seed": self.seed}, ensure_ascii=False, indent=1)
+        lines = (json.dumps(as_data(entry), ensure_ascii=False) for entry in self)
+        return text.removesuffix("\n}") + ',\n "entries": [' + ",".join(f"\n  {line}" for line in lines) + "\n ]\n}\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "text") -> Plan:
+        """The plan that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: it is no plan, or one of another schema or format.
+        """
+        try:
+            data = json.loads(text)
+            for key, known in (("library", "weightinit_cuda"), ("schema", SCHEMA), ("format", FORMAT)):
+                if data[key] != known:
+                    raise ValueError(f"{key} {known!r} is required, got {data[key]!r}")
+            entries = tuple(map(from_data, data["entries"]))
+            return cls(entries, data["seed"], data["rules"], data["format"], data["version"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"Plan.load: a plan of this library is required, got {error!r} ({where}).") from error
+
+    def save(self, path: str | Path) -> None:
+        """Writes the plan as JSON."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Reads a plan that :meth:`save` wrote.
+
+        Raises:
+            ValueError: it is no plan, or one of another schema or format; the message says where.
+        """
+        return cls.from_json(Path(path).read_text(encoding="utf-8"), str(path))
+
+    def __str__(self) -> str:
+        """A table. Lines that differ only in the numbers of their names (``layers.0`` to ``layers.31``) are one, counted."""
+        numbers = sum(math.prod(lines[0].shape) for lines in self._by_name.values())
+        title = f"{self.rules}: {len(self._by_name)} tensors, {numbers:,} values, seed {self.seed}, format {self.format}"
+        return table(self, title)
+
+
+def _misfits(tensor: Named, line: Entry) -> Iterator[str]:
+    if tuple(tensor.tensor.shape) != line.shape:
+        yield f"{tensor.name}: shape {tuple(tensor.tensor.shape)}, but {line.shape} in the plan."
+    if tensor.tensor.dtype != line.dtype:
+        yield f"{tensor.name}: {tensor.tensor.dtype}, but {line.dtype} in the plan. plan.with_dtype() changes it."
+    if tensor.tensor.is_meta:
+        yield f"{tensor.name}: on meta, without memory. Use model.to_empty(device=...) first, or materialize_."
+
+
+def _piece(part: Part, box: Box, whole: Box) -> tuple[Tensor, Region | None] | None:
+    """The local memory of a box, and where it lies; None if this part of the tensor has none of it."""
+    local, region = part
+    if box == whole:
+        return part
+    mine = whole if region is None else Box(region.offset, tuple(local.shape))
+    common = intersection(box, mine)
+    return common and (local.detach()[common.slices(mine.offset)], Region(whole.shape, common.offset))
+
+
+def _values(lines: Sequence[Entry]) -> str:
+    """What decides the values of a tensor."""
+    return "; ".join(
+        f"{e.distribution} in {e.box or 'all'} of {tuple(e.shape)}, {e.dtype}, stream {e.stream:#018x}" for e in lines
+    )
+
+
+def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex = 0) -> Plan:
+    """What ``rules`` would fill the model with. Only names, shapes, dtypes and modules are looked at: a model on meta will do.
+
+    Args:
+        model: any module; tied parameters and DTensors included.
+        rules: a name (:data:`weightinit_cuda.rules.RULE_SETS`), a list of rules and names, or a function of a
+            :class:`Named` tensor.
+        seed: 64 bits.
+
+    Returns:
+        A plan with every parameter, and with the buffers that the rules know.
+
+    Raises:
+        ValueError: no rule covers some parameter; all of those are named.
+
+    >>> print(plan(nn.Linear(4, 2), rules="xavier"))
+    """
+    covered = resolve(model, named_tensors(model), rules)
+    entries = []
+    for named, fills in covered:
+        shape, dtype, stream = tuple(named.tensor.shape), named.tensor.dtype, stream_of(named.name)
+        for distribution, box, source in fills:
+            entries.append(Entry(named.name, shape, dtype, distribution, stream, source, box, named.aliases, named.buffer))
+    return Plan(tuple(entries), seed_of("plan", seed), rules if isinstance(rules, str) else "custom")
+
+
+def initialize_(model: Module, rules: Rules = "torch", seed: SupportsIndex = 0) -> Module:
+    """Fills every parameter of the model by rules, in one pass: ``plan(model, rules, seed).apply_(model)``.
+
+    >>> net = initialize_(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)), rules="kaiming", seed=0)
+    >>> net[0].bias.tolist()
+    [0.0, 0.0, 0.0, 0.0]
+    """
+    return plan(model, rules, seed).apply_(model)
