@@ -157,6 +157,11 @@ def _lower(distribution: Distribution, dtype: torch.dtype) -> Transform:
 
 def _pattern(value: float, dtype: torch.dtype) -> int:
     """The bits of ``value`` rounded to the dtype, as an unsigned integer; the positive quiet NaN for NaN."""
+    return _pattern_of(value, math.copysign(1.0, value), dtype)
+
+
+@lru_cache(maxsize=4096)
+def _pattern_of(value: float, _sign: float, dtype: torch.dtype) -> int:  # 0.0 and -0.0 are one key, so the sign is another
     if math.isnan(value):
         return _QUIET_NAN[dtype]
     if FORMATS[dtype].saturates:

@@ -238,7 +238,7 @@ def _without_overlap(jobs: Sequence[FillJob]) -> Iterator[Sequence[FillJob]]:
     if all(end <= begin for (_, end), (begin, _) in pairwise(in_order)):
         yield jobs
         return
-    first, since = 0, []  # `since` is sorted, and its extents are apart
+    first, since = 0, list[tuple[int, int]]()  # `since` is sorted, and its extents are apart
     for number, extent in enumerate(extents):
         at = bisect(since, extent)
         if any(begin < extent[1] and extent[0] < end for begin, end in since[max(at - 1, 0) : at + 1]):

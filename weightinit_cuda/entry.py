@@ -69,7 +69,7 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 def as_data(entry: Entry) -> dict[str, Any]:
     """The line as JSON has it: streams in hex, infinite bounds and complex constants as text, the rest as it is."""
     fields = {key: _as_json(value) for key, value in entry.distribution._asdict().items()}
-    data = {
+    data: dict[str, Any] = {
         "name": entry.name,
         "shape": list(entry.shape),
         "dtype": _dtype_name(entry.dtype),

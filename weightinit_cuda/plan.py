@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,8 @@ __all__ = ["Entry", "Plan", "initialize_", "plan"]
 
 SCHEMA = 1  # of the file. A reader refuses any other
 Module = TypeVar("Module", bound=Model)
+Root = TypeVar("Root", bound=nn.Module)
+Piece = tuple[Entry, Tensor, Region | None]  # a line, the local memory that it fills, and where that lies
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Plan:
 
     def with_seed(self, seed: SupportsIndex) -> Plan:
         """The same plan under another seed."""
-        return replace(self, seed=seed)
+        return replace(self, seed=seed_of("with_seed", seed))
 
     def with_dtype(self, dtype: torch.dtype) -> Plan:
         """The same plan with every floating-point parameter in another dtype; float32 and narrower values are then roundings
@@ -163,38 +165,36 @@ class Plan:
             tensors: by the names the plan lists them under; of the plan's shapes, or DTensors of it.
             seed: instead of the plan's.
         """
-        key = self.seed if seed is None else seed_of("jobs", seed)
-        pieces = self._pieces(tensors)
-        return [
-            FillJob(part, line.distribution, key, line.stream, region, line.name)
-            for line, part, region in pieces
-            if not isinstance(line.distribution, Orthogonal | Computed) and part.dtype in REAL_DTYPE
-        ]
+        return _jobs(self._pieces(tensors), self.seed if seed is None else seed_of("jobs", seed))
 
     def fill_(self, tensors: Mapping[str, Tensor], *, seed: SupportsIndex | None = None) -> None:
         """As :meth:`apply_`, of the tensors of a mapping only, which are not checked against the plan's names."""
         key = self.seed if seed is None else seed_of("fill_", seed)
-        engine.fill(self.jobs(tensors, seed=key))
-        for line, part, region in self._pieces(tensors):
-            match line.distribution:
-                case Orthogonal(gain):
-                    shape, offset = region or (None, None)
-                    init.orthogonal_(part, gain, seed=key, stream=line.stream, global_shape=shape, offset=offset)
-                case Constant(value) if part.dtype not in REAL_DTYPE:
-                    part.detach().fill_(value)
+        pieces = list(self._pieces(tensors))
+        engine.fill(_jobs(pieces, key))
+        for line, part, region in pieces:
+            if isinstance(line.distribution, Orthogonal):
+                shape, offset = region or (None, None)
+                gain = line.distribution.gain
+                init.orthogonal_(part, gain, seed=key, stream=line.stream, global_shape=shape, offset=offset)
+            elif part.dtype not in REAL_DTYPE and isinstance(line.distribution, Constant):
+                part.detach().fill_(line.distribution.value)
         for tensor in tensors.values():
             mark_written(tensor)
 
-    def _pieces(self, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Entry, Tensor, Region | None]]:
+    def _pieces(self, tensors: Mapping[str, Tensor]) -> Iterator[Piece]:
         """Every line with the local memory that it fills: what later lines take is cut out, and what other ranks hold."""
         for name, lines in self._by_name.items():
             if name not in tensors:
                 continue
             local = parts(tensors[name], "apply_")
+            if len(lines) == 1 and lines[0].box is None:
+                yield from ((lines[0], *part) for part in local)
+                continue
             whole = Box.whole(lines[0].shape)
             boxes = [line.box or whole for line in lines]
             for number, line in enumerate(lines):
-                left = remainder(boxes[number], boxes[number + 1 :]) if len(lines) > 1 else boxes
+                left = remainder(boxes[number], boxes[number + 1 :])
                 yield from ((line, *piece) for box in left for part in local if (piece := _piece(part, box, whole)))
 
     # ---- reading ----------------------------------------------------------------------------------------------------
@@ -202,9 +202,9 @@ class Plan:
     def diff(self, other: Plan) -> list[str]:
         """What another plan has differently, a line each; an empty list if both give every tensor the same values.
 
-        >>> a = plan(nn.Linear(2, 2), seed=0)
-        >>> print(*a.diff(a.with_seed(1)), sep="\\n")
-        seed: 0 -> 1
+        >>> a = plan(nn.Linear(2, 2), "xavier", seed=0)
+        >>> a.diff(a.with_seed(1))
+        ['seed: 0 -> 1']
         """
         lines = [
             f"{key}: {mine} -> {theirs}"
@@ -261,6 +261,15 @@ class Plan:
         return table(self, title)
 
 
+def _jobs(pieces: Iterable[Piece], seed: int) -> list[FillJob]:
+    """The fills among the pieces: neither linear algebra, nor the model's own code, nor integers."""
+    return [
+        FillJob(part, line.distribution, seed, line.stream, region, line.name)
+        for line, part, region in pieces
+        if part.dtype in REAL_DTYPE and not isinstance(line.distribution, (Orthogonal, Computed))
+    ]
+
+
 def _misfits(tensor: Named, line: Entry) -> Iterator[str]:
     if tuple(tensor.tensor.shape) != line.shape:
         yield f"{tensor.name}: shape {tuple(tensor.tensor.shape)}, but {line.shape} in the plan."
@@ -302,7 +311,10 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex = 0) -> P
     Raises:
         ValueError: no rule covers some parameter; all of those are named.
 
-    >>> print(plan(nn.Linear(4, 2), rules="xavier"))
+    >>> for entry in plan(nn.Linear(4, 2), rules="xavier"):
+    ...     print(entry.name, entry.distribution)
+    weight Uniform(a=-1.0, b=1.0)
+    bias Constant(value=0.0)
     """
     covered = resolve(model, named_tensors(model), rules)
     entries = []
@@ -313,7 +325,7 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex = 0) -> P
     return Plan(tuple(entries), seed_of("plan", seed), rules if isinstance(rules, str) else "custom")
 
 
-def initialize_(model: Module, rules: Rules = "torch", seed: SupportsIndex = 0) -> Module:
+def initialize_(model: Root, rules: Rules = "torch", seed: SupportsIndex = 0) -> Root:
     """Fills every parameter of the model by rules, in one pass: ``plan(model, rules, seed).apply_(model)``.
 
     >>> net = initialize_(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)), rules="kaiming", seed=0)
