@@ -311,9 +311,9 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex = 0) -> P
     Raises:
         ValueError: no rule covers some parameter; all of those are named.
 
-    >>> for entry in plan(nn.Linear(4, 2), rules="xavier"):
+    >>> for entry in plan(nn.Linear(2, 3), rules="kaiming"):
     ...     print(entry.name, entry.distribution)
-    weight Uniform(a=-1.0, b=1.0)
+    weight Normal(mean=0.0, std=1.0)
     bias Constant(value=0.0)
     """
     covered = resolve(model, named_tensors(model), rules)
