@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from weightinit_cuda import engine, init, probability, scaling
 from weightinit_cuda.streams import stream_of
 
-EXTRAS = {"seed", "stream", "global_shape", "offset", "in_axes", "out_axes", "batch_axes", "bounds", "compensate"}
+EXTRAS = {"seed", "stream", "global_shape", "offset", "flat_range", "in_axes", "out_axes", "batch_axes", "bounds", "compensate"}
 DEPRECATED = ("uniform", "normal", "constant", "eye", "dirac", "xavier_uniform", "xavier_normal", "kaiming_uniform")
 DEPRECATED += ("kaiming_normal", "orthogonal", "sparse")
 FIXED = ("constant_", "ones_", "zeros_", "eye_", "dirac_")
@@ -87,7 +87,7 @@ def test_signature(name: str) -> None:
 @pytest.mark.parametrize("name", RANDOM)
 def test_extras(name: str) -> None:
     parameters = inspect.signature(getattr(init, name)).parameters
-    defaults = {"seed": None, "stream": 0, "global_shape": None, "offset": None}
+    defaults = {"seed": None, "stream": 0, "global_shape": None, "offset": None, "flat_range": None}
     assert {key: parameters[key].default for key in defaults} == defaults
     assert all(parameters[key].kind is inspect.Parameter.KEYWORD_ONLY for key in defaults)
 

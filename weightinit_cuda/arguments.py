@@ -1,4 +1,4 @@
-"""The arguments that every random function takes beside its distribution: tensor, generator, seed, stream, region.
+"""The arguments that every random function takes beside its distribution: tensor, generator, seed, stream, part.
 
 Each check either returns the argument in the form the engine wants or raises, before anything is drawn or written. Where torch
 refuses the same thing, type and wording are torch's. This file knows no distributions.
@@ -6,6 +6,7 @@ refuses the same thing, type and wording are torch's. This file knows no distrib
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, SupportsIndex
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .job import Region
+from .sharding import Part, flat_parts, is_dtensor, parts
 from .streams import stream_of
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 else:
     FakeTensor = torch._subclasses.fake_tensor.FakeTensor
 
-__all__ = ["generator_for", "is_virtual", "region_of", "require_writable", "seed_of", "stream_number", "target"]
+__all__ = ["generator_for", "is_virtual", "parts_of", "require_writable", "seed_of", "stream_number", "target"]
 
 OVERLAPPING = (
     "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
@@ -118,27 +120,65 @@ def _bits64(function: str, name: str, value: SupportsIndex) -> int:
     return number % 2**64
 
 
-def region_of(function: str, tensor: Tensor, global_shape: Sequence[int] | None, offset: Sequence[int] | None) -> Region | None:
-    """Where the tensor lies in a global one: ``tensor[i] == global[offset + i]``; None where it is the global one.
+def parts_of(
+    function: str,
+    tensor: Tensor,
+    global_shape: Sequence[int] | None,
+    offset: Sequence[int] | None,
+    flat_range: Sequence[int] | None,
+) -> list[Part]:
+    """The tensor's memory with its place in the global tensor: a DTensor says it itself, of a plain shard the caller does.
 
     Raises:
-        ValueError: only one of the two is given, or the tensor does not fit into ``global_shape`` at ``offset``.
+        ValueError: ``global_shape`` without one of ``offset`` and ``flat_range``, or the other way round; the tensor does not
+            fit into it there; or a place is given for a DTensor.
+        NotImplementedError: a DTensor is partial.
     """
-    if global_shape is None and offset is None:
-        return None
-    if global_shape is None or offset is None:
-        raise ValueError(f"{function}: global_shape and offset must be given together, got {global_shape=} and {offset=}")
+    if global_shape is None and offset is None and flat_range is None:
+        return parts(tensor, function)
+    if is_dtensor(tensor):
+        raise ValueError(
+            f"{function}: a DTensor knows where its shards lie, got {global_shape=}, {offset=} and {flat_range=}."
+            " Leave them out, or fill tensor.to_local()."
+        )
+    if global_shape is None or (offset is None) == (flat_range is None):
+        raise ValueError(
+            f"{function}: global_shape and offset must be given together, or global_shape and flat_range,"
+            f" got {global_shape=}, {offset=} and {flat_range=}"
+        )
     if tensor.layout is not torch.strided or tensor.is_nested:
         raise ValueError(f"{function}: a part of a global tensor must be strided, got layout {tensor.layout}")
-    region = Region(tuple(map(operator.index, global_shape)), tuple(map(operator.index, offset)))
+    whole = tuple(map(operator.index, global_shape))
+    if flat_range is not None:
+        return flat_parts(tensor, whole, _begin(function, tensor, whole, flat_range))
+    return [(tensor, _region(function, tensor, whole, tuple(map(operator.index, offset or ()))))]
+
+
+def _region(function: str, tensor: Tensor, whole: tuple[int, ...], offset: tuple[int, ...]) -> Region:
+    """Where the tensor lies: ``tensor[i] == whole[offset + i]``."""
     shape = tuple(tensor.shape)
-    fits = len(shape) == len(region.global_shape) == len(region.offset) and all(
-        0 <= start <= start + size <= whole
-        for start, size, whole in zip(region.offset, shape, region.global_shape, strict=True)
+    fits = len(shape) == len(whole) == len(offset) and all(
+        0 <= start <= start + size <= end for start, size, end in zip(offset, shape, whole, strict=True)
     )
     if not fits:
         raise ValueError(
             f"{function}: offset + shape must lie inside global_shape in every dimension,"
-            f" got shape {shape}, offset {region.offset} and global_shape {region.global_shape}"
+            f" got shape {shape}, offset {offset} and global_shape {whole}"
         )
-    return region
+    return Region(whole, offset)
+
+
+def _begin(function: str, tensor: Tensor, whole: tuple[int, ...], flat_range: Sequence[int]) -> int:
+    """The first of the elements [begin, end) of ``whole``, in row-major order, that the 1-D tensor holds."""
+    begin, end = map(operator.index, flat_range)
+    if tensor.dim() != 1 or end - begin != tensor.shape[0]:
+        raise ValueError(
+            f"{function}: with flat_range=({begin}, {end}) the tensor must be 1-D with {end - begin} elements,"
+            f" got shape {tuple(tensor.shape)}"
+        )
+    if not 0 <= begin <= end <= math.prod(whole):
+        raise ValueError(
+            f"{function}: flat_range must lie inside the {math.prod(whole)} elements of global_shape,"
+            f" got ({begin}, {end}) and global_shape {whole}"
+        )
+    return begin

@@ -1,4 +1,4 @@
-"""One call of a function of ``init``: check everything, draw a seed if none is given, hand one job to the engine.
+"""One call of a function of ``init``: check everything, draw a seed if none is given, hand its jobs to the engine.
 
 The functions of ``init`` know what they mean (``schemes``); here is what they share. The common call, a plain tensor without
 extras, takes a short path: on a 10-element bias Python is all the time there is.
@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from . import engine, schemes
-from .arguments import generator_for, is_virtual, region_of, seed_of, stream_number, target
+from .arguments import generator_for, is_virtual, parts_of, seed_of, stream_number, target
 from .distributions import Distribution
 from .engine import draw_and_fill
 from .formats import REAL_DTYPE
 from .job import FillJob
+from .sharding import Part, is_dtensor, mark_written, parts
 from .streams import UNNAMED
 
-__all__ = ["Generator", "Shape", "Stream", "fill", "job_of", "place"]
+__all__ = ["Generator", "Shape", "Stream", "fill", "jobs_of", "place"]
 
 Generator = torch.Generator
 Shape = Sequence[int]
@@ -37,6 +38,7 @@ def fill(
     stream: Stream,
     global_shape: Shape | None,
     offset: Shape | None,
+    flat_range: Shape | None,
 ) -> Tensor:
     """Checks everything, draws a seed if none is given, fills. The common call is the short path in the middle."""
     try:
@@ -51,16 +53,18 @@ def fill(
         and stream is UNNAMED
         and global_shape is None
         and offset is None
+        and flat_range is None
         and draw_and_fill(tensor, distribution)
     ):
         return tensor
-    job = job_of(scheme.__name__, tensor, distribution, generator, seed, stream, global_shape, offset)
-    if job is not None:
-        engine.fill([job])
+    jobs = jobs_of(scheme.__name__, tensor, distribution, generator, seed, stream, global_shape, offset, flat_range)
+    if jobs:
+        engine.fill(jobs)
+    mark_written(tensor)  # where this rank holds nothing, too: an error of autograd should meet all ranks
     return tensor
 
 
-def job_of(
+def jobs_of(
     function: str,
     tensor: Tensor,
     distribution: Distribution,
@@ -69,37 +73,51 @@ def job_of(
     stream: Stream,
     global_shape: Shape | None,
     offset: Shape | None,
-) -> FillJob | None:
-    """The checked fill of one call, its seed drawn if none is given; None where nothing is to be drawn or written.
+    flat_range: Shape | None,
+) -> list[FillJob]:
+    """The checked fills of one call, their seed drawn if none is given; none where nothing is to be drawn or written.
 
     A shard without elements still draws: the other shards of its tensor do, and their generators must stay in step.
     """
-    region = region_of(function, tensor, global_shape, offset)
+    local = parts_of(function, tensor, global_shape, offset, flat_range)
     number = stream_number(function, stream)
     generator = generator_for(function, tensor, generator)
     if seed is not None and generator is not None:
         raise ValueError(f"{function}: give seed or generator, not both, got seed={seed} and {generator}")
     key = None if seed is None else seed_of(function, seed)
-    destination = target(function, tensor)
-    if is_virtual(tensor) or 0 in (destination.shape if region is None else region.global_shape):
-        return None
+    targets = [(target(function, part), region) for part, region in local]
+    if _has_nothing(tensor, targets, global_shape):
+        return []
     if key is None:
+        if generator is None and is_dtensor(tensor):  # ranks seed this one alike; DTensor's own random state stays as it is
+            generator = torch.default_generator
         key = engine.draw_seed(tensor, generator)
-    return FillJob(destination, distribution, key, number, region)
+    return [FillJob(part, distribution, key, number, region) for part, region in targets]
+
+
+def _has_nothing(tensor: Tensor, targets: Sequence[Part], global_shape: Shape | None) -> bool:
+    """Whether there is no memory by design, or the global tensor has no elements."""
+    if is_virtual(tensor) or any(is_virtual(part) for part, _ in targets):
+        return True
+    whole = [part.shape for part, region in targets if region is None] or [tensor.shape]
+    return 0 in (whole[0] if global_shape is None else global_shape)
 
 
 def place(tensor: Tensor, scheme: Callable[..., Distribution], *args: Any) -> Tensor:
     """A fill without randomness, ``scheme(dtype, *args)``. Dtypes that no kernel writes (integers) are copied from float32."""
     dtype = tensor.dtype if tensor.dtype in REAL_DTYPE else torch.float32
     distribution = scheme(dtype, *args)
-    destination = target(scheme.__name__, tensor)
-    if is_virtual(tensor):
+    targets = [(target(scheme.__name__, part), region) for part, region in parts(tensor, scheme.__name__)]
+    if _has_nothing(tensor, targets, None):
         return tensor
-    if dtype == tensor.dtype:
-        engine.fill_tensor(destination, distribution, 0)
-    else:
-        ones = torch.empty(tensor.shape, dtype=dtype, device=tensor.device)
-        engine.fill_tensor(ones, distribution, 0)
-        with torch.no_grad():
-            destination.copy_(ones)
+    for destination, region in targets:
+        made = destination if dtype == tensor.dtype else torch.empty(destination.shape, dtype=dtype, device=destination.device)
+        if region is None:
+            engine.fill_tensor(made, distribution, 0)
+        else:
+            engine.fill([FillJob(made, distribution, 0, 0, region)])
+        if made is not destination:
+            with torch.no_grad():
+                destination.copy_(made)
+    mark_written(tensor)
     return tensor

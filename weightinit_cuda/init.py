@@ -8,6 +8,10 @@ differences). Every random function takes more, keyword-only:
 * ``stream=``: an integer, or a name such as ``"layers.0.weight"``. Default 0, the stream of unnamed draws.
 * ``global_shape=``, ``offset=``: the tensor is the part of a tensor of that shape that starts at that position, and gets that
   part's values. Fans come from ``global_shape``.
+* ``global_shape=``, ``flat_range=(begin, end)``: the tensor is 1-D and holds these elements of the flattened tensor.
+
+A DTensor needs none of these: each rank fills its own shard, and together they hold the values of the whole tensor. Its seed is
+drawn from the default CPU generator, so ranks stay in step if they called ``torch.manual_seed`` alike (`docs/sharding.md`).
 
 Functions with fans also take ``in_axes=``, ``out_axes=`` and ``batch_axes=`` (:func:`weightinit_cuda.scaling.fans`).
 All of them write in place, outside autograd, and return the tensor they were given; arguments are checked before anything is
@@ -31,9 +35,10 @@ from torch.overrides import has_torch_function_variadic
 
 from . import scaling, schemes
 from .arguments import require_writable
-from .filling import Generator, Shape, Stream, fill, job_of, place
+from .filling import Generator, Shape, Stream, fill, jobs_of, place
 from .orthogonal import computing_dtype, orthogonal_matrix
 from .overriding import redirect
+from .sharding import is_dtensor, mark_written, require_parts
 from .streams import UNNAMED
 from .variance import (
     kaiming_normal_,
@@ -82,7 +87,7 @@ _P = ParamSpec("_P")
 
 
 def _no_grad_fill_(tensor: Tensor, val: float) -> Tensor:
-    _check_before_torch(tensor)
+    _check_before_torch("constant_", tensor)
     enabled = torch.is_grad_enabled()
     _set_grad_enabled(False)  # torch.no_grad() would cost half of a small fill
     try:
@@ -92,7 +97,7 @@ def _no_grad_fill_(tensor: Tensor, val: float) -> Tensor:
 
 
 def _no_grad_zero_(tensor: Tensor) -> Tensor:
-    _check_before_torch(tensor)
+    _check_before_torch("zeros_", tensor)
     enabled = torch.is_grad_enabled()
     _set_grad_enabled(False)
     try:
@@ -101,10 +106,14 @@ def _no_grad_zero_(tensor: Tensor) -> Tensor:
         _set_grad_enabled(enabled)
 
 
-def _check_before_torch(tensor: Tensor) -> None:
-    """torch refuses an inference tensor only after it has written it."""
-    if not torch.compiler.is_compiling() and tensor.is_inference():  # Dynamo cannot trace is_inference
+def _check_before_torch(function: str, tensor: Tensor) -> None:
+    """torch refuses an inference tensor only after it has written it, and a constant on each rank of a sum not at all."""
+    if torch.compiler.is_compiling():  # Dynamo cannot trace is_inference
+        return
+    if tensor.is_inference():
         require_writable(tensor)
+    if is_dtensor(tensor):
+        require_parts(tensor, function)
 
 
 def calculate_gain(nonlinearity: str, param: int | float | None = None) -> float:
@@ -126,6 +135,7 @@ def uniform_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
+    flat_range: Shape | None = None,
 ) -> Tensor:
     r"""Fills the tensor from :math:`\mathcal{U}[a, b)`.
 
@@ -142,7 +152,7 @@ def uniform_(
     """
     if has_torch_function_variadic(tensor):
         return redirect(uniform_, locals())
-    return fill(tensor, schemes.uniform_, (tensor.dtype, a, b), generator, seed, stream, global_shape, offset)
+    return fill(tensor, schemes.uniform_, (tensor.dtype, a, b), generator, seed, stream, global_shape, offset, flat_range)
 
 
 def normal_(
@@ -155,6 +165,7 @@ def normal_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
+    flat_range: Shape | None = None,
 ) -> Tensor:
     r"""Fills the tensor from :math:`\mathcal{N}(\text{mean}, \text{std}^2)`.
 
@@ -172,7 +183,7 @@ def normal_(
     """
     if has_torch_function_variadic(tensor):
         return redirect(normal_, locals())
-    return fill(tensor, schemes.normal_, (tensor.dtype, mean, std), generator, seed, stream, global_shape, offset)
+    return fill(tensor, schemes.normal_, (tensor.dtype, mean, std), generator, seed, stream, global_shape, offset, flat_range)
 
 
 def trunc_normal_(
@@ -189,6 +200,7 @@ def trunc_normal_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
+    flat_range: Shape | None = None,
 ) -> Tensor:
     r"""Fills the tensor from :math:`\mathcal{N}(\text{mean}, \text{std}^2)`, cut to [a, b].
 
@@ -216,7 +228,7 @@ def trunc_normal_(
     if has_torch_function_variadic(tensor):
         return redirect(trunc_normal_, locals())
     args = (tensor.dtype, mean, std, a, b, bounds, compensate)
-    return fill(tensor, schemes.trunc_normal_, args, generator, seed, stream, global_shape, offset)
+    return fill(tensor, schemes.trunc_normal_, args, generator, seed, stream, global_shape, offset, flat_range)
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
@@ -307,6 +319,7 @@ def orthogonal_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
+    flat_range: Shape | None = None,
 ) -> Tensor:
     r"""Fills the tensor, as a matrix of dim 0 by all others, with orthonormal rows or columns, whichever are fewer, times gain.
 
@@ -329,19 +342,21 @@ def orthogonal_(
     """
     if has_torch_function_variadic(tensor):
         return redirect(orthogonal_, locals())
-    if tensor.ndimension() < 2:
+    shape = tuple(tensor.shape if global_shape is None else global_shape)
+    if len(shape) < 2:
         raise ValueError("Only tensors with 2 or more dimensions are supported")
     dtype = computing_dtype(tensor.dtype)
     gaussian = schemes.normal_(tensor.dtype, 0, 1)
     torch.empty(0, dtype=dtype).mul_(gain)  # refuses what torch refuses, before anything is drawn
-    job = job_of("orthogonal_", tensor, gaussian, generator, seed, stream, global_shape, offset)
-    if job is None or tensor.numel() == 0:
+    jobs = jobs_of("orthogonal_", tensor, gaussian, generator, seed, stream, global_shape, offset, flat_range)
+    mark_written(tensor)
+    if not any(job.tensor.numel() for job in jobs):
         return tensor
-    shape, start = job.region or (tuple(tensor.shape), (0,) * tensor.dim())
-    q = orthogonal_matrix((shape[0], math.prod(shape[1:])), dtype, tensor.device, job.seed, job.stream)
-    part = q.mul_(gain).reshape(shape)[tuple(slice(i, i + n) for i, n in zip(start, tensor.shape, strict=True))]
+    matrix = shape[0], math.prod(shape[1:])
+    q = orthogonal_matrix(matrix, dtype, tensor.device, jobs[0].seed, jobs[0].stream).mul_(gain).reshape(shape)
     with torch.no_grad():
-        job.tensor.copy_(part)
+        for job in jobs:
+            job.tensor.copy_(q if job.region is None else q[job.region.slices(job.tensor.shape)])
     return tensor
 
 
@@ -355,6 +370,7 @@ def sparse_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
+    flat_range: Shape | None = None,
 ) -> Tensor:
     r"""Fills a matrix from :math:`\mathcal{N}(0, \text{std}^2)` and puts ceil(sparsity * rows) zeros into each column.
 
@@ -374,11 +390,11 @@ def sparse_(
     """
     if has_torch_function_variadic(tensor):
         return redirect(sparse_, locals())
-    if tensor.ndimension() != 2:
-        raise ValueError("Only tensors with 2 dimensions are supported")
     shape = tensor.shape if global_shape is None else global_shape
+    if len(shape) != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
     args = (tensor.dtype, shape, sparsity, std)
-    return fill(tensor, schemes.sparse_, args, generator, seed, stream, global_shape, offset)
+    return fill(tensor, schemes.sparse_, args, generator, seed, stream, global_shape, offset, flat_range)
 
 
 def _no_grad_uniform_(tensor: Tensor, a: float, b: float, generator: Generator | None = None) -> Tensor:

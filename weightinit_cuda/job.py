@@ -28,6 +28,10 @@ class Region(NamedTuple):
     global_shape: tuple[int, ...]
     offset: tuple[int, ...]
 
+    def slices(self, shape: Sequence[int]) -> tuple[slice, ...]:
+        """The index of a local tensor of that shape into the global one."""
+        return tuple(slice(at, at + size) for at, size in zip(self.offset, shape, strict=True))
+
 
 class FillJob(NamedTuple):
     """One fill of one tensor.

@@ -27,6 +27,7 @@ from torch.utils._contextlib import _NoParamDecoratorContextManager
 
 from . import init
 from .overriding import InitFunction
+from .sharding import is_dtensor
 
 __all__ = ["patch", "patched", "unpatch"]
 
@@ -131,7 +132,7 @@ class _SeenByModes(InitFunction):
 def _fillable(tensor: object) -> bool:
     """Whether ours does for this tensor what torch's method would do. All else, the errors too, is torch's."""
     return (
-        type(tensor) in _PLAIN
+        (type(tensor) in _PLAIN or is_dtensor(tensor))
         and isinstance(tensor, Tensor)
         and (tensor.is_floating_point() or tensor.is_complex())
         and not (tensor.requires_grad and torch.is_grad_enabled())
@@ -220,7 +221,7 @@ class patched(_NoParamDecoratorContextManager):
 
     A context manager, and a decorator of functions and generator functions, with or without parentheses. It may be nested.
     Every function of ``torch.nn.init`` becomes ours wherever it is bound, and ``Tensor.normal_`` and ``Tensor.uniform_`` for
-    float and complex tensors, in a forward pass as well. The other in-place draws (``exponential_``, ``bernoulli_``, ...)
+    float and complex tensors and DTensors, in a forward pass as well. The other draws in place (``exponential_``, ...)
     and ``torch.randn`` stay torch's. The marks of transformers (``_is_hf_initialized``) are honoured, by transformers.
 
     Other threads keep torch's functions, those started inside too; :func:`patch` is for all threads. Under torch.compile,

@@ -40,6 +40,7 @@ def xavier_uniform_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
+    flat_range: Shape | None = None,
 ) -> torch.Tensor:
     r"""Fills the tensor from :math:`\mathcal{U}[-a, a)`.
 
@@ -62,7 +63,7 @@ def xavier_uniform_(
         return redirect(xavier_uniform_, locals())
     shape = tensor.shape if global_shape is None else global_shape
     args = (tensor.dtype, shape, gain, in_axes, out_axes, batch_axes)
-    return fill(tensor, schemes.xavier_uniform_, args, generator, seed, stream, global_shape, offset)
+    return fill(tensor, schemes.xavier_uniform_, args, generator, seed, stream, global_shape, offset, flat_range)
 
 
 def xavier_normal_(
@@ -77,6 +78,7 @@ def xavier_normal_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
+    flat_range: Shape | None = None,
 ) -> torch.Tensor:
     r"""Fills the tensor from :math:`\mathcal{N}(0, \sigma^2)`.
 
@@ -91,7 +93,7 @@ def xavier_normal_(
         return redirect(xavier_normal_, locals())
     shape = tensor.shape if global_shape is None else global_shape
     args = (tensor.dtype, shape, gain, in_axes, out_axes, batch_axes)
-    return fill(tensor, schemes.xavier_normal_, args, generator, seed, stream, global_shape, offset)
+    return fill(tensor, schemes.xavier_normal_, args, generator, seed, stream, global_shape, offset, flat_range)
 
 
 def kaiming_uniform_(
@@ -108,6 +110,7 @@ def kaiming_uniform_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
+    flat_range: Shape | None = None,
 ) -> torch.Tensor:
     r"""Fills the tensor from :math:`\mathcal{U}[-b, b)`, :math:`b = \text{gain} \sqrt{3 / \text{fan}}`.
 
@@ -133,7 +136,7 @@ def kaiming_uniform_(
         warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
     args = (tensor.dtype, shape, a, mode, nonlinearity, in_axes, out_axes, batch_axes)
-    return fill(tensor, schemes.kaiming_uniform_, args, generator, seed, stream, global_shape, offset)
+    return fill(tensor, schemes.kaiming_uniform_, args, generator, seed, stream, global_shape, offset, flat_range)
 
 
 def kaiming_normal_(
@@ -150,6 +153,7 @@ def kaiming_normal_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
+    flat_range: Shape | None = None,
 ) -> torch.Tensor:
     r"""Fills the tensor from :math:`\mathcal{N}(0, \sigma^2)`, :math:`\sigma = \text{gain} / \sqrt{\text{fan}}`.
 
@@ -165,7 +169,7 @@ def kaiming_normal_(
         warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
     args = (tensor.dtype, shape, a, mode, nonlinearity, in_axes, out_axes, batch_axes)
-    return fill(tensor, schemes.kaiming_normal_, args, generator, seed, stream, global_shape, offset)
+    return fill(tensor, schemes.kaiming_normal_, args, generator, seed, stream, global_shape, offset, flat_range)
 
 
 def variance_scaling_(
@@ -182,6 +186,7 @@ def variance_scaling_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
+    flat_range: Shape | None = None,
 ) -> torch.Tensor:
     r"""Fills the tensor with mean 0 and variance :math:`\text{scale} / \text{fan}`, whatever the distribution.
 
@@ -205,7 +210,7 @@ def variance_scaling_(
         return redirect(variance_scaling_, locals())
     shape = tensor.shape if global_shape is None else global_shape
     args = (tensor.dtype, shape, scale, mode, distribution, in_axes, out_axes, batch_axes)
-    return fill(tensor, schemes.variance_scaling_, args, generator, seed, stream, global_shape, offset)
+    return fill(tensor, schemes.variance_scaling_, args, generator, seed, stream, global_shape, offset, flat_range)
 
 
 def lecun_uniform_(
@@ -219,6 +224,7 @@ def lecun_uniform_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
+    flat_range: Shape | None = None,
 ) -> torch.Tensor:
     r"""Fills the tensor from :math:`\mathcal{U}[-a, a)` with :math:`a = \sqrt{3 / \text{fan\_in}}`.
 
@@ -232,7 +238,7 @@ def lecun_uniform_(
         return redirect(lecun_uniform_, locals())
     shape = tensor.shape if global_shape is None else global_shape
     args = (tensor.dtype, shape, 1.0, "fan_in", "uniform", in_axes, out_axes, batch_axes)
-    return fill(tensor, schemes.variance_scaling_, args, generator, seed, stream, global_shape, offset)
+    return fill(tensor, schemes.variance_scaling_, args, generator, seed, stream, global_shape, offset, flat_range)
 
 
 def lecun_normal_(
@@ -246,6 +252,7 @@ def lecun_normal_(
     stream: Stream = UNNAMED,
     global_shape: Shape | None = None,
     offset: Shape | None = None,
+    flat_range: Shape | None = None,
 ) -> torch.Tensor:
     r"""Fills the tensor from a normal cut at 2 sigma, of mean 0 and, after cutting, variance :math:`1 / \text{fan\_in}`.
 
@@ -259,4 +266,4 @@ def lecun_normal_(
         return redirect(lecun_normal_, locals())
     shape = tensor.shape if global_shape is None else global_shape
     args = (tensor.dtype, shape, 1.0, "fan_in", "truncated_normal", in_axes, out_axes, batch_axes)
-    return fill(tensor, schemes.variance_scaling_, args, generator, seed, stream, global_shape, offset)
+    return fill(tensor, schemes.variance_scaling_, args, generator, seed, stream, global_shape, offset, flat_range)
