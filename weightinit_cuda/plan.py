@@ -36,6 +36,7 @@ __all__ = ["Entry", "Plan", "initialize_", "plan"]
 SCHEMA = 1  # of the file. A reader refuses any other
 Module = TypeVar("Module", bound=Model)
 Root = TypeVar("Root", bound=nn.Module)
+Held = Tensor | Sequence[Part]  # all that this rank holds of a tensor, or just the parts that are wanted
 Piece = tuple[Entry, Tensor, Region | None]  # a line, the local memory that it fills, and where that lies
 
 
@@ -167,8 +168,8 @@ class Plan:
         """
         return _jobs(self._pieces(tensors), self.seed if seed is None else seed_of("jobs", seed))
 
-    def fill_(self, tensors: Mapping[str, Tensor], *, seed: SupportsIndex | None = None) -> None:
-        """As :meth:`apply_`, of the tensors of a mapping only, which are not checked against the plan's names."""
+    def fill_(self, tensors: Mapping[str, Held], *, seed: SupportsIndex | None = None) -> None:
+        """As :meth:`apply_`, of the tensors (or parts of them) of a mapping only, which are not checked against the plan."""
         key = self.seed if seed is None else seed_of("fill_", seed)
         pieces = list(self._pieces(tensors))
         engine.fill(_jobs(pieces, key))
@@ -180,14 +181,16 @@ class Plan:
             elif part.dtype not in REAL_DTYPE and isinstance(line.distribution, Constant):
                 part.detach().fill_(line.distribution.value)
         for tensor in tensors.values():
-            mark_written(tensor)
+            if isinstance(tensor, Tensor):
+                mark_written(tensor)
 
-    def _pieces(self, tensors: Mapping[str, Tensor]) -> Iterator[Piece]:
+    def _pieces(self, tensors: Mapping[str, Held]) -> Iterator[Piece]:
         """Every line with the local memory that it fills: what later lines take is cut out, and what other ranks hold."""
         for name, lines in self._by_name.items():
             if name not in tensors:
                 continue
-            local = parts(tensors[name], "apply_")
+            held = tensors[name]
+            local = parts(held, "apply_") if isinstance(held, Tensor) else held
             if len(lines) == 1 and lines[0].box is None:
                 yield from ((lines[0], *part) for part in local)
                 continue
