@@ -7,24 +7,30 @@ from __future__ import annotations
 
 from . import init
 from ._version import FORMAT, __version__
+from .deferred import Recording, deferred
 from .engine import BackendInfo, backend_info, bits
 from .entry import Entry
 from .job import FillJob, Region
 from .patching import patch, patched, unpatch
 from .plan import Plan, initialize_, plan
-from .rules import Rule
+from .rule_sets import RULE_SETS
+from .rules import Rule, RuleSet
 
 __all__ = [
     "FORMAT",
+    "RULE_SETS",
     "BackendInfo",
     "Entry",
     "FillJob",
     "Plan",
+    "Recording",
     "Region",
     "Rule",
+    "RuleSet",
     "__version__",
     "backend_info",
     "bits",
+    "deferred",
     "init",
     "initialize_",
     "patch",

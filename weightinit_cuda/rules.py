@@ -1,100 +1,182 @@
 """Rules: which tensor of a model gets which distribution, as data.
 
 A :class:`Rule` says what it matches and what it gives. A rule set is a list of rules, read in order: the first that matches a
-tensor decides. Sets compose as lists do. This file turns rules into distributions; seeds, streams and filling are the plan's.
+tensor decides. Sets compose as lists do. This file turns rules into distributions and knows no scheme; the sets that come with
+the library are in ``rule_sets``; seeds, streams and filling are the plan's.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import translate
 from functools import lru_cache
+from pathlib import PurePath
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from . import init, schemes
 from .boxes import Box
-from .distributions import Constant, Initial, Orthogonal
+from .distributions import Computed, Constant, Initial, Normal, OneHot, Orthogonal, SparseNormal, TruncNormal, Uniform
 from .entry import describe
 from .naming import Named
 
-__all__ = ["Fill", "Match", "Rule", "Rules", "distribution_of", "resolve"]
+__all__ = ["RULE_SETS", "Fill", "Given", "Match", "Rule", "RuleSet", "Rules", "buffer", "distribution_of", "resolve"]
 
 Match = str | type[nn.Module] | Callable[[Named], bool]
 """A glob of qualified names, a type of the module that holds the tensor, or a question about the tensor."""
 
 Fill = tuple[Initial, Box | None, str]
-"""A distribution, the part it fills (None: all), and which rule says so."""
+"""A distribution, the part it fills (None: all), and where it comes from (empty: the rule)."""
+
+Given = Initial | list[Fill] | None
+"""What a function as ``init`` returns: a distribution, a list of fills (the later ones win), or None for "not mine"."""
+
+_DISTRIBUTIONS = (Constant, Uniform, Normal, TruncNormal, OneHot, SparseNormal, Orthogonal, Computed)
+
+
+def buffer(named: Named) -> bool:
+    """The tensor is a buffer. A rule speaks of parameters only, unless this is one of its conditions: a mask named
+    ``attn.bias`` is no bias."""
+    return named.buffer
 
 
 class Rule:
     """Tensors that match get ``init``.
 
     Args:
-        match: a glob of qualified names (``"*.bias"``), the type of the module that holds the tensor, a function of the
-            :class:`Named` tensor, or a tuple of these, all of which must hold. Buffers match globs that name them only.
+        match: a glob of whole qualified names (``"*.bias"``; of tied names any), the type of the module that holds the tensor,
+            a function of the :class:`Named` tensor, or a tuple of these, all of which must hold.
         init: the name of a function of ``weightinit_cuda.init``, a distribution, or a function that is given the
-            :class:`Named` tensor and returns a distribution, or None for "not mine".
+            :class:`Named` tensor and returns a distribution, a list of fills, or None for "not mine".
         params: further arguments of the named function.
 
     Raises:
-        ValueError, TypeError: no such function, or not its arguments.
+        ValueError, TypeError: no such function, or not its arguments; or nothing that a tensor could match.
 
     >>> Rule((nn.Linear, "*.weight"), "kaiming_normal_", nonlinearity="relu")
     Rule((Linear, '*.weight'), kaiming_normal_, nonlinearity='relu')
     """
 
-    def __init__(
-        self, match: Match | tuple[Match, ...], init: str | Initial | Callable[[Named], Initial | None], **params: Any
-    ) -> None:
+    def __init__(self, match: Match | tuple[Match, ...], init: str | Initial | Callable[[Named], Given], **params: Any) -> None:
         self.match = match if isinstance(match, tuple) else (match,)
         self.init = init
         self.params = params
+        for one in self.match:
+            _require_match(one)
         if isinstance(init, str):
             _arguments(init, params)
         elif params:
-            raise TypeError(f"Rule: parameters belong to a function of init, got {params} beside {init!r}.")
+            raise TypeError(f"Rule: parameters belong to a function of init, got {params} beside {_called(init)}.")
+        elif not callable(init) and not isinstance(init, _DISTRIBUTIONS):
+            raise TypeError(f"Rule: init must be a function of init, a distribution or a function, got {init!r}.")
 
     def __repr__(self) -> str:
-        match = ", ".join(m.__name__ if callable(m) else repr(m) for m in self.match)
-        given = self.init if isinstance(self.init, str) else getattr(self.init, "__name__", None) or describe(self.init)  # type: ignore[arg-type]
-        numbers = "".join(f", {key}={value!r}" for key, value in self.params.items())
+        match = ", ".join(repr(m) if isinstance(m, str) else _called(m) for m in self.match)
+        given = self.init if isinstance(self.init, str) else _called(self.init)
+        numbers = "".join(f", {key}={_short(value)}" for key, value in self.params.items())
         return f"Rule({f'({match})' if len(self.match) > 1 else match}, {given}{numbers})"
 
     def matches(self, named: Named) -> bool:
         """Whether the rule speaks of the tensor."""
-        if named.buffer and not any(isinstance(m, str) and m.strip("*") for m in self.match):
-            return False
-        return all(_holds(match, named) for match in self.match)
+        return named.buffer == (buffer in self.match) and all(_holds(match, named) for match in self.match)
 
-    def fill_of(self, named: Named) -> Initial | None:
-        """What the tensor gets; None: not this rule's."""
+    def fills(self, named: Named) -> list[Fill]:
+        """What the tensor gets; nothing: not this rule's.
+
+        Raises:
+            TypeError: the rule's function returns something else.
+        """
         if not self.matches(named):
-            return None
+            return []
+        given = self._given(named)
+        if isinstance(given, list):
+            return given
+        if given is not None and not isinstance(given, _DISTRIBUTIONS):
+            raise TypeError(f"{_called(self.init)} must return a distribution, a list of fills or None, got {given!r}")
+        return [] if given is None else [(given, None, "")]
+
+    def _given(self, named: Named) -> Given:
         if isinstance(self.init, str):
             return distribution_of(self.init, named.tensor.dtype, tuple(named.tensor.shape), self.params)
-        return self.init if isinstance(self.init, tuple) else self.init(named)  # distributions are tuples
+        return self.init if isinstance(self.init, _DISTRIBUTIONS) else self.init(named)
+
+    def globs(self) -> list[str]:
+        """The conditions on names."""
+        return [match for match in self.match if isinstance(match, str)]
 
 
-Rules = str | Rule | Callable[[Named], Initial | None] | Sequence["Rules"]
-"""The name of a set, a rule, a function as a rule that matches everything, or a list of these."""
+@dataclass(frozen=True)
+class RuleSet:
+    """Rules that depend on the model: on its depth, on what follows a layer, on another model.
+
+    Args:
+        name: what sources of entries begin with.
+        rules: a function of the model that returns its rules.
+
+    >>> deep = RuleSet("deep", lambda model: [Rule("*", "normal_", std=len(list(model.modules())) ** -0.5)])
+    >>> deep.rules(nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 1)))
+    [Rule('*', normal_, std=0.5)]
+    """
+
+    name: str
+    rules: Callable[[nn.Module], Rules]
+
+
+Rules = str | Rule | RuleSet | Callable[[Named], Given] | Sequence["Rules"]
+"""The name of a set, a rule, a set for models, a function as a rule that matches every parameter, or a list of these."""
+
+RULE_SETS: dict[str, Rules] = {}
+"""Rules by name. Add your own: ``RULE_SETS["mine"] = [Rule("*.scale", "ones_"), "kaiming"]``."""
+
+
+def _require_match(match: object) -> None:
+    if isinstance(match, str):
+        if not match or re.search(r"\[(?![^]]+\])", match):
+            raise ValueError(f"Rule: match must be a glob with every [ closed, got {match!r}.")
+    elif not callable(match) or (isinstance(match, type) and not issubclass(match, nn.Module)):
+        raise TypeError(f"Rule: match must be a glob, a type of module or a function of a Named tensor, got {match!r}.")
 
 
 def _holds(match: Match, named: Named) -> bool:
     if isinstance(match, str):
-        return any(fnmatchcase(name, match) for name in (named.name, *named.aliases))
+        return any(map(_glob(match), (named.name, *named.aliases)))
     if isinstance(match, type):
         return isinstance(named.module, match)
     return bool(match(named))
+
+
+@lru_cache(maxsize=4096)
+def _glob(pattern: str) -> Callable[[str], object]:
+    return re.compile(translate(pattern)).match
+
+
+def _short(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def _called(what: object) -> str:
+    """What people call a condition or a function: a lambda by the line of its file."""
+    name = getattr(what, "__name__", "")
+    if isinstance(what, _DISTRIBUTIONS):
+        return describe(what)
+    code = getattr(what, "__code__", None)
+    if name == "<lambda>" and code is not None:
+        return f"lambda at {PurePath(code.co_filename).name}:{code.co_firstlineno}"
+    return name or repr(what)
 
 
 # ---- from a name and numbers to a distribution -----------------------------------------------------------------------
 
 _CONSTANTS = {"zeros_": 0.0, "ones_": 1.0}
 _BY_SHAPE = ("xavier", "kaiming", "lecun", "variance_scaling", "eye", "dirac", "sparse")
+_DIMENSIONS = {"eye_": (2,), "sparse_": (2,), "dirac_": (3, 4, 5)}
 _LECUN = {"lecun_uniform_": "uniform", "lecun_normal_": "truncated_normal"}
 _NO_NUMBERS = ("generator", "seed", "stream", "global_shape", "offset", "flat_range")
 
@@ -111,12 +193,22 @@ def distribution_of(function: str, dtype: torch.dtype, shape: tuple[int, ...], p
     if function == "constant_":
         return Constant(*numbers)
     if function == "orthogonal_":
+        _require_dimensions(function, shape, range(2, 99))
         return Orthogonal(*map(float, numbers))
+    if function in _DIMENSIONS:
+        _require_dimensions(function, shape, _DIMENSIONS[function])
+    if function.startswith(_BY_SHAPE) and 0 in shape:
+        return Constant(0.0)  # of nothing
     if function in _LECUN:
         function, numbers = "variance_scaling_", (1.0, "fan_in", _LECUN[function], *numbers)
     about = (dtype, shape) if function.startswith(_BY_SHAPE) else (dtype,)
-    made: Initial = getattr(schemes, function)(*about, *numbers)
+    made: Initial = getattr(schemes, function)(*about, *schemes.plain(numbers))
     return made
+
+
+def _require_dimensions(function: str, shape: tuple[int, ...], allowed: Sequence[int]) -> None:
+    if len(shape) not in allowed:
+        raise ValueError(f"{function} needs {' or '.join(map(str, allowed[:3]))} dimensions, got shape {shape}")
 
 
 def _arguments(function: str, params: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -125,7 +217,10 @@ def _arguments(function: str, params: Mapping[str, Any]) -> tuple[Any, ...]:
         raise ValueError(f"Rule: init must be a function of weightinit_cuda.init, got {function!r}.")
     if wrong := sorted(set(params) & set(_NO_NUMBERS)):
         raise TypeError(f"Rule: seeds, streams and shards are the plan's, got {', '.join(wrong)} for {function}.")
-    bound = _signature(function).bind(None, **params)
+    try:
+        bound = _signature(function).bind(None, **params)
+    except TypeError as error:
+        raise TypeError(f"Rule: params must be those of {function}, got {dict(params)}: {error}.") from None
     bound.apply_defaults()
     return tuple(value for key, value in bound.arguments.items() if key not in ("tensor", *_NO_NUMBERS))
 
@@ -135,51 +230,104 @@ def _signature(function: str) -> inspect.Signature:
     return inspect.signature(getattr(init, function))
 
 
-# ---- sets ------------------------------------------------------------------------------------------------------------
+# ---- from rules and a model to fills ---------------------------------------------------------------------------------
 
-_NORM_WEIGHTS = Rule((lambda t: t.tensor.dim() < 2, "*weight"), "ones_")
-_BIASES = Rule((lambda t: t.tensor.dim() < 2, "*bias*"), "zeros_")
-
-RULE_SETS: dict[str, Sequence[Rules]] = {
-    "xavier": [Rule(lambda t: t.tensor.dim() >= 2, "xavier_uniform_"), _BIASES, _NORM_WEIGHTS],
-    "kaiming": [Rule(lambda t: t.tensor.dim() >= 2, "kaiming_normal_", nonlinearity="relu"), _BIASES, _NORM_WEIGHTS],
-}
+_CUSTOM = "custom"  # the origin of rules that were given, not named
 
 
 def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tuple[Named, list[Fill]]]:
     """What each tensor is filled with; buffers that no rule knows are left out.
 
+    Warns:
+        UserWarning: a glob in ``rules`` itself matches no name of the model. Named sets serve many models, and may.
+
     Raises:
-        ValueError: parameters that no rule covers; all of them are named. Or there is no rule set of that name.
+        ValueError: parameters that no rule covers, that a rule cannot fill, or that are lazy, without a shape yet; all of
+            them are named. Or there is no rule set of that name.
+        TypeError: the rules are something else.
     """
-    flat = list(_flattened(rules))
-    found = [(named, _first(flat, named)) for named in tensors]
-    if uncovered := [named.name for named, fills in found if not fills and not named.buffer]:
+    tensors = list(tensors)
+    if lazy := [named.name for named in tensors if is_lazy(named.tensor)]:
         raise ValueError(
-            f"plan: a rule for every parameter is required, got none for {', '.join(uncovered)}."
-            " Add a Rule for them, or end the list with a set that covers all, such as 'torch'."
+            f"plan: every tensor must have a shape, got lazy ones that have none yet ({', '.join(lazy)})."
+            " Run the model once, on meta if you like."
         )
-    return [(named, fills) for named, fills in found if fills]
+    flat = list(_flattened(model, rules))
+    _warn_of_idle_globs([rule for origin, rule in flat if origin == _CUSTOM], tensors)
+    found, problems = [], []
+    for named in tensors:
+        try:
+            fills = _first(flat, named)
+        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+            problems.append(f"{_about(named)}: {error}")
+            continue
+        if fills:
+            found.append((named, fills))
+        elif not named.buffer:
+            problems.append(f"{_about(named)}: no rule covers it.")
+    if problems:
+        title = f"plan: a rule that fits is required for every parameter, got {len(problems)} without."
+        way = "Add a Rule for them, or end the list with a set that covers them, such as 'torch'."
+        raise ValueError("\n  ".join([f"{title} {way}", *problems]))
+    return found
 
 
-def _flattened(rules: Rules) -> Iterable[tuple[str, Rule]]:
+def _about(named: Named) -> str:
+    holder = "" if named.module is None else f" of {type(named.module).__name__}"
+    return f"{named.name} {tuple(named.tensor.shape)}{holder}"
+
+
+def _flattened(
+    model: nn.Module, rules: Rules, origin: str = _CUSTOM, inside: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Rule]]:
+    """The rules one by one, each with the name of the set it comes from."""
     if isinstance(rules, str):
         if rules not in RULE_SETS:
             raise ValueError(f"plan: rules must be one of {sorted(RULE_SETS)} or a list of Rule, got {rules!r}.")
-        for _, rule in _flattened(RULE_SETS[rules]):
-            yield rules, rule
+        if rules in inside:
+            raise ValueError(f"plan: a rule set must not contain itself, got {' -> '.join((*inside, rules))}.")
+        yield from _flattened(model, RULE_SETS[rules], rules, (*inside, rules))
     elif isinstance(rules, Rule):
-        yield "custom", rules
+        yield origin, rules
+    elif isinstance(rules, RuleSet):
+        yield from _flattened(model, rules.rules(model), rules.name, inside)
     elif callable(rules):
-        yield "custom", Rule("*", rules)
-    else:
+        yield origin, Rule("*", rules)
+    elif isinstance(rules, Iterable):
         for each in rules:
-            yield from _flattened(each)
+            yield from _flattened(model, each, origin, inside)
+    else:
+        raise TypeError(f"plan: rules must be names of sets, Rules or functions, got {rules!r} ({type(rules).__name__}).")
+
+
+def _warn_of_idle_globs(rules: Sequence[Rule], tensors: Sequence[Named]) -> None:
+    names = [name for named in tensors for name in (named.name, *named.aliases)]
+    for rule in rules:
+        for glob in rule.globs():
+            if not any(map(_glob(glob), names)):
+                warnings.warn(f"plan: {rule} matches nothing: no name of the model is like {glob!r}.", stacklevel=4)
 
 
 def _first(rules: Iterable[tuple[str, Rule]], named: Named) -> list[Fill]:
+    """The fills of the first rule that has any, with their sources in full."""
     for origin, rule in rules:
-        distribution = rule.fill_of(named)
-        if distribution is not None:
-            return [(distribution, None, f"{origin}: {rule}")]
+        try:
+            fills = rule.fills(named)
+            for distribution, _, _ in fills:
+                _require_sound(distribution, named.tensor.dtype)
+        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+            raise ValueError(f"{error} ({origin}: {rule})") from error
+        if fills:
+            return [(distribution, box, f"{origin}: {source or rule}") for distribution, box, source in fills]
     return []
+
+
+def _require_sound(distribution: Initial, dtype: torch.dtype) -> None:
+    """Refuses numbers that no fill could use, in the words of ``init``."""
+    match distribution:
+        case Uniform(a, b):
+            schemes.uniform_(dtype, a, b)
+        case Normal(mean, std):
+            schemes.normal_(dtype, mean, std)
+        case TruncNormal(mean, std, a, b):
+            schemes.trunc_normal_(dtype, mean, std, a, b)

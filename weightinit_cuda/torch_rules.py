@@ -1,0 +1,157 @@
+"""The rule set ``torch``: what each module of torch.nn gives its own parameters and buffers when it is made.
+
+One table, checked against torch by tests: every class of torch.nn with parameters is constructed and watched. Subclasses count
+as their base as long as they keep its ``reset_parameters``; one with its own is left to rules of yours, or to ``deferred``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from .boxes import Box
+from .distributions import Constant, Initial
+from .naming import Named
+from .rules import Fill, Given, Rule, RuleSet, buffer, distribution_of
+
+__all__ = ["TORCH", "holds_norm", "padded", "torch_reset"]
+
+Give = Callable[[Named, Any], Given]
+
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+ROWS = (nn.Embedding, nn.EmbeddingBag)
+
+
+def _call(function: str, **params: Any) -> Give:
+    def give(named: Named, module: Any) -> Initial:
+        return distribution_of(function, named.tensor.dtype, tuple(named.tensor.shape), params)
+
+    return give
+
+
+def _within(named: Named, bound: float) -> Initial:
+    return distribution_of("uniform_", named.tensor.dtype, (), {"a": -bound, "b": bound})
+
+
+def _by_fan_in(named: Named, module: Any) -> Given:
+    """U(+-1 / sqrt(fan_in)) of the weight beside it; without one (weight_norm, parametrizations) it is nobody's."""
+    weight = module._parameters.get("weight")
+    if weight is None:
+        return None
+    fan_in = math.prod(weight.shape[1:])
+    return _within(named, 1 / math.sqrt(fan_in) if fan_in > 0 else 0.0)
+
+
+def _by_inputs(named: Named, module: Any) -> Given:
+    weight = module._parameters.get("weight")
+    return None if weight is None else _within(named, 1 / math.sqrt(weight.size(1)))
+
+
+def _by_hidden_size(named: Named, module: Any) -> Given:
+    return _within(named, 1 / math.sqrt(module.hidden_size) if module.hidden_size > 0 else 0.0)
+
+
+def padded(named: Named, distribution: Initial) -> list[Fill]:
+    """The distribution, and zeros in the row of an embedding's ``padding_idx``."""
+    row, shape = getattr(named.module, "padding_idx", None), tuple(named.tensor.shape)
+    fills: list[Fill] = [(distribution, None, "")]
+    if row is not None and len(shape) == 2:
+        fills.append((Constant(0.0), Box((row % shape[0], 0), (1, shape[1])), f"padding_idx={row}"))
+    return fills
+
+
+def _rows(named: Named, module: Any) -> Given:
+    return padded(named, distribution_of("normal_", named.tensor.dtype, (), {}))
+
+
+def _own_value(named: Named, module: Any) -> Given:
+    return Constant(float(module.init))
+
+
+_KAIMING = _call("kaiming_uniform_", a=math.sqrt(5))
+_ZEROS, _ONES = _call("zeros_"), _call("ones_")
+
+# Types of modules, globs of their own names, what they get. The first row that fits.
+_TABLE: list[tuple[type[nn.Module] | tuple[type[nn.Module], ...], str, Give]] = [
+    ((nn.Linear, _ConvNd), "weight", _KAIMING),
+    ((nn.Linear, _ConvNd), "bias", _by_fan_in),
+    (nn.Bilinear, "weight", _by_inputs),
+    (nn.Bilinear, "bias", _by_inputs),
+    (ROWS, "weight", _rows),
+    ((nn.RNNBase, nn.RNNCellBase), "*", _by_hidden_size),
+    (nn.MultiheadAttention, "*proj_weight", _call("xavier_uniform_")),
+    (nn.MultiheadAttention, "in_proj_bias", _ZEROS),
+    (nn.MultiheadAttention, "bias_[kv]", _call("xavier_normal_")),
+    (NORMS, "weight", _ONES),
+    (NORMS, "bias", _ZEROS),
+    (_NormBase, "running_mean", _ZEROS),
+    (_NormBase, "running_var", _ONES),
+    (_NormBase, "num_batches_tracked", _ZEROS),
+    (nn.PReLU, "weight", _own_value),
+]
+_RESETS = ("reset_parameters", "_reset_parameters")
+
+
+def _keeps_reset(module: nn.Module) -> bool:
+    """Whether the reset that runs is torch's own, not one of a subclass."""
+    return all(
+        getattr(getattr(type(module), reset, None), "__module__", "torch.nn.").startswith("torch.nn.") for reset in _RESETS
+    )
+
+
+def torch_reset(named: Named) -> list[Fill] | None:
+    """What the module that holds the tensor gives it; None where it is no module of torch.nn, or has its own reset."""
+    module = named.module
+    if module is None or not _keeps_reset(module):
+        return None
+    for types, glob, give in _TABLE:
+        if isinstance(module, types) and fnmatchcase(named.attribute, glob):
+            given = give(named, module)
+            fills = given if isinstance(given, list) else [] if given is None else [(given, None, "")]
+            return [(made, box, ", ".join(filter(None, (_label(module, types), note)))) for made, box, note in fills]
+    return None
+
+
+def _label(module: nn.Module, types: type[nn.Module] | tuple[type[nn.Module], ...]) -> str:
+    """The module's type; of a subclass also the type of torch.nn whose reset it is."""
+    kind = type(module)
+    base = next(base for base in kind.__mro__ if base.__module__.startswith("torch.nn."))
+    return kind.__name__ if base is kind else f"{kind.__name__} as {base.__name__}"
+
+
+def holds_norm(named: Named) -> bool:
+    """The tensor belongs to a normalisation of torch.nn."""
+    return isinstance(named.module, NORMS)
+
+
+def _torch(model: nn.Module) -> list[Rule]:
+    """What modules do to their children comes first: it is done last."""
+    whole, zeroed = set(), set()
+    for module in model.modules():
+        if isinstance(module, nn.Transformer):
+            whole |= {id(parameter) for parameter in module.parameters() if parameter.dim() > 1}
+        if isinstance(module, nn.MultiheadAttention) and module.in_proj_bias is not None:
+            zeroed.add(id(module.out_proj.bias))
+
+    def in_transformer(named: Named) -> bool:
+        return id(named.tensor) in whole
+
+    def attention_out_bias(named: Named) -> bool:
+        return id(named.tensor) in zeroed
+
+    return [
+        Rule(in_transformer, "xavier_uniform_"),
+        Rule(attention_out_bias, "zeros_"),
+        Rule("*", torch_reset),
+        Rule((buffer, "*"), torch_reset),
+    ]
+
+
+TORCH = RuleSet("torch", _torch)
+"""Each module's own reset, and what ``Transformer`` and ``MultiheadAttention`` do to the modules inside them."""
