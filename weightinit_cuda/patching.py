@@ -7,7 +7,8 @@ themselves, ``weight.data.normal_()`` and ``.uniform_()``: these become attribut
 
 In place of both stands a fork: ours in threads that have entered ``patched()``, torch's own in all others, and torch's own too
 where operators are recorded or transformed and a fill through a pointer would go unseen (torch.compile, torch.jit.trace,
-functorch, dispatch modes). This file knows how to get under torch; what the functions do is in ``init``.
+functorch, dispatch modes). While ``deferred()`` records a thread, functions that operators do not show go to its tape. This
+file knows how to get under torch; what the functions do is in ``init``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import ast
 import functools
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import CodeType, FunctionType, TracebackType
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,7 +31,7 @@ from . import init
 from .overriding import InitFunction
 from .sharding import is_dtensor
 
-__all__ = ["patch", "patched", "unpatch"]
+__all__ = ["patch", "patched", "recording", "unpatch"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -45,15 +47,34 @@ _functorch_transform = torch._C._functorch.peek_interpreter_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 
 
+# What a tape must take as it is: a loop that looks at values, a QR, one operator for each column.
+_RECORDED = ("trunc_normal_", "_no_grad_trunc_normal_", "orthogonal_", "sparse_", "eye_", "dirac_")
+_ANSWERS = ("tolist", "numpy")  # methods that ask for values, and no operator
+
+
+class Tape(NamedTuple):
+    """What records a thread.
+
+    Args:
+        fill: takes a function's name and its arguments by name; False if it leaves the call to torch.
+        value: the real values of a tensor on meta.
+    """
+
+    fill: Callable[[str, dict[str, Any]], bool]
+    value: Callable[[Tensor], Tensor]
+
+
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.entered: list[object] = []  # the patched() that this thread is in
+        self.tape: Tape | None = None
 
 
 _lock = threading.RLock()
 _thread = _Thread()
 _everywhere = 0  # how many patch() await their unpatch()
 _users = 0  # all of these together: torch is changed while there are any
+_tapes = 0  # how many threads are recorded
 
 
 def _ours_now() -> bool:
@@ -89,7 +110,15 @@ def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable
     def call(*args: Any) -> Any:
         return ours(*args) if _ours_now() else torchs(*args)
 
-    return call
+    def recorded_call(*args: Any) -> Any:
+        tape = None if _dynamo_traces() else _thread.tape
+        if tape is None or not isinstance(args[0], Tensor) or not args[0].is_meta:
+            return call(*args)
+        ours(*args)  # on meta it fills nothing, but refuses what it refuses
+        given = dict(zip(torchs.__code__.co_varnames, args, strict=False))
+        return args[0] if tape.fill(torchs.__name__.removeprefix("_no_grad_"), given) else torchs(*args)
+
+    return recorded_call if torchs.__name__ in _RECORDED else call
 
 
 def _calling_code(function: FunctionType) -> CodeType:
@@ -163,7 +192,19 @@ def _forked_method(name: str) -> Callable[..., Any]:
     return method
 
 
+def _answering_method(name: str) -> Callable[..., Any]:
+    torchs = getattr(torch._C.TensorBase, name)
+
+    @functools.wraps(torchs)
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        tape = None if _dynamo_traces() else _thread.tape
+        return torchs(self if tape is None or not self.is_meta else tape.value(self), *args, **kwargs)
+
+    return method
+
+
 _methods = {name: _forked_method(name) for name in _METHODS}
+_answers = {name: _answering_method(name) for name in _ANSWERS}
 _find_functions()
 
 
@@ -172,16 +213,24 @@ def _install() -> None:
     for function, torchs, code in _forks.values():
         if function.__code__ is torchs:
             function.__code__ = code
-    for name, method in _methods.items():
-        if name not in vars(Tensor):  # else somebody's own
-            setattr(Tensor, name, method)
+    _set_methods(_methods)
 
 
 def _uninstall() -> None:
     for function, torchs, code in _forks.values():
         if function.__code__ is code:
             function.__code__ = torchs
-    for name, method in _methods.items():
+    _remove_methods(_methods)
+
+
+def _set_methods(methods: dict[str, Callable[..., Any]]) -> None:
+    for name, method in methods.items():
+        if name not in vars(Tensor):  # else somebody's own
+            setattr(Tensor, name, method)
+
+
+def _remove_methods(methods: dict[str, Callable[..., Any]]) -> None:
+    for name, method in methods.items():
         if vars(Tensor).get(name) is method:
             delattr(Tensor, name)
 
@@ -214,6 +263,32 @@ def _release() -> None:
         _users -= 1
         if _users == 0:
             _uninstall()
+
+
+@contextmanager
+def recording(tape: Tape) -> Iterator[None]:
+    """Puts a tape under the callers of this thread, for ``deferred()``.
+
+    Raises:
+        RuntimeError: the thread has one already, or is inside torch.compile or torch.jit.trace.
+    """
+    global _tapes
+    if _thread.tape is not None:
+        raise RuntimeError("deferred: must not be nested in a thread, got a second one. Use the recording of the outer block.")
+    _acquire("deferred")
+    with _lock:
+        _tapes += 1
+        _set_methods(_answers)
+    _thread.tape = tape
+    try:
+        yield
+    finally:
+        _thread.tape = None
+        with _lock:
+            _tapes -= 1
+            if _tapes == 0:
+                _remove_methods(_answers)
+        _release()
 
 
 class patched(_NoParamDecoratorContextManager):

@@ -1,0 +1,168 @@
+"""Who owns which random numbers: from folded memories to the lines of a plan, and the streams of what is replayed.
+
+A fill that the model's code made may reach several tensors (deep copies, chunks of one draw), and a replay besides. As in the
+model's own code they must then hold the same numbers. So the first tensor that holds all of a fill owns it, under the stream of
+its name; who holds the same values in the same places shares the stream; and where no line of a plan can say what a tensor
+holds, it is computed: replayed from the tape, with the owner's numbers. Makes no tensors.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from .boxes import Box
+from .distributions import Computed as ComputedLine
+from .distributions import Initial, OneHot, Orthogonal, SparseNormal
+from .folding import Computed, Drawn, Folded, Nothing, Value
+from .geometry import box_of, cut
+from .job import Region
+from .recording import Fill, Operation, Step, View, nature
+from .replaying import Source, is_random, needed
+from .streams import stream_of
+
+__all__ = ["Claims", "Line"]
+
+
+class Line(NamedTuple):
+    """One line of a plan, but for what belongs to the model."""
+
+    distribution: Initial
+    stream: int
+    source: str
+    box: Box | None
+
+
+class _Claim(NamedTuple):
+    name: str
+    at: int  # which part of that tensor
+    box: Box
+    value: Drawn
+
+
+class Claims:
+    """What each view of a tape holds under its name.
+
+    Args:
+        steps: the tape.
+        views: by name, in the order of the plan.
+    """
+
+    def __init__(self, steps: Sequence[Step], views: dict[str, View]) -> None:
+        self._steps, self._views = steps, views
+        folded = Folded(steps)
+        self._parts = {name: self._read(folded, view) for name, view in views.items()}
+        self.unwritten = [name for name, view in views.items() if self._is_unwritten(folded, name, view)]
+        self._settle()
+        self._sources = self._owned() | self._free()
+
+    def lines(self, name: str) -> list[Line]:
+        """What the tensor is filled with; later lines over earlier ones."""
+        return [self._line(name, box, value) for box, value in self._parts[name]]
+
+    def computed(self, name: str) -> list[Box]:
+        """The boxes of the tensor that only a replay gives."""
+        return [box for box, value in self._parts[name] if isinstance(value, Computed)]
+
+    def source(self, step: Step, seed: int) -> Source:
+        """Where a random step takes its numbers."""
+        return self._sources[step]._replace(seed=seed)
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def _read(self, folded: Folded, view: View) -> list[tuple[Box, Value]]:
+        parts = folded.read(view)
+        if parts is None or view.conj:
+            parts = [(Box.whole(view.shape), Computed(self._steps[view.memory.steps[-1]].source))]
+        return parts
+
+    def _is_unwritten(self, folded: Folded, name: str, view: View) -> bool:
+        if any(isinstance(value, Nothing) for _, value in self._parts[name]):
+            return True
+        return folded.read(view) is None and folded.unwritten(view)
+
+    def _line(self, name: str, box: Box, value: Value) -> Line:
+        where = None if box == Box.whole(self._views[name].shape) else box
+        if not isinstance(value, Drawn):
+            return Line(ComputedLine(self._how(name)), stream_of(name), value.source, where)
+        owner = self._sources.get(value.step) if value.step else None
+        return Line(value.distribution, owner.stream if owner else stream_of(name), value.source, where)
+
+    def _how(self, name: str) -> str:
+        steps = needed(self._steps, [self._views[name].memory])
+        names = dict.fromkeys(nature(step.operator).name.strip("_") for step in steps if isinstance(step, Operation))
+        return ", ".join(list(names)[:6]) + (", ..." if len(names) > 6 else "") if names else "given values"
+
+    # ---- owners ----------------------------------------------------------------------------------------------------
+
+    def _claims(self) -> dict[Fill, list[_Claim]]:
+        claims: dict[Fill, list[_Claim]] = defaultdict(list)
+        for name, parts in self._parts.items():
+            for at, (box, value) in enumerate(parts):
+                if isinstance(value, Drawn) and value.step is not None:
+                    claims[value.step].append(_Claim(name, at, box, value))
+        return claims
+
+    def _settle(self) -> None:
+        """Turns claims that no line can express into computed parts, until none is left: each may make others so."""
+        while True:
+            replayed = {step for _, steps in self._replays() for step in steps}
+            wrong = [c for step, claims in self._claims().items() for c in self._wrong(step, claims, step in replayed)]
+            if not wrong:
+                return
+            for claim in wrong:
+                self._parts[claim.name][claim.at] = claim.box, Computed(claim.value.source)
+
+    def _wrong(self, step: Fill, claims: Sequence[_Claim], replayed: bool) -> Iterator[_Claim]:
+        whole = [claim for claim in claims if self._is_whole(step, claim)]
+        owners = {claim.name for claim in whole if not claim.value.copied}
+        for claim in claims:
+            if claim in whole:
+                if self._place(claim) != self._place(whole[0]):
+                    yield claim
+            elif claim.value.copied:
+                if replayed or len(claims) > 1:
+                    yield claim
+            elif claim.name not in owners and (replayed or whole):  # a chunk of a draw that others know too
+                yield claim
+
+    def _is_whole(self, step: Fill, claim: _Claim) -> bool:
+        if claim.value.copied:
+            return claim.value.whole
+        return box_of(self._views[claim.name].geometry, step.writes[0].geometry) == claim.box
+
+    def _place(self, claim: _Claim) -> tuple[tuple[int, ...], Box]:
+        return self._views[claim.name].shape, claim.box
+
+    def _replays(self) -> Iterator[tuple[str, list[Step]]]:
+        """For each tensor with computed parts its steps."""
+        for name in self._parts:
+            if self.computed(name):
+                yield name, needed(self._steps, [self._views[name].memory])
+
+    def _owned(self) -> dict[Step, Source]:
+        """The sources of fills that lines stand for: under the name of the first tensor that holds all of it."""
+        return {
+            step: self._owner(whole[0])
+            for step, claims in self._claims().items()
+            if (whole := [claim for claim in claims if self._is_whole(step, claim)])
+        }
+
+    def _owner(self, claim: _Claim) -> Source:
+        view, distribution = self._views[claim.name], claim.value.distribution
+        source = Source(0, stream_of(claim.name))
+        if isinstance(distribution, OneHot | SparseNormal | Orthogonal):  # never a part of a tensor
+            return source
+        region = Region(view.shape, claim.box.offset)
+        if claim.value.copied:
+            return source._replace(region=region, shape=claim.box.shape)
+        return source._replace(region=region, geometry=cut(view.geometry, claim.box))
+
+    def _free(self) -> dict[Step, Source]:
+        """The sources of all other draws: the nth of a tensor has the stream of ``name/n``."""
+        owned, free = self._owned(), dict[Step, Source]()
+        for name, steps in self._replays():
+            draws = [step for step in steps if is_random(step) and step not in owned and step not in free]
+            free |= {step: Source(0, stream_of(f"{name}/{n}")) for n, step in enumerate(draws)}
+        return free

@@ -1,0 +1,366 @@
+"""``deferred()``: a model's own construction code, recorded instead of run; later its plan, and its values.
+
+Inside the block every tensor that the code makes is on meta and costs nothing, and what the code does with it goes on a tape
+(``recording``). :class:`Recording` finds the tensors of a model on that tape, turns the tape into a plan (``claims``), and puts
+real memory under the same tensors (``materializing``): one pass of the engine for all that is a fill, a replay for the rest.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple, SupportsIndex, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as module_hooks
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import keystr, tree_flatten_with_path
+
+from . import patching
+from .arguments import seed_of
+from .boxes import Box, intersection
+from .claims import Claims
+from .distributions import Computed
+from .entry import Entry
+from .geometry import box_of
+from .materializing import allocate, finish, put_under
+from .naming import Named, named_tensors
+from .plan import Plan
+from .recording import CPU, META, Fill, Recorder, View
+from .replaying import evaluate, needed, place_of, replay
+from .rules import Rules, distribution_of, resolve
+from .sharding import is_dtensor, parts
+from .streams import stream_of
+
+__all__ = ["Recording", "deferred"]
+
+Module = TypeVar("Module", bound=nn.Module)
+Device = torch.device | str | int | None
+
+
+class _Target(NamedTuple):
+    """A tensor of the model that the tape knows."""
+
+    named: Named
+    view: View
+    objects: tuple[Tensor, ...]  # tied ones may be several tensors on the same memory
+    within: str = ""  # the name of a tensor that it is a view of
+    attribute: bool = False  # a plain attribute: not the plan's business
+
+
+class Recording:
+    """What was recorded in a ``with deferred()`` block."""
+
+    def __init__(self) -> None:
+        self._recorder = Recorder(evaluate)
+        self._modules: WeakKeyDictionary[nn.Module, dict[str, View]] = WeakKeyDictionary()
+        self._active = False
+
+    def __repr__(self) -> str:
+        return f"<Recording: {len(self._recorder.steps)} steps, {self.filled:,} values filled>"
+
+    @property
+    def filled(self) -> int:
+        """How many values the code has filled, those overwritten later among them: what eager construction would draw."""
+        steps = (step for step in self._recorder.steps if isinstance(step, Fill) and step.distribution is not None)
+        return sum(step.writes[0].geometry.numel for step in steps)
+
+    # ---- plan and values -------------------------------------------------------------------------------------------
+
+    def plan(self, model: nn.Module, seed: SupportsIndex = 0, *, rules: Rules | None = None) -> Plan:
+        """What the recorded code fills the model with: each line names the line of code that it comes from.
+
+        The model may have been sharded (``fully_shard``), cast or given memory since: its tensors are found by their storage,
+        else by their place in their module.
+
+        Args:
+            model: a module that was made in the block, or a part of one.
+            seed: 64 bits.
+            rules: for tensors that the code leaves unwritten (``torch.empty``).
+
+        Returns:
+            A plan of all parameters and buffers. Lines with :class:`Computed` are no fills: :meth:`materialize_` replays them.
+
+        Raises:
+            ValueError: the code leaves tensors unwritten, or never made them; all of them are named.
+        """
+        targets = self._targets("plan", model)
+        claims = self._claims(targets)
+        return self._plan(model, [t for t in targets if not t.attribute], claims, seed_of("plan", seed), rules)
+
+    def materialize_(
+        self,
+        model: Module,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+        seed: SupportsIndex = 0,
+        *,
+        rules: Rules | None = None,
+    ) -> Module:
+        """Gives the model its memory and its initial values, in one pass over the CPU or one launch for each GPU.
+
+        Tensors stay the same objects, with their ties, hooks and attributes. Those that have memory already are filled where
+        they are. What is no fill is replayed on the CPU, so that its bits are the same for every device. Of a DTensor each
+        rank allocates and fills its own shard.
+
+        Args:
+            model: a module that was made in the block, or a part of one.
+            device: None: for each tensor the one that the code asked for.
+            dtype: of floating-point parameters and buffers; None: the code's own.
+            seed: 64 bits.
+            rules: for tensors that the code leaves unwritten (``torch.empty``).
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: as :meth:`plan`. Nothing is allocated then.
+            RuntimeError: called inside the block.
+        """
+        targets = self._targets("materialize_", model)
+        claims = self._claims(targets)
+        plan = self._plan(model, targets, claims, seed_of("materialize_", seed), rules)
+        plan = plan if dtype is None else plan.with_dtype(dtype)
+        with torch.no_grad():
+            real = _real(targets, plan, None if device is None else torch.device(device))
+            plan.fill_(real)
+            self._compute(targets, claims, plan.seed, real)
+            for target in targets:
+                for tensor in target.objects:
+                    _settle(tensor, real[target.named.name])
+            _move_others(model, targets, device, dtype)
+            finish(model)
+        return model
+
+    def _plan(self, model: nn.Module, targets: Sequence[_Target], claims: Claims, seed: int, rules: Rules | None) -> Plan:
+        unwritten = {name for name in claims.unwritten if any(t.named.name == name for t in targets)}
+        given = _by_rules(model, [t.named for t in targets if t.named.name in unwritten], rules)
+        entries = [entry for t in targets for entry in given.get(t.named.name) or _entries(t, claims)]
+        return Plan(tuple(entries), seed, "deferred")
+
+    def _claims(self, targets: Sequence[_Target]) -> Claims:
+        views = {t.named.name: t.view for t in targets if not t.within}
+        return Claims(self._recorder.steps, views)
+
+    def _compute(self, targets: Sequence[_Target], claims: Claims, seed: int, real: dict[str, Tensor]) -> None:
+        """Replays what is no fill. One memory at a time: only its own values are held beside the model."""
+        for target in targets:
+            boxes = [] if target.within else claims.computed(target.named.name)
+            if boxes:
+                memory = target.view.memory
+                steps = needed(self._recorder.steps, [memory])
+                bytes_ = replay(steps, [memory], lambda step: claims.source(step, seed))[memory]
+                _copy(place_of(target.view, bytes_), real[target.named.name], boxes)
+
+    # ---- which tensors ---------------------------------------------------------------------------------------------
+
+    def _targets(self, function: str, model: nn.Module) -> list[_Target]:
+        """The tensors of the model that were recorded, in the order of the plan: parameters, buffers, plain attributes."""
+        if self._active:
+            raise RuntimeError(f"{function}: must be called after the block, got a call inside. Leave `with deferred()` first.")
+        first: dict[View, int] = {}
+        targets: list[_Target] = []
+        missing: list[str] = []
+        for named in (*named_tensors(model), *_attributes(model)):
+            is_attribute = not named.attribute
+            view = None if is_lazy(named.tensor) else self._find(named)
+            if view is None:
+                missing += [named.name] if named.tensor.is_meta and not is_attribute else []
+            elif view in first:
+                targets[first[view]] = _tied(targets[first[view]], named)
+            else:
+                first[view] = len(targets)
+                targets.append(_Target(named, view, (named.tensor,), _container(view, targets), is_attribute))
+        if missing:
+            raise ValueError(
+                f"{function}: tensors on meta must have been made in the block, got {', '.join(missing)}."
+                " Make the whole model inside `with deferred()`."
+            )
+        return targets
+
+    def _find(self, named: Named) -> View | None:
+        view = self._recorder.view_of(named.tensor)
+        if view is None and named.module is not None and named.attribute:
+            view = self._modules.get(named.module, {}).get(named.attribute)
+            if view is not None and view.shape != tuple(named.tensor.shape):
+                return None
+        return view
+
+    # ---- recording -------------------------------------------------------------------------------------------------
+
+    def _fill(self, function: str, arguments: dict[str, Any]) -> bool:
+        """Takes a call of a function of torch.nn.init that operators do not show; False: let torch's do it."""
+        tensor = arguments.pop("tensor")
+        if not isinstance(tensor, Tensor) or is_lazy(tensor) or not tensor.is_meta:
+            return False
+        arguments.pop("generator", None)
+        distribution = distribution_of(function, tensor.dtype, tuple(tensor.shape), arguments)
+        return self._recorder.fill(tensor, distribution)
+
+    def _remember(self, modules: Iterable[nn.Module]) -> None:
+        """Where the tensors are, for the time when others have taken their places."""
+        seen: set[nn.Module] = set()
+        for root in modules:
+            for _, module in root.named_modules(seen):
+                own = {**module._parameters, **module._buffers}
+                views = {key: self._recorder.view_of(t) for key, t in own.items() if t is not None and not is_lazy(t)}
+                self._modules[module] = {key: view for key, view in views.items() if view is not None}
+
+
+@contextmanager
+def deferred() -> Iterator[Recording]:
+    """Records, in this thread, what the code inside does to the tensors it makes; nothing is allocated, drawn or written.
+
+    The model that comes out has all its tensors on meta, of the right shapes and dtypes. :meth:`Recording.materialize_` gives
+    it memory and values; :meth:`Recording.plan` says which. The scheme is the model's own: what its code does, in whatever
+    order, by ``torch.nn.init``, methods of tensors, or arithmetic. What Python asks for inside (``item()``, shapes that depend
+    on values) is computed at once, random values by torch's default generator.
+
+    Inside, the default device stays what it was, so code that skips its initialisation on meta (transformers) does not; a
+    default device of meta, set outside, is taken for cpu. Generators passed by the code are not used: the seed decides.
+
+    Yields:
+        Recording: to be used after the block.
+
+    Raises:
+        RuntimeError: inside another ``deferred()`` of this thread, torch.compile or torch.jit.trace.
+
+    >>> import weightinit_cuda as wi
+    >>> with wi.deferred() as recorded:
+    ...     net = nn.Linear(4, 2)
+    >>> net.weight.is_meta
+    True
+    >>> recorded.plan(net)["bias"][0].distribution
+    Uniform(a=-0.5, b=0.5)
+    >>> recorded.materialize_(net, seed=0).weight.device
+    device(type='cpu')
+    """
+    recording = Recording()
+    with ExitStack() as stack:
+        stack.enter_context(patching.recording(patching.Tape(recording._fill, recording._recorder.value)))
+        if torch.get_default_device() == META:
+            stack.enter_context(CPU)
+        modules = stack.enter_context(_modules_made())
+        stack.enter_context(recording._recorder)
+        recording._active = True
+        try:
+            yield recording
+        finally:
+            recording._active = False
+            recording._remember(modules.values())
+
+
+@contextmanager
+def _modules_made() -> Iterator[dict[int, nn.Module]]:
+    """The modules that this thread registers something in, or in something."""
+    found: dict[int, nn.Module] = {}
+    thread = threading.get_ident()
+
+    def hook(module: nn.Module, name: str, registered: object) -> None:
+        if threading.get_ident() == thread:
+            found.update({id(m): m for m in (module, registered) if isinstance(m, nn.Module)})
+
+    with ExitStack() as stack:
+        for register in _REGISTER:
+            stack.enter_context(register(hook))
+        yield found
+
+
+_REGISTER = (
+    module_hooks.register_module_parameter_registration_hook,
+    module_hooks.register_module_buffer_registration_hook,
+    module_hooks.register_module_module_registration_hook,
+)
+
+# ---- tensors of a model ----------------------------------------------------------------------------------------------
+
+
+def _attributes(model: nn.Module) -> Iterator[Named]:
+    """Tensors that modules hold as plain attributes, in lists and dicts too."""
+    for prefix, module in model.named_modules():
+        for key, value in vars(module).items():
+            if key not in ("_parameters", "_buffers", "_modules"):
+                for path, tensor in tree_flatten_with_path(value)[0] if isinstance(value, (Tensor, list, tuple, dict)) else ():
+                    if isinstance(tensor, Tensor):
+                        name = f"{prefix}.{key}" if prefix else key
+                        yield Named(name + keystr(path), tensor, (), module, "")
+
+
+def _tied(target: _Target, named: Named) -> _Target:
+    """One more tensor on the same memory; a plain attribute is no name of a plan."""
+    aliases = () if named.attribute == "" else (named.name, *named.aliases)
+    objects = target.objects if any(named.tensor is t for t in target.objects) else (*target.objects, named.tensor)
+    return target._replace(named=target.named._replace(aliases=(*target.named.aliases, *aliases)), objects=objects)
+
+
+def _container(view: View, targets: Sequence[_Target]) -> str:
+    """The name of a tensor that holds all of this one."""
+    inside = (t.named.name for t in targets if t.view.memory is view.memory and box_of(t.view.geometry, view.geometry))
+    return next(inside, "")
+
+
+# ---- lines and memory ------------------------------------------------------------------------------------------------
+
+
+def _entries(target: _Target, claims: Claims) -> list[Entry]:
+    named, tensor = target.named, target.named.tensor
+    about = named.name, tuple(tensor.shape), tensor.dtype
+    rest = named.aliases, named.buffer
+    if target.within:
+        return [Entry(*about, Computed(f"a view of {target.within}"), stream_of(named.name), "", None, *rest)]
+    lines = claims.lines(named.name)
+    return [Entry(*about, line.distribution, line.stream, line.source, line.box, *rest) for line in lines]
+
+
+def _by_rules(model: nn.Module, unwritten: Sequence[Named], rules: Rules | None) -> dict[str, list[Entry]]:
+    """The lines of tensors that the code leaves unwritten."""
+    if unwritten and rules is None:
+        raise ValueError(
+            f"deferred: the code must write every tensor it keeps, got {len(unwritten)} that it only allocates"
+            f" ({', '.join(n.name for n in unwritten)}). Fill them in the block, or give rules= for them."
+        )
+    made: dict[str, list[Entry]] = {}
+    for n, fills in resolve(model, unwritten, rules) if unwritten and rules is not None else ():
+        shape, stream = tuple(n.tensor.shape), stream_of(n.name)
+        made[n.name] = [
+            Entry(n.name, shape, n.tensor.dtype, distribution, stream, source, box, n.aliases, n.buffer)
+            for distribution, box, source in fills
+        ]
+    return made
+
+
+def _real(targets: Sequence[_Target], plan: Plan, device: torch.device | None) -> dict[str, Tensor]:
+    """Memory for every target: what it has, or new."""
+    bare = [t for t in targets if t.named.tensor.is_meta]
+    asked = [device or (CPU if t.view.memory.device == META else t.view.memory.device) for t in bare]
+    dtypes = [plan[t.named.name][0].dtype for t in bare]
+    made = allocate([(t.named.tensor, where, dtype) for t, where, dtype in zip(bare, asked, dtypes, strict=True)])
+    real = {t.named.name: t.named.tensor for t in targets if not t.named.tensor.is_meta}
+    return real | {t.named.name: tensor for t, tensor in zip(bare, made, strict=True)}
+
+
+def _settle(tensor: Tensor, real: Tensor) -> None:
+    """Puts memory under a tensor on meta. Of two tied ones the second gets the same memory, as its own tensor."""
+    if tensor.is_meta:
+        put_under(tensor, real if is_dtensor(real) else real.detach())
+
+
+def _copy(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:
+    for local, region in parts(tensor, "materialize_"):
+        mine = Box.whole(local.shape) if region is None else Box(region.offset, tuple(local.shape))
+        for box in boxes:
+            common = intersection(box, mine)
+            if common is not None:
+                local[common.slices(mine.offset)].copy_(values[common.slices()])
+
+
+def _move_others(model: nn.Module, targets: Sequence[_Target], device: Device, dtype: torch.dtype | None) -> None:
+    """Tensors that were never deferred (lazy ones, and real ones given from outside) follow to the device and dtype."""
+    done = {id(tensor) for target in targets for tensor in target.objects}
+    for named in named_tensors(model):
+        tensor = named.tensor
+        if id(tensor) not in done and not tensor.is_meta and (device is not None or dtype is not None):
+            tensor.data = tensor.data.to(device, dtype if tensor.is_floating_point() else None)

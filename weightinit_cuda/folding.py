@@ -1,0 +1,337 @@
+"""From the tape to distributions: what each memory holds at the end, piece by piece.
+
+Every step is looked at once, in order, and leaves a :class:`Piece` on each memory that it writes: a known distribution on a
+view, values that must be computed, or nothing. Whole overwrites remove what was there: dead fills end here. Copies and
+arithmetic with numbers carry distributions on (``arithmetic``). What is not understood here is "computed", which is always
+right: it is replayed. Knows no names and no seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map
+
+from .arithmetic import clamped, erfinv, scaled, shifted
+from .boxes import Box, remainder
+from .distributions import Constant, Initial, OneHot, Orthogonal, SparseNormal
+from .geometry import Geometry, box_of, common, cut, same_order
+from .recording import CPU, Data, Fill, Memory, Operation, Step, View, nature
+
+__all__ = ["Computed", "Drawn", "Folded", "Nothing", "Value"]
+
+
+class Drawn(NamedTuple):
+    """Values of a distribution.
+
+    Args:
+        step: the fill that draws them. None: a constant.
+        whole: whether these are all the values of that fill, in the same order.
+        copied: whether they are in another memory than the fill's.
+    """
+
+    distribution: Initial
+    source: str
+    step: Fill | None = None
+    whole: bool = True
+    copied: bool = False
+
+
+class Computed(NamedTuple):
+    """Values that only a replay gives."""
+
+    source: str
+
+
+class Nothing(NamedTuple):
+    """Memory that nobody has written."""
+
+    source: str
+
+
+Value = Drawn | Computed | Nothing
+_Part = tuple[Box, Value]
+
+
+class Piece(NamedTuple):
+    geometry: Geometry
+    dtype: torch.dtype
+    value: Value
+
+
+class Folded:
+    """All memories of a tape at its end."""
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self._pieces: dict[Memory, list[Piece]] = defaultdict(list)
+        for step in steps:
+            self._take(step)
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    def read(self, view: View) -> list[_Part] | None:
+        """What a view holds, as boxes of its indices; later ones lie over earlier ones, and none is hidden completely.
+
+        Returns:
+            None if the pieces are no boxes of it.
+        """
+        parts: list[_Part] = []
+        for piece in self._pieces[view.memory]:
+            if piece.dtype != view.dtype and not isinstance(piece.value, Nothing):
+                return None
+            part = _seen(piece, view)
+            if part is None:
+                return None
+            if part[0].numel:
+                parts.append(part)
+        boxes = [box for box, _ in parts]
+        bare = remainder(Box.whole(view.shape), boxes) if view.geometry.numel else []  # a storage that was resized
+        visible = (part for number, part in enumerate(parts) if remainder(part[0], boxes[number + 1 :]))
+        return [*((box, Nothing("resize_")) for box in bare), *visible]
+
+    def unwritten(self, view: View) -> bool:
+        """Whether some element of the view was never written, by a map of all elements: for views that :meth:`read` refuses."""
+        elements = view.memory.nbytes // view.dtype.itemsize
+        unwritten = torch.ones(elements, dtype=torch.bool, device=CPU)
+        for geometry, dtype, value in self._pieces[view.memory]:
+            if dtype.itemsize == view.dtype.itemsize:
+                unwritten.as_strided(geometry.shape, geometry.strides, geometry.offset).fill_(isinstance(value, Nothing))
+            elif not isinstance(value, Nothing):
+                return False  # other elements than ours: not followed
+        return bool(unwritten.as_strided(view.shape, view.geometry.strides, view.geometry.offset).any())
+
+    def constant(self, view: View) -> Constant | None:
+        """The one value that all elements of the view have, if that is known."""
+        match self.read(view):
+            case [(_, Drawn(distribution=Constant() as constant))]:
+                return constant
+        return None
+
+    # ---- writing ----------------------------------------------------------------------------------------------------
+
+    def _write(self, view: View, value: Value) -> None:
+        pieces = self._pieces[view.memory]
+        if view.is_whole:
+            pieces.clear()
+        else:
+            pieces[:] = [p for p in pieces if p.dtype != view.dtype or box_of(view.geometry, p.geometry) is None]
+        if view.geometry.numel:
+            pieces.append(Piece(view.geometry, view.dtype, value))
+
+    def _take(self, step: Step) -> None:
+        if step.known is not None:
+            self._write_all(step, Computed(step.source))
+            return
+        match step:
+            case Fill(distribution=None):
+                self._write(step.writes[0], Nothing(step.source))
+            case Fill(distribution=distribution):
+                assert distribution is not None
+                drawn = None if isinstance(distribution, Constant) else step
+                self._write(step.writes[0], Drawn(distribution, step.source, drawn))
+            case Data(values=values):
+                self._write(step.writes[0], _given(values, step.source))
+            case Operation():
+                self._operate(step)
+
+    def _write_all(self, step: Step, value: Value) -> None:
+        for view in step.writes:
+            self._write(view, value)
+
+    def _operate(self, step: Operation) -> None:
+        parts = None if step.random or len(step.writes) != 1 else self._result(step)
+        if parts is None:
+            self._write_all(step, Computed(step.source))
+            return
+        out = step.writes[0]
+        for box, value in parts:
+            self._write(out if box == Box.whole(out.shape) else out._replace(geometry=cut(out.geometry, box)), value)
+
+    def _result(self, step: Operation) -> list[_Part] | None:
+        """What the operator writes, as boxes of its result; None if that is no distribution known."""
+        about, out = nature(step.operator), step.writes[0]
+        given = dict(zip(about.parameters, step.args, strict=False)) | step.kwargs
+        if about.name == "copy" or (about.name == "fill" and isinstance(given.get("value"), View)):
+            given = {"self": given["src" if about.name == "copy" else "value"]}
+        views = [x for x in tree_flatten(list(given.values()), is_leaf=_is_view)[0] if isinstance(x, View)]
+        constants = {view: constant for view in views if (constant := self.constant(view)) is not None}
+        if views and len(constants) == len(views):
+            single = _pointwise(step, constants)
+            return single and [(Box.whole(out.shape), Drawn(single, step.source))]
+        numbers = {key: _number(x, constants) for key, x in given.items()}
+        operand = next((x for x in given.values() if isinstance(x, View) and x not in constants), None)
+        if operand is None or operand.shape != out.shape or not _same_kind(operand.dtype, out.dtype):
+            return None
+        rule = _RULES.get(about.name)
+        change = rule and rule(numbers, operand is given.get("self"))
+        if change is None:
+            return None
+        return self._changed(operand, out, change, lambda constant: _pointwise(step, {**constants, operand: constant}))
+
+    def _changed(
+        self, operand: View, out: View, change: _Change, on_constant: Callable[[Constant], Constant | None]
+    ) -> list[_Part] | None:
+        parts = self.read(operand)
+        if parts is None:
+            return None
+        made: list[_Part] = []
+        for box, value in parts:
+            if not isinstance(value, Drawn):
+                return None
+            known = value.distribution
+            distribution = on_constant(known) if isinstance(known, Constant) else change(known)
+            if distribution is None:
+                return None
+            here = operand.memory is out.memory and operand.geometry == out.geometry
+            step = None if isinstance(distribution, Constant) else value.step
+            made.append((box, value._replace(distribution=distribution, step=step, copied=value.copied or not here)))
+        return made
+
+
+def _is_view(x: object) -> bool:
+    return isinstance(x, View)
+
+
+def _seen(piece: Piece, view: View) -> _Part | None:
+    """The part of a piece that lies in a view; an empty box if none does, None if it is no box."""
+    inside = piece.geometry
+    box = box_of(view.geometry, inside)
+    if box is None:
+        if isinstance(piece.value, Nothing) and piece.dtype != view.dtype:
+            return Box.whole(view.shape), piece.value
+        inside = view.geometry
+        if box_of(piece.geometry, inside) is None:
+            shared = common(piece.geometry, view.geometry, view.memory.frame)
+            if shared is None:
+                return None
+            inside = shared
+        if not inside.numel:
+            return Box((0,) * len(view.shape), (0,) * len(view.shape)), piece.value
+        box = box_of(view.geometry, inside)
+        if box is None:
+            return None
+    return box, _part(piece, inside, cut(view.geometry, box))
+
+
+def _part(piece: Piece, inside: Geometry, seen: Geometry) -> Value:
+    """The value of the part of a piece: a matrix cut or turned is none of its kind any more, and a draw cut is not whole."""
+    value = piece.value
+    if not isinstance(value, Drawn) or isinstance(value.distribution, Constant):
+        return value
+    same = piece.geometry == seen
+    if isinstance(value.distribution, OneHot | SparseNormal | Orthogonal):
+        return value if same else Computed(value.source)
+    return value._replace(whole=value.whole and (same or same_order(piece.geometry, seen)))
+
+
+def _given(values: Tensor, source: str) -> Value:
+    if values.numel() == 1 and not values.is_quantized:
+        number = values.item()
+        if isinstance(number, (bool, float)) or (isinstance(number, int) and abs(number) < 2**53):
+            return Drawn(Constant(float(number)), source)
+    return Computed(source)
+
+
+# ---- rules -----------------------------------------------------------------------------------------------------------
+
+_Numbers = dict[str, float | None]
+_Change = Callable[[Initial], Initial | None]
+_MOVES = {"copy", "clone", "_to_copy", "fill"}
+
+
+def _same(x: Initial) -> Initial:
+    return x
+
+
+def _pointwise(step: Operation, constants: dict[View, Constant]) -> Constant | None:
+    """The result of an operator whose tensors are all constant: computed on one element of each."""
+    name, out = nature(step.operator).name, step.writes[0]
+    if name in _MOVES:
+        return _as(list(constants.values())[-1], out.dtype)
+    if torch.Tag.pointwise not in step.operator.tags:
+        return None
+
+    def one(x: Any) -> Any:
+        return torch.full((1,) * len(x.shape), constants[x].value, dtype=x.dtype, device=CPU) if isinstance(x, View) else x
+
+    args, kwargs = (tree_map(one, part, is_leaf=_is_view) for part in (step.args, step.kwargs))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(step.dtype)
+    try:
+        made = step.operator(*args, **kwargs)
+    finally:
+        torch.set_default_dtype(before)
+    return _single(_given(made, step.source)) if isinstance(made, Tensor) else None
+
+
+def _as(constant: Constant, dtype: torch.dtype) -> Constant | None:
+    return _single(_given(torch.tensor(constant.value, dtype=torch.float64, device=CPU).to(dtype), ""))
+
+
+def _single(value: Value) -> Constant | None:
+    return value.distribution if isinstance(value, Drawn) and isinstance(value.distribution, Constant) else None
+
+
+def _same_kind(one: torch.dtype, other: torch.dtype) -> bool:
+    """Whether values stay what they are but for rounding."""
+    return one == other or (one.is_floating_point and other.is_floating_point)
+
+
+def _number(x: Any, constants: dict[View, Constant]) -> float | None:
+    """An argument as a number; nan for a tensor of several values, from which no rule makes a distribution."""
+    if isinstance(x, View):
+        x = constants[x].value if x in constants else math.nan
+    return float(x) if isinstance(x, (bool, int, float)) else None
+
+
+def _move(numbers: _Numbers, first: bool) -> _Change | None:
+    return _same
+
+
+def _mul(numbers: _Numbers, first: bool) -> _Change | None:
+    c = numbers.get("other" if first else "self")
+    return None if c is None else lambda x: scaled(x, c)
+
+
+def _div(numbers: _Numbers, first: bool) -> _Change | None:
+    c = numbers.get("other")
+    return None if not c or not first or "rounding_mode" in numbers else lambda x: scaled(x, 1 / c)
+
+
+def _add(numbers: _Numbers, first: bool, sign: float = 1.0) -> _Change | None:
+    c, alpha = numbers.get("other" if first else "self"), numbers.get("alpha", 1.0)
+    if c is None or alpha is None or (not first and (alpha != 1 or sign != 1)):
+        return None
+    return lambda x: shifted(x, sign * alpha * c)
+
+
+def _sub(numbers: _Numbers, first: bool) -> _Change | None:
+    return _add(numbers, first, -1.0)
+
+
+def _erfinv(numbers: _Numbers, first: bool) -> _Change | None:
+    return erfinv
+
+
+def _clamp(numbers: _Numbers, first: bool) -> _Change | None:
+    low, high = numbers.get("min"), numbers.get("max")
+    return lambda x: clamped(x, float("-inf") if low is None else low, float("inf") if high is None else high)
+
+
+_RULES: dict[str, Callable[[_Numbers, bool], _Change | None]] = {
+    **dict.fromkeys(_MOVES, _move),
+    "mul": _mul,
+    "div": _div,
+    "add": _add,
+    "sub": _sub,
+    "erfinv": _erfinv,
+    "special_erfinv": _erfinv,
+    "clamp": _clamp,
+    "clamp_min": _clamp,
+    "clamp_max": _clamp,
+}

@@ -1,0 +1,130 @@
+"""Views of a storage as integers: which part of one view another one is.
+
+Recorded code writes through views (rows, slices, transposes, flattened tensors) of one storage. Here a view is its offset,
+shape and strides, and the question is always the same: is this view a box of that one? This file knows integers only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from .boxes import Box, intersection
+
+__all__ = ["Geometry", "box_of", "common", "cut", "fills_storage", "same_order"]
+
+
+class Geometry(NamedTuple):
+    """Element i of a view is element ``offset + sum(i * strides)`` of its storage."""
+
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def end(self) -> int:
+        """One beyond the last element of the storage that the view reaches."""
+        return self.offset + sum((size - 1) * stride for size, stride in self._dims()) + (self.numel > 0)
+
+    def _dims(self) -> list[tuple[int, int]]:
+        return [(size, stride) for size, stride in zip(self.shape, self.strides, strict=True) if size != 1]
+
+
+def cut(whole: Geometry, box: Box) -> Geometry:
+    """The view of a box of a view.
+
+    >>> cut(Geometry(0, (4, 3), (3, 1)), Box((2, 0), (1, 3)))
+    Geometry(offset=6, shape=(1, 3), strides=(3, 1))
+    """
+    offset = whole.offset + sum(at * stride for at, stride in zip(box.offset, whole.strides, strict=True))
+    return Geometry(offset, box.shape, whole.strides)
+
+
+def box_of(whole: Geometry, part: Geometry) -> Box | None:
+    """The box of ``whole`` whose elements are those of ``part``, in whatever order; None if they are no box of it.
+
+    >>> box_of(Geometry(0, (4, 3), (3, 1)), Geometry(3, (6,), (1,)))
+    Box(offset=(1, 0), shape=(2, 3))
+    """
+    if whole == part:
+        return Box.whole(whole.shape)
+    start = _position(whole, part.offset)
+    if start is None or not part.numel:
+        return None
+    dims = {stride: d for d, (size, stride) in enumerate(zip(whole.shape, whole.strides, strict=True)) if size > 1}
+    extent = [1] * len(whole.shape)
+    for size, stride in part._dims():
+        while size > 1:
+            d = dims.pop(stride, None)
+            if d is None:
+                return None
+            if size <= whole.shape[d] - start[d]:
+                extent[d], size = size, 1
+            elif start[d] == 0 and size % whole.shape[d] == 0:  # goes on in the next dimension
+                extent[d] = whole.shape[d]
+                size, stride = size // whole.shape[d], stride * whole.shape[d]
+            else:
+                return None
+    return Box(tuple(start), tuple(extent))
+
+
+def _position(whole: Geometry, offset: int) -> list[int] | None:
+    """The index in ``whole`` of an element of the storage; None if it has none, or its elements overlap or interleave."""
+    rest, start, reach = offset - whole.offset, [0] * len(whole.shape), math.inf
+    if rest < 0:
+        return None
+    order = sorted(
+        (stride, size, d) for d, (size, stride) in enumerate(zip(whole.shape, whole.strides, strict=True)) if size != 1
+    )
+    for stride, size, d in reversed(order):
+        if stride <= 0 or size * stride > reach:
+            return None
+        start[d], rest = divmod(rest, stride)
+        if start[d] >= size:
+            return None
+        reach = stride
+    return None if rest else start
+
+
+def common(one: Geometry, other: Geometry, frame: Geometry) -> Geometry | None:
+    """What two views share, as boxes of a third that holds both; an empty view if nothing.
+
+    Returns:
+        None if they are no boxes of ``frame``.
+    """
+    if one.end <= other.offset or other.end <= one.offset:
+        return Geometry(one.offset, (0,), (1,))
+    boxes = box_of(frame, one), box_of(frame, other)
+    if boxes[0] is None or boxes[1] is None:
+        return None
+    shared = intersection(boxes[0], boxes[1])
+    return Geometry(one.offset, (0,), (1,)) if shared is None else cut(frame, shared)
+
+
+def fills_storage(view: Geometry, elements: int) -> bool:
+    """Whether the view holds every element of a storage of so many, each once."""
+    return view.offset == 0 and view.numel == elements and view.end == elements and _position(view, 0) is not None
+
+
+def same_order(one: Geometry, other: Geometry) -> bool:
+    """Whether two views go through the same elements in the same order, whatever their dimensions.
+
+    >>> same_order(Geometry(0, (4, 3), (3, 1)), Geometry(0, (12,), (1,)))
+    True
+    """
+    return one.offset == other.offset and _merged(one) == _merged(other)
+
+
+def _merged(view: Geometry) -> list[tuple[int, int]]:
+    """Dimensions with those that continue each other made one."""
+    merged: list[tuple[int, int]] = []
+    for size, stride in view._dims():
+        if merged and merged[-1][1] == size * stride:
+            merged[-1] = (merged[-1][0] * size, stride)
+        else:
+            merged.append((size, stride))
+    return merged

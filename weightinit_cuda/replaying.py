@@ -1,0 +1,224 @@
+"""Replay: runs a part of the tape with real tensors on the CPU.
+
+It serves what is no fill (rotary frequencies, weight norms, products of matrices), and what Python asks for while it records.
+Only the steps that the wanted memories depend on are run, in the order in which they were recorded. Random numbers come from
+whoever asks: :class:`Source` gives every random step its seed and stream, so that a replay has the bits of the plan.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_flatten, tree_map
+
+from . import engine, init
+from .distributions import Constant, Distribution, Initial, Normal, Orthogonal, SparseNormal, TruncNormal, Uniform
+from .formats import REAL_DTYPE
+from .geometry import Geometry
+from .job import FillJob, Region
+from .recording import CPU, Data, Fill, Memory, Operation, Recorder, Step, View, nature
+
+__all__ = ["Source", "evaluate", "is_random", "needed", "place_of", "replay"]
+
+
+class Source(NamedTuple):
+    """Where a random step takes its numbers: the words of ``stream`` under ``seed``, at a place in a tensor of the plan.
+
+    Args:
+        region: of that tensor, if the step draws a part of it only.
+        shape: the step's elements, in their order, in that tensor's dimensions. None: in its own.
+        geometry: or the elements as they lie in the step's own memory.
+    """
+
+    seed: int
+    stream: int
+    region: Region | None = None
+    shape: tuple[int, ...] | None = None
+    geometry: Geometry | None = None
+
+
+def is_random(step: Step) -> bool:
+    """Whether the step draws: a fill from a distribution, or an operator of torch's that does; and is not known already."""
+    if step.known is not None:
+        return False
+    if isinstance(step, Fill):
+        return isinstance(step.distribution, Uniform | Normal | TruncNormal | SparseNormal | Orthogonal)
+    return isinstance(step, Operation) and step.random
+
+
+def _reads(step: Step) -> set[Memory]:
+    """Memories whose values the step needs, those it only partly overwrites among them."""
+    kept = _partly(step)
+    if not isinstance(step, Operation):
+        return kept
+    about = nature(step.operator)
+    given = dict(zip(about.parameters, step.args, strict=False)) | step.kwargs
+    if about.name == "copy":
+        del given["self"]
+    return kept | {x.memory for x in tree_flatten(list(given.values()), is_leaf=_is_view)[0] if isinstance(x, View)}
+
+
+def _is_view(x: object) -> bool:
+    return isinstance(x, View)
+
+
+def needed(steps: Sequence[Step], memories: Iterable[Memory]) -> list[Step]:
+    """What the present values of the memories depend on, in order. Overwritten steps are not among it."""
+    found: set[int] = set()
+    open_ends = [memory.steps[-1] for memory in memories if memory.steps]
+    while open_ends:
+        at = open_ends.pop()
+        if at in found:
+            continue
+        found.add(at)
+        step = steps[at]
+        for memory in _reads(step) if step.known is None else _partly(step):
+            before = bisect_left(memory.steps, at)
+            open_ends += memory.steps[before - 1 : before] if before else []
+    return [steps[at] for at in sorted(found)]
+
+
+def _partly(step: Step) -> set[Memory]:
+    """Memories that the step does not overwrite wholly."""
+    return {view.memory for view in step.writes if not view.is_whole}
+
+
+# ---- running ---------------------------------------------------------------------------------------------------------
+
+
+def place_of(view: View, memory: Tensor) -> Tensor:
+    """The view as a tensor on the real bytes of its memory."""
+    geometry = view.geometry
+    place = torch.empty(0, dtype=view.dtype, device=memory.device)
+    place.set_(memory.untyped_storage(), geometry.offset, geometry.shape, geometry.strides)
+    return place.conj() if view.conj else place
+
+
+def replay(
+    steps: Sequence[Step], memories: Iterable[Memory], source: Callable[[Step], Source], remember: bool = False
+) -> dict[Memory, Tensor]:
+    """Runs the steps.
+
+    Args:
+        steps: as :func:`needed` gives them.
+        memories: whose values are kept; those of others are freed as soon as no step needs them.
+        source: of a random step.
+        remember: whether what is drawn is from now on the step's value.
+
+    Returns:
+        The real bytes of each memory.
+    """
+    real: dict[Memory, Tensor] = {}
+    last = {memory: at for at, step in enumerate(steps) for memory in (*_reads(step), *(v.memory for v in step.writes))}
+    kept = set(memories)
+    with _disable_current_modes(), torch.inference_mode(False), torch.no_grad():
+        for at, step in enumerate(steps):
+            _run(step, real, source)
+            if remember and is_random(step):
+                step.known = _known(step, real)
+            for memory in [m for m in real if last[m] == at and m not in kept]:
+                del real[memory]
+    return real
+
+
+def _known(step: Step, real: dict[Memory, Tensor]) -> Tensor:
+    """What a random step has written, all its views one after the other, as bytes."""
+    return torch.cat([place_of(v, real[v.memory]).contiguous().reshape(-1).view(torch.uint8) for v in step.writes])
+
+
+def _run(step: Step, real: dict[Memory, Tensor], source: Callable[[Step], Source]) -> None:
+    for view in step.writes:
+        if view.memory not in real:
+            real[view.memory] = torch.zeros(view.memory.nbytes, dtype=torch.uint8, device=CPU)
+    if step.known is not None:
+        _put_back(step, step.known, real)
+        return
+    match step:
+        case Fill(distribution=None):
+            pass
+        case Fill(distribution=distribution):
+            assert distribution is not None
+            _fill(step.writes[0], distribution, real, source(step) if is_random(step) else Source(0, 0))
+        case Data(values=values):
+            place_of(step.writes[0], real[step.writes[0].memory]).copy_(values)
+        case Operation():
+            _operate(step, real, source)
+
+
+def _put_back(step: Step, known: Tensor, real: dict[Memory, Tensor]) -> None:
+    at = 0
+    for view in step.writes:
+        size = view.geometry.numel * view.dtype.itemsize
+        place_of(view, real[view.memory]).copy_(known[at : at + size].view(view.dtype).reshape(view.shape))
+        at += size
+
+
+def _fill(view: View, distribution: Initial, real: dict[Memory, Tensor], source: Source) -> None:
+    if source.geometry is not None:
+        view = view._replace(geometry=source.geometry)
+    place = place_of(view, real[view.memory])
+    made = place if source.shape is None else torch.empty(source.shape, dtype=view.dtype, device=CPU)
+    put(made, distribution, source)
+    if made is not place:
+        place.copy_(made.reshape(place.shape))
+
+
+def put(tensor: Tensor, distribution: Initial, source: Source) -> None:
+    """Fills a real tensor of any dtype."""
+    if isinstance(distribution, Constant):
+        tensor.fill_(distribution.value)
+    elif isinstance(distribution, Orthogonal):
+        init.orthogonal_(tensor, distribution.gain, seed=source.seed, stream=source.stream)
+    elif tensor.dtype not in REAL_DTYPE:
+        made = torch.empty(tensor.shape, dtype=torch.float32, device=CPU)
+        put(made, distribution, source)
+        tensor.copy_(made)
+    else:
+        drawn: Distribution = distribution  # type: ignore[assignment]
+        engine.fill([FillJob(tensor, drawn, source.seed, source.stream, source.region)])
+
+
+def _operate(step: Operation, real: dict[Memory, Tensor], source: Callable[[Step], Source]) -> None:
+    """Runs the operator, and moves what it made to where the tape has it."""
+    args, kwargs = (
+        tree_map(lambda x: place_of(x, real[x.memory]) if isinstance(x, View) else x, part, is_leaf=_is_view)
+        for part in (step.args, step.kwargs)
+    )
+    if nature(step.operator).takes_device:
+        kwargs["device"] = CPU
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(step.dtype)
+    try:
+        result = _drawing(step, args, kwargs, source) if step.random else step.operator(*args, **kwargs)
+    finally:
+        torch.set_default_dtype(before)
+    results = [x for x in tree_flatten(result)[0] if isinstance(x, Tensor)]
+    for number, made in zip(step.made, results, strict=True):
+        if number is not None:
+            view = step.writes[number]
+            place_of(view, real[view.memory]).copy_(made)
+
+
+def _drawing(step: Operation, args: Any, kwargs: Any, source: Callable[[Step], Source]) -> Any:
+    """A random operator of torch's, its generator seeded with 63 bits of the stream."""
+    seed, stream, *_ = source(step)
+    low, high = engine.bits(seed, stream, 2).tolist()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed((high << 32 | low) >> 1)
+        return step.operator(*args, **kwargs)
+
+
+def evaluate(recorder: Recorder, view: View) -> Tensor:
+    """The values of a view that Python wants now. What is drawn for it comes from torch's default generator, and stays."""
+    memory = view.memory
+    if memory.known is None or memory.known[0] != len(memory.steps):
+        seeds: Callable[[Step], Source] = lambda step: Source(engine.draw_seed(torch.empty(0, device=CPU)), 0)  # noqa: E731
+        real = replay(needed(recorder.steps, [memory]), [memory], seeds, remember=True)
+        memory.known = len(memory.steps), real[memory]
+    with _disable_current_modes():
+        return place_of(view, memory.known[1]).clone()
