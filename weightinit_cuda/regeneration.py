@@ -1,0 +1,261 @@
+"""Initial values again, from a plan alone: any slice of any tensor, or a whole model set back.
+
+Sits on plans, which know what each element is; here is which elements are asked for. Only what is asked for is made: memory is
+that of the result, and for slices with a step a chunk beside it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from types import EllipsisType
+from typing import SupportsIndex, TypeVar
+
+import torch
+from torch import Tensor
+
+from .boxes import Box, intersection, remainder
+from .distributions import Computed, Orthogonal
+from .entry import Entry
+from .job import Region
+from .naming import Model, Named, named_tensors
+from .plan import Plan
+from .sharding import Part, is_dtensor, mark_written
+
+__all__ = ["regenerate", "restore_"]
+
+Index = SupportsIndex | slice | EllipsisType
+Module = TypeVar("Module", bound=Model)
+_CHUNK = 1 << 20  # elements of a box that is made to take a slice with a step out of it: bounds the memory beside the result
+_SMALL = 1 << 14  # elements that are made faster than another job is set up
+
+
+def regenerate(
+    plan: Plan,
+    name: str,
+    index: Index | tuple[Index, ...] = ...,
+    *,
+    seed: SupportsIndex | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """``initial[index]`` of one tensor, where ``initial`` is what ``plan.apply_`` would have filled it with, bit for bit.
+
+    Elements that the index leaves out are not made; of a slice with a step, what lies between is made in chunks. Exception: a
+    tensor with an orthogonal line is made whole, for its values depend on all of its random numbers.
+
+    Args:
+        plan: what the model was initialised with.
+        name: qualified name, or another name of the same (tied) tensor.
+        index: integers, slices with any positive step and one ``...``, as for indexing a tensor; default all.
+        seed: instead of the plan's.
+        device: where to make the values; they are the same on every device.
+
+    Returns:
+        A new tensor of the plan's dtype (``plan.with_dtype`` gives another).
+
+    Raises:
+        KeyError: the plan has no such name.
+        IndexError, TypeError, ValueError: the index does not fit the shape, or is of another kind.
+        ValueError: the model's own code computed some of these values, or the plan says nothing about them.
+
+    >>> import torch, weightinit_cuda as wi
+    >>> net = torch.nn.Linear(64, 1000)
+    >>> plan = wi.plan(net, rules="kaiming", seed=0)
+    >>> torch.equal(wi.regenerate(plan, "weight", (slice(7, 900, 100), -1)), plan.apply_(net).weight[7:900:100, -1])
+    True
+    """
+    lines = plan[name]
+    shape, dtype = lines[0].shape, lines[0].dtype
+    chosen, kept = _ranges(shape, index, name)
+    _require_known(lines, chosen, name)
+    if any(isinstance(line.distribution, Orthogonal) for line in lines):
+        whole = torch.empty(shape, dtype=dtype, device=device)
+        plan.fill_({lines[0].name: whole}, seed=seed)
+        made = whole[tuple(slice(r.start, r.stop, r.step) for r in chosen)].clone()
+    else:
+        made = torch.empty([len(r) for r in chosen], dtype=dtype, device=device)
+        _make(plan, lines[0], made, chosen, seed)
+    return made[kept]
+
+
+def _ranges(shape: Sequence[int], index: object, name: str) -> tuple[list[range], tuple[int | slice, ...]]:
+    """The indices asked for in each dimension, and the index that then drops the dimensions that were integers."""
+    given = list(index) if isinstance(index, tuple) else [index]
+    dots = [at for at, one in enumerate(given) if one is ...]
+    if len(dots) > 1:
+        raise IndexError(f"regenerate: an index can only have a single ellipsis, got {index} ({name}).")
+    missing = len(shape) - len(given) + len(dots)
+    if missing < 0:
+        raise IndexError(f"regenerate: at most {len(shape)} indices are possible for shape {shape}, got {index} ({name}).")
+    at = dots[0] if dots else len(given)
+    given[at : at + 1] = [slice(None)] * missing
+    chosen = [_range(one, size, name) for one, size in zip(given, shape, strict=True)]
+    return chosen, tuple(slice(None) if isinstance(one, slice) else 0 for one in given)
+
+
+def _range(one: object, size: int, name: str) -> range:
+    if isinstance(one, slice):
+        if one.step is not None and one.step <= 0:
+            raise ValueError(f"regenerate: the step of a slice must be at least 1, got {one.step} ({name}). Flip the result.")
+        return range(size)[one]
+    if isinstance(one, bool) or not isinstance(one, SupportsIndex) or isinstance(one, Tensor):
+        raise TypeError(f"regenerate: an index must be an integer, a slice or ..., got {one!r} ({name}).")
+    number = operator.index(one)
+    if not -size <= number < size:
+        raise IndexError(f"regenerate: the index must be in [{-size}, {size}), got {number} ({name}).")
+    return range(number % size, number % size + 1)
+
+
+def _bounding(chosen: Sequence[range]) -> Box:
+    """The smallest box that holds the indices."""
+    return Box(tuple(r.start for r in chosen), tuple(r[-1] + 1 - r.start if r else 0 for r in chosen))
+
+
+def _require_known(lines: Sequence[Entry], chosen: Sequence[range], name: str) -> None:
+    """Refuses elements that no line of the plan makes."""
+    wanted = _bounding(chosen)
+    if wanted.numel == 0:
+        return
+    whole = Box.whole(lines[0].shape)
+    boxes = [line.box or whole for line in lines]
+    if unknown := remainder(wanted, boxes):
+        raise ValueError(f"regenerate: the plan must have a line for every element, got none for {unknown[0]} ({name}).")
+    for number, line in enumerate(lines):
+        if isinstance(line.distribution, Computed):
+            left = remainder(boxes[number], boxes[number + 1 :])
+            if any(intersection(box, wanted) for box in left):
+                raise ValueError(
+                    f"regenerate: values of a distribution are required, got some that the model's own code computes by"
+                    f" {line.distribution.how} ({name}, {line.source}). Construct the model to get them."
+                )
+
+
+def _make(plan: Plan, line: Entry, made: Tensor, chosen: Sequence[range], seed: SupportsIndex | None) -> None:
+    """Fills ``made`` with the elements of the cross product of ``chosen``: boxes directly, others through a scratch box."""
+    direct: list[Part] = []
+    for target, ranges in _pieces(made, chosen):
+        box = _bounding(ranges)
+        if all(r.step == 1 for r in ranges):
+            direct.append((target, Region(line.shape, box.offset)))
+            continue
+        scratch = torch.empty(box.shape, dtype=made.dtype, device=made.device)
+        plan.fill_({line.name: [(scratch, Region(line.shape, box.offset))]}, seed=seed)
+        target.copy_(scratch[tuple(slice(None, None, r.step) for r in ranges)])
+    plan.fill_({line.name: direct}, seed=seed)
+
+
+def _pieces(made: Tensor, chosen: Sequence[range]) -> Iterator[tuple[Tensor, list[range]]]:
+    """The result, cut until each piece is a box itself or lies in a box that is small, or not much larger. Nothing empty."""
+    ranges = [range(r.start, r.start + 1) if len(r) == 1 else r for r in chosen]  # one index has no step
+    if made.numel() == 0:
+        return
+    around = _bounding(ranges).numel
+    if all(r.step == 1 for r in ranges) or around <= _SMALL or around <= min(4 * made.numel(), _CHUNK):
+        yield made, ranges
+        return
+    dim = max(range(len(ranges)), key=lambda dim: ranges[dim].step)
+    half = len(ranges[dim]) // 2
+    for target, some in zip(made.tensor_split((half,), dim), (ranges[dim][:half], ranges[dim][half:]), strict=True):
+        yield from _pieces(target, [*ranges[:dim], some, *ranges[dim + 1 :]])
+
+
+def restore_(
+    model: Module,
+    plan: Plan,
+    *,
+    names: str | Sequence[str] | None = None,
+    mask: Mapping[str, Tensor] | None = None,
+    seed: SupportsIndex | None = None,
+) -> Module:
+    """Sets a model back to its initial values, in place, as the lottery ticket does: parameters, and buffers that the plan has.
+
+    With a mask, ``w = mask * initial``: pruned elements become 0.
+
+    Args:
+        model: a module, or its tensors by name, that fits the plan as in ``plan.apply_``.
+        plan: what it was initialised with.
+        names: globs (``"layers.*.weight"``) of what to restore; default everything, and then the plan must fit it all.
+        mask: boolean tensors by name, True where an element is kept; of the shape of the tensor, and sharded as it is.
+        seed: instead of the plan's.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: the model does not fit the plan, a glob or a mask belongs to nothing that is restored, or a parameter's
+            initial values were computed by the model's own code. All such names are listed; nothing is written.
+
+    Source: Frankle, Carbin (2019), The lottery ticket hypothesis, arXiv:1803.03635.
+
+    >>> import torch, weightinit_cuda as wi
+    >>> net = torch.nn.Linear(3, 2)
+    >>> plan = wi.plan(net, rules="xavier", seed=0)
+    >>> keep = torch.tensor([[True, False, True], [False, True, True]])
+    >>> wi.restore_(net, plan, mask={"weight": keep}).weight.count_nonzero()
+    tensor(4)
+    """
+    named = named_tensors(model)
+    if names is not None:
+        named, plan = _selected(named, plan, [names] if isinstance(names, str) else names)
+    _require_fills(plan)
+    masks = _masks(named, mask or {})
+    plan.apply_(model if names is None else {n.name: n.tensor for n in named}, seed=seed)
+    for tensor, keep in masks:
+        _zero(tensor, keep)
+    return model
+
+
+def _selected(named: Sequence[Named], plan: Plan, globs: Sequence[str]) -> tuple[list[Named], Plan]:
+    """The tensors of which a name matches, and the plan of those."""
+
+    def chosen(glob: str) -> set[str]:
+        return {n.name for n in named if any(fnmatchcase(name, glob) for name in (n.name, *n.aliases))}
+
+    if idle := [glob for glob in globs if not chosen(glob)]:
+        raise ValueError(f"restore_: every glob must match a name of the model, got {', '.join(map(repr, idle))} without one.")
+    wanted = {name for glob in globs for name in chosen(glob)}
+    kept = [n for n in named if n.name in wanted]
+    listed = {line.name for n in kept for name in (n.name, *n.aliases) if name in plan for line in plan[name]}
+    return kept, replace(plan, entries=tuple(entry for entry in plan if entry.name in listed))
+
+
+def _require_fills(plan: Plan) -> None:
+    computed = dict.fromkeys(e.name for e in plan if isinstance(e.distribution, Computed) and not e.buffer)
+    if computed:
+        raise ValueError(
+            "restore_: the plan must know the values of every parameter, got some that the model's own code computes:"
+            f" {', '.join(computed)}. Leave them out with names=, or keep a copy."
+        )
+
+
+def _masks(named: Sequence[Named], mask: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Each tensor with its mask, checked."""
+    tensors = {name: n.tensor for n in named for name in (n.name, *n.aliases)}
+    wrong = [
+        f"{name} ({tuple(keep.shape)}, {keep.dtype})"
+        for name, keep in mask.items()
+        if name not in tensors or keep.dtype != torch.bool or _spread(keep) != _spread(tensors[name])
+    ]
+    if wrong:
+        raise ValueError(
+            "restore_: a mask must be a bool tensor with the name, shape and sharding of a tensor that is restored, got "
+            + ", ".join(wrong)
+        )
+    return [(tensors[name], keep) for name, keep in mask.items()]
+
+
+def _spread(tensor: Tensor) -> tuple[object, ...]:
+    """Global shape, and which part of it is here."""
+    return tensor.shape, (tensor.device_mesh, tensor.placements) if is_dtensor(tensor) else None
+
+
+def _zero(tensor: Tensor, keep: Tensor) -> None:
+    """+0.0 where the mask is False."""
+    with torch.no_grad():
+        local, kept = (t.to_local() if is_dtensor(t) else t.detach() for t in (tensor, keep))
+        if local.itemsize == 1:
+            local = local.view(torch.uint8)  # torch masks no float8
+        local.masked_fill_(kept.logical_not().to(local.device), 0)
+    mark_written(tensor)
