@@ -17,7 +17,7 @@ CXX_FILES = $(shell find csrc tests/native -name '*.h' -o -name '*.cpp' -o -name
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build test test-exhaustive test-statistical demo bench readme-table gpu-check \
-        lint format coverage sanitize neon wheel sdist clean
+        lint format coverage sass sanitize neon wheel sdist clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-18s %s\n' "$$name" "$$text"; done
@@ -70,6 +70,9 @@ format: $(READY)  ## apply ruff's fixes and both formatters
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 	clang-format -i $(CXX_FILES)
+
+sass: $(READY)  ## what the CUDA kernel costs in machine code, against tools/sass_budget.json; needs nvcc, no GPU
+	$(PY) tools/sass_budget.py $(ARGS)
 
 # $(call core_tests,folder,flags): tests/native/core_tests.cpp, built and run without Python.
 define core_tests

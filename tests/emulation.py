@@ -24,6 +24,7 @@ from weightinit_cuda.distributions import Distribution, Kind, Normal, Transform,
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 import ptx_to_c as ptx_to_c  # noqa: E402
+import sass_budget as sass_budget  # noqa: E402
 
 BUILD = ROOT / "build" / "emulation"
 NATIVE = ROOT / "tests" / "native"
@@ -85,6 +86,12 @@ def compiled(source: Path, flags: Sequence[str] = ()) -> Path:
     """The object file of a C++ source that includes csrc."""
     command = [CXX, "-std=c++17", "-O2", *FLAGS, *flags, "-c", str(source)]
     return made(BUILD / f"{source.stem}.o", command, [source, *HEADERS])
+
+
+def ptx(architecture: int) -> Path:
+    """What nvcc makes of the kernel, with the build's flags and line numbers. Raises sass_budget.Missing."""
+    command = sass_budget.to_ptx(architecture)
+    return made(BUILD / f"compute_{architecture}.ptx", command, [sass_budget.KERNEL, *HEADERS])
 
 
 def harness(kernel: Path, name: str) -> Path:

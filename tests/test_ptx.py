@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import emulation
 import pytest
-from emulation import BUILD, CC, HEADERS, ROOT, check, harness, made, ptx_to_c, run_command
+from emulation import BUILD, CC, ROOT, check, harness, made, ptx_to_c, run_command
 
-ARCHITECTURES = ("compute_75", "compute_90")  # without and with conversions to float16 and bfloat16
+ARCHITECTURES = (75, 90)  # without and with conversions to float16 and bfloat16
 SECTIONS = ("kinds", "consecutive", "regions", "far_index", "tables", "grids")
 NVCC = os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 
@@ -28,50 +29,38 @@ needs_cc = pytest.mark.skipif(shutil.which(CC) is None, reason=f"no {CC}")
 each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 
-def nvcc_flags() -> list[str]:
-    """Those of the build; CMake adds the first three for CMAKE_CUDA_STANDARD and Release."""
-    flags = re.search(r"set\(nvcc_flags ([^)]*)\)", (ROOT / "CMakeLists.txt").read_text())
-    assert flags is not None
-    return ["-std=c++17", "-O3", "-DNDEBUG", *flags[1].split()]
-
-
-def on_all(task: Callable[[str], Path]) -> dict[str, Path]:
+def on_all(task: Callable[[int], Path]) -> dict[int, Path]:
     with ThreadPoolExecutor(len(ARCHITECTURES)) as pool:
         return dict(zip(ARCHITECTURES, pool.map(task, ARCHITECTURES), strict=True))
 
 
 @pytest.fixture(scope="module")
-def ptx() -> dict[str, Path]:
-    def compile_to_ptx(architecture: str) -> Path:
-        source = ROOT / "csrc" / "cuda" / "fill_cuda.cu"
-        command = [str(NVCC), "-ptx", f"-arch={architecture}", *nvcc_flags(), f"-I{ROOT / 'csrc'}", str(source)]
-        return made(BUILD / f"{architecture}.ptx", command, [source, *HEADERS])
-
-    return on_all(compile_to_ptx)
+def ptx() -> dict[int, Path]:
+    return on_all(emulation.ptx)
 
 
 @pytest.fixture(scope="module")
-def kernels(ptx: dict[str, Path]) -> dict[str, ptx_to_c.Kernel]:
+def kernels(ptx: dict[int, Path]) -> dict[int, ptx_to_c.Kernel]:
     return {architecture: ptx_to_c.parse(path.read_text()) for architecture, path in ptx.items()}
 
 
 @pytest.fixture(scope="module")
-def programs(kernels: dict[str, ptx_to_c.Kernel]) -> dict[str, Path]:
-    def compile_to_object(architecture: str) -> Path:
-        source = BUILD / f"{architecture}.c"
+def programs(kernels: dict[int, ptx_to_c.Kernel]) -> dict[int, Path]:
+    def compile_to_object(architecture: int) -> Path:
+        source = BUILD / f"compute_{architecture}.c"
         source.write_text(ptx_to_c.translate(kernels[architecture], "gpu_thread"))
         command = [CC, "-std=c11", "-Og", "-ffp-contract=off", "-fno-math-errno", "-c", str(source)]
-        return made(BUILD / f"{architecture}.o", command, [source])
+        return made(BUILD / f"compute_{architecture}.o", command, [source])
 
     objects = on_all(compile_to_object)
-    return {architecture: harness(kernel, f"emulated_{architecture}") for architecture, kernel in objects.items()}
+    return {architecture: harness(kernel, f"emulated_compute_{architecture}") for architecture, kernel in objects.items()}
 
 
 @needs_nvcc
 @needs_cc
 @each_architecture
 @pytest.mark.parametrize("section", SECTIONS)
-def test_bits(programs: dict[str, Path], architecture: str, section: str) -> None:
+def test_bits(programs: dict[int, Path], architecture: int, section: str) -> None:
     check(programs[architecture], section)
 
 
@@ -90,7 +79,7 @@ ONE, HALF = "0f3F800000", "0f3F000000"
 
 @needs_nvcc
 @each_architecture
-def test_arithmetic_is_exact(kernels: dict[str, ptx_to_c.Kernel], architecture: str) -> None:
+def test_arithmetic_is_exact(kernels: dict[int, ptx_to_c.Kernel], architecture: int) -> None:
     for at in kernels[architecture].instructions:
         if re.search(r"\.b?f\d|\.e[45]m|\.approx|\.ftz|\.full", at.opcode):
             assert FLOAT.fullmatch(at.opcode), str(at)
@@ -98,7 +87,7 @@ def test_arithmetic_is_exact(kernels: dict[str, ptx_to_c.Kernel], architecture: 
 
 @needs_nvcc
 @each_architecture
-def test_approximations_are_only_seeds(kernels: dict[str, ptx_to_c.Kernel], architecture: str) -> None:
+def test_approximations_are_only_seeds(kernels: dict[int, ptx_to_c.Kernel], architecture: int) -> None:
     """Each is read by the first step of its sequence (csrc/cuda/device_math.h) and by nothing else."""
     readers: dict[str, list[ptx_to_c.Instruction]] = defaultdict(list)
     names: dict[str, str] = {}  # of a copied or negated register, or of one that holds a constant
@@ -124,7 +113,7 @@ def test_approximations_are_only_seeds(kernels: dict[str, ptx_to_c.Kernel], arch
 
 @needs_nvcc
 @each_architecture
-def test_memory(ptx: dict[str, Path], kernels: dict[str, ptx_to_c.Kernel], architecture: str) -> None:
+def test_memory(ptx: dict[int, Path], kernels: dict[int, ptx_to_c.Kernel], architecture: int) -> None:
     """No local or shared memory, no calls, no barriers; and stores of 16 bytes."""
     text = ptx[architecture].read_text()
     assert not re.search(r"\.local|\.shared|__local_depot|\bcall\b|\bbar\.|\batom\.", text)

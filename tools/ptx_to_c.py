@@ -158,7 +158,8 @@ def parse(text: str) -> Kernel:
     tables: dict[str, tuple[str, ...]] = {}
     body: list[Instruction | Label] = []
     inside = False
-    for number, full in enumerate(text.split("\n"), 1):
+    code, _, _ = text.partition("\n\t.section")  # names and lines for debuggers follow
+    for number, full in enumerate(code.split("\n"), 1):
         line = full.split("//")[0].strip()
         if not inside:
             if line and not _HEADER.fullmatch(line) and line != "{":

@@ -320,8 +320,9 @@ def _fill_cuda(device: torch.device, jobs: list[Any]) -> None:
             for begin in range(0, len(jobs), _C.cuda_inline_jobs):
                 _fill_cuda(device, jobs[begin : begin + _C.cuda_inline_jobs])
         else:
-            table = torch.frombuffer(bytearray(launch.bytes()), dtype=torch.uint8).pin_memory()
-            launch.run(table.to(device, non_blocking=True).data_ptr(), stream)
+            pinned = torch.frombuffer(bytearray(launch.bytes()), dtype=torch.uint8).pin_memory()
+            table = pinned.to(device, non_blocking=True)  # kept until the launch is queued
+            launch.run(table.data_ptr(), stream)
 
 
 def bits(seed: int, stream: int, n: int, start: int = 0) -> torch.Tensor:

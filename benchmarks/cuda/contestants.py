@@ -46,6 +46,7 @@ def _curand(case: Case, tensor: Tensor) -> Call | str:
     if case.call not in ("uniform_", "normal_"):
         return "cuRAND has no such distribution"
     try:
+        importlib.import_module("cupy")  # finds the library
         curand: Any = importlib.import_module("cupy_backends.cuda.libs.curand")
         generator = curand.createGenerator(CURAND_PHILOX)
         curand.setStream(generator, torch.cuda.current_stream().cuda_stream)

@@ -139,13 +139,14 @@ def _fill_calls(case: Case) -> tuple[dict[str, Call], dict[str, str]]:
         tensor.zero_()
         try:
             call()
-        except RuntimeError as error:
+            if contestant.draws:
+                check_distribution(case, tensor, contestant.name)
+        except Exception as error:
             if contestant.name == OURS:
                 raise
-            skipped[contestant.name] = f"failed: {str(error).splitlines()[0]}"
+            first = next(iter(str(error).splitlines()), "")  # a peer's defect stops nobody else
+            skipped[contestant.name] = f"failed with {type(error).__name__}: {first}"
             continue
-        if contestant.draws:
-            check_distribution(case, tensor, contestant.name)
         calls[contestant.name] = call
     return calls, skipped
 

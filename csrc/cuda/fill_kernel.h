@@ -462,7 +462,6 @@ WI_KERNEL_FN const CudaJob& job_of(const CudaTable& table, uint32_t tile) {
     return jobs[low];
 }
 
-#if !defined(WI_NO_KERNEL)  // defined by tools/sass_budget.py, which compiles one program at a time
 #if defined(WI_EMULATED)
 inline void
 #else
@@ -474,7 +473,6 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         fill_tile(job, tile - job.first_tile);
     }
 }
-#endif
 
 }  // namespace WI_ISA
 }  // namespace wi

@@ -115,6 +115,20 @@ def test_a_drop_in_call_in_a_graph() -> None:
     assert same(tensor, wi.init.normal_(torch.empty(1000), seed=5))
 
 
+def test_a_draw_in_a_graph_is_refused() -> None:
+    """As docs/reproducibility.md says; the capture goes on."""
+    tensor = torch.zeros(1000, device="cuda")
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        with pytest.raises(RuntimeError, match="during CUDA graph capture"):
+            wi.init.normal_(tensor)
+        wi.init.normal_(tensor, seed=5)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert same(tensor, wi.init.normal_(torch.empty(1000), seed=5))
+
+
 @pytest.mark.parametrize("count", [11, 12, 13, 500])
 def test_many_tensors_are_one_launch(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []

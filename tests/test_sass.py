@@ -1,0 +1,215 @@
+"""The kernel's machine code costs what tools/sass_budget.json allows; tools/sass_budget.py sees where it does not.
+
+The first half needs nvcc and nvdisasm, no GPU; the second works on a listing of a few lines.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from emulation import ptx, sass_budget
+
+# ---- the kernel -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", sass_budget.budgeted())
+def test_the_kernel_is_within_its_budget(arch: int, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        reports = {arch: sass_budget.measure(arch, ptx(arch))}
+    except sass_budget.Missing as missing:
+        pytest.skip(str(missing))
+    with capsys.disabled():  # the table belongs to CI's log
+        print()
+        wrong = sass_budget.check(reports)
+    assert not wrong
+
+
+def test_the_budget_is_complete() -> None:
+    content = sass_budget.read_budget()
+    names = {"Uniform32Open", "Uniform32Clamped", "UniformWide32", "Normal32", "TruncNormalCentral32", "TruncNormal32"}
+    expected = {f"{name}/{dtype}" for name in names for dtype in sass_budget.STORAGES if dtype != "float64"}
+    expected |= {f"{name}/float64" for name in ("Uniform64", "Normal64", "TruncNormal64")}
+    expected |= {f"{name}/{dtype}" for name in ("Constant", "OneHot") for dtype in sass_budget.INTEGERS.values()}
+    for numbers in content["budget"].values():
+        programs = {name.replace("BlockUniform16", "Uniform32Clamped") for name in numbers}  # the same, from sm_80 on
+        assert programs == expected | {"BlockBits/uint32", "kernel"}
+        assert numbers["kernel"]["registers"] <= 64, "half of the threads there can be (csrc/cuda/launch.h)"
+    for arch, targets in content["targets"].items():
+        for name, columns in targets.items():
+            assert all(content["budget"][arch][name][column] <= most for column, most in columns.items()), name
+
+
+SQRT = 'extern "C" __global__ void nvccs(float* x) { *x = __fsqrt_rn(*x); }\n'
+
+
+@pytest.mark.parametrize("arch", [75, 80, 86, 89, 90, 100, 120])
+def test_sqrt_is_what_nvcc_makes(arch: int, tmp_path: Path) -> None:
+    """The sequence of csrc/cuda/device_math.h follows nvcc's range check; elsewhere nvcc calls a subroutine."""
+    source, output = tmp_path / "sqrt.cu", tmp_path / f"sqrt_{arch}.ptx"
+    source.write_text(SQRT)
+    try:
+        sass_budget.run([*sass_budget.to_ptx(arch, source), "-o", output])
+        sass, _ = sass_budget.disassembled(output, arch)
+    except sass_budget.Missing as missing:
+        pytest.skip(str(missing))
+    text = re.sub(r"\.(FTZ|reuse)|\s", "", ";".join(sass_budget.parse(sass).instructions))
+    check, x, r, g, h, d = r"ISETP.GT.U32.AND(P\d),PT,R\d+,0x727fffff,PT", *(rf"(?P<{name}>R\d+)" for name in "xrghd")
+    steps = [rf"MUFU.RSQ{r},{x}", check, rf"FMUL{g},(?P=x),(?P=r)", rf"FMUL{h},(?P=r),0.5"]
+    steps += [rf"FFMA{d},-(?P=g),(?P=g),(?P=x)", r"FFMAR\d+,(?P=d),(?P=h),(?P=g)"]
+    assert re.search(";.*".join(steps), text), text
+
+
+# ---- the tool -------------------------------------------------------------------------------------------------------
+
+PTX = """\
+.visible .entry kernel()
+{
+	.loc	1 278 17, function_name $L__info_string7, inlined_at 1 339 13
+	.loc	1 211 5, function_name $L__info_string8, inlined_at 1 278 17
+	st.global.v4.b32 [%rd1], {%r1, %r2, %r3, %r4};
+	.loc	1 279 17, function_name $L__info_string8, inlined_at 1 339 13
+}
+	.section	.debug_str
+	{
+$L__info_string7:
+WHOLE
+$L__info_string8:
+STORE
+
+	}
+"""
+WHOLE = "_ZN2wi4cuda4TileINS0_7Block32INS0_8Normal32ELNS_7StorageE0EEEE5wholeERKNS_7CudaJobEmm"
+SASS = """\
+.text.kernel:
+        /*0000*/                   S2R R0, SR_TID.X ;
+.L_x_3:
+        /*0010*/                   IADD3 R0, R0, 0x1, RZ ;
+.L_x_0:
+	//## File ".nv_debug_ptx_txt", line 4
+        /*0020*/                   IMAD.WIDE.U32 R2, R0, -0x326172a9, RZ ;
+        /*0030*/                   IMAD.X R5, RZ, RZ, R5, P0 ;
+        /*0040*/                   LOP3.LUT R2, R2, UR4, R3, 0x96, !PT ;
+        /*0050*/               @P1 FFMA R2, R2, R6, R7 ;
+        /*0060*/                   MUFU.RSQ R3, R2 ;
+	//## File ".nv_debug_ptx_txt", line 5
+        /*0070*/                   STG.E.128 desc[UR4][R8.64], R4 ;
+	//## File ".nv_debug_ptx_txt", line 4
+        /*0080*/                   NOP ;
+        /*0090*/               @P0 BRA `(.L_x_0) ;
+        /*00a0*/              @!P2 BRA `(.L_x_3) ;
+        /*00b0*/                   EXIT ;
+.L_x_2:
+        /*00c0*/                   BRA `(.L_x_2);
+"""
+LOP3, STG = "LOP3.LUT R2, R2, UR4, R3, 0x96, !PT ;", "STG.E.128 desc[UR4][R8.64], R4 ;"
+SAID = """\
+ptxas info    : Function properties for kernel
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 64 registers, used 0 barriers
+"""
+BUDGET = {"kernel": {"registers": 64.0}, "Normal32/float32": {"issue": 2.0, "heavy": 1.5}}
+
+
+def data(text: str) -> str:
+    """As nvcc writes a string: bytes in decimal."""
+    return "\n".join(".b8 " + ",".join(map(str, part)) for part in (text.encode()[:40], text.encode()[40:] + b"\0"))
+
+
+def ptx_of(function: str) -> str:
+    return PTX.replace("WHOLE", data(function)).replace("STORE", data("_ZN2wi4cuda5storeEPNS0_8Vector16ERKS1_and_so_on"))
+
+
+def report(sass: str = SASS, said: str = SAID, arch: int = 90, function: str = WHOLE) -> sass_budget.Report:
+    return sass_budget.report(sass, ptx_of(function), said, arch)
+
+
+def test_cycles() -> None:
+    cost = report().costs["Normal32/float32"]
+    total = {"issue": 8, "heavy": 4 + 2, "fma": 6, "alu": 2, "mufu": 8, "fp64": 0}
+    assert cost.per_sample == {column: cycles / 4 for column, cycles in total.items()}
+    assert (cost.limit, cost.store, cost.faults) == ("issue", 16, ())
+    before = report(arch=80).costs["Normal32/float32"]
+    assert before.per_sample["fma"] == (6 + 2) / 4, "one unit does both"
+    spread = report(SASS.replace("LOP3.LUT", "FMUL").replace("MUFU.RSQ", "FADD")).costs["Normal32/float32"]
+    assert spread.per_sample["fma"] == (6 + 2 * 3) / 2 / 4, "two halves, one of which multiplies integers"
+
+
+def test_within_the_budget() -> None:
+    assert list(sass_budget.excesses(report(), BUDGET, {})) == []
+    tight = {**BUDGET, "Normal32/float32": {"issue": 1.95, "heavy": 1.5}}  # 3 % more is tolerated
+    assert list(sass_budget.excesses(report(), tight, {"Normal32/float32": {"issue": 2.0}})) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wrong"),
+    [
+        (LOP3, f"{LOP3}\n        /*0048*/                   {LOP3}", ["issue 2.25 per sample, budget 2.00"]),
+        ("LOP3.LUT", "IMAD.HI.U32", ["heavy 2.50 per sample, budget 1.50"]),
+        ("LOP3.LUT R2", "LDL R2", ["LDL"]),
+        ("LOP3.LUT R2", "STL [R1], R2", ["STL"]),
+        ("LOP3.LUT R2", "BAR.SYNC.DEFER_BLOCKING 0x0", ["BAR"]),
+        ("LOP3.LUT R2", "STG.E desc[UR4][R8.64]", ["a store of less than 16 bytes"]),
+        ("LOP3.LUT R2", "ST.E desc[UR4][R8.64]", ["a store of less than 16 bytes"]),
+        ("STG.E.128", "STG.E.64", ["no loop with a STG.E.128"]),
+    ],
+)
+def test_a_costlier_loop_is_rejected(old: str, new: str, wrong: list[str]) -> None:
+    found = list(sass_budget.excesses(report(SASS.replace(old, new)), BUDGET, {}))
+    assert found == [f"Normal32/float32: {text}" for text in wrong]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wrong"),
+    [
+        ("Used 64", "Used 72", "kernel: 72 registers, budget 64.0"),
+        ("0 bytes stack", "16 bytes stack", "kernel: 16 bytes of stack: something is spilled, or indexed in memory"),
+    ],
+)
+def test_a_spilling_kernel_is_rejected(old: str, new: str, wrong: str) -> None:
+    assert list(sass_budget.excesses(report(said=SAID.replace(old, new)), BUDGET, {})) == [wrong]
+
+
+def test_targets_and_new_programs() -> None:
+    assert list(sass_budget.excesses(report(), BUDGET, {"Normal32/float32": {"issue": 1.99}})) == [
+        "Normal32/float32: issue 2.00 per sample, target 1.99"
+    ]
+    new = report(function=WHOLE.replace("StorageE0E", "StorageE2E"))
+    assert "Normal32/float16: issue 1.00 per sample, budget 0.00" in list(sass_budget.excesses(new, BUDGET, {}))
+
+
+@pytest.mark.parametrize(
+    ("part", "program"),
+    [
+        ("7Block32INS0_20TruncNormalCentral32ELNS_7StorageE5EE", "TruncNormalCentral32/float8_e5m2"),
+        ("14BlockUniform16ILNS_7StorageE3EE", "BlockUniform16/bfloat16"),
+        ("7Block64INS0_9Uniform64EE", "Uniform64/float64"),
+        ("9BlockBits", "BlockBits/uint32"),
+        ("12BlockPatternImLb1EE", "OneHot/uint64"),
+        ("12BlockPatternIhLb0EE", "Constant/uint8"),
+    ],
+)
+def test_names_of_programs(part: str, program: str) -> None:
+    assert list(report(function=f"_ZN2wi4cuda4TileINS0_{part}E5wholeERKNS_7CudaJobEmm").costs) == [program]
+
+
+def test_what_is_not_understood_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"the unit of NEW\.OP must be known"):
+        report(SASS.replace("MUFU.RSQ", "NEW.OP"))
+    with pytest.raises(ValueError, match=r"must be inlined from Tile<\.\.\.>::whole, got line 5"):
+        report(function="_ZN2wi4cuda4TileINS0_9BlockBitsEE6linearERKNS_7CudaJobEj")
+    with pytest.raises(ValueError, match=r"one loop with a STG\.E\.128, got two of Normal32/float32"):
+        report(SASS + SASS.split("RZ ;\n", 1)[1].replace("_0", "_9"))
+    with pytest.raises(ValueError, match="ptxas must say what it used"):
+        report(said="")
+
+
+def test_command_line_without_nvcc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("CUDACXX", "")
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(sys, "argv", ["sass_budget.py"])
+    assert sass_budget.main() == 2
+    assert capsys.readouterr().err == "sass_budget: no nvcc\n"
