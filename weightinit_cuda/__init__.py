@@ -10,9 +10,11 @@ from ._version import FORMAT, __version__
 from .deferred import Recording, deferred
 from .engine import BackendInfo, backend_info, bits
 from .entry import Entry
+from .fingerprint import fingerprint
 from .job import FillJob, Region
 from .patching import patch, patched, unpatch
 from .plan import Plan, initialize_, plan
+from .ranks import check_ranks
 from .rule_sets import RULE_SETS
 from .rules import Rule, RuleSet
 
@@ -30,7 +32,9 @@ __all__ = [
     "__version__",
     "backend_info",
     "bits",
+    "check_ranks",
     "deferred",
+    "fingerprint",
     "init",
     "initialize_",
     "patch",

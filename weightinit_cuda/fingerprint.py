@@ -36,7 +36,7 @@ from .job import Region
 from .naming import Model, Named, named_tensors
 from .sharding import is_dtensor, parts
 
-__all__ = ["combine", "fingerprint", "tensor_hash", "tensor_hashes"]
+__all__ = ["Buffers", "chosen", "combine", "fingerprint", "tensor_hash", "tensor_hashes"]
 
 VERSION = 1  # of the hash, and part of every fingerprint: numbers made in another way never look comparable
 LANES = 5
@@ -75,7 +75,7 @@ def fingerprint(model: Model, *, buffers: Buffers = "persistent") -> str:
     >>> wi.fingerprint({"w": w.clone().T.contiguous().T}) == wi.fingerprint({"w": w})
     True
     """
-    named = _chosen(model, buffers)
+    named = chosen("fingerprint", model, buffers)
     lines = [
         (name, str(n.tensor.dtype).removeprefix("torch."), list(n.tensor.shape), f"{number:032x}")
         for n, number in zip(named, tensor_hashes([n.tensor for n in named]), strict=True)
@@ -85,17 +85,17 @@ def fingerprint(model: Model, *, buffers: Buffers = "persistent") -> str:
     return blake2b(text.encode(), digest_size=16, person=b"fingerprint %d" % VERSION).hexdigest()
 
 
-def _chosen(model: Model, buffers: Buffers) -> list[Named]:
+def chosen(function: str, model: Model, buffers: Buffers) -> list[Named]:
     """The tensors that count; refuses those that cannot."""
     if buffers not in ("persistent", "all", "none"):
-        raise ValueError(f"fingerprint: buffers must be 'persistent', 'all' or 'none', got {buffers!r}.")
+        raise ValueError(f"{function}: buffers must be 'persistent', 'all' or 'none', got {buffers!r}.")
     named = named_tensors(model, buffers=buffers != "none")
     if buffers == "persistent":
         named = [n for n in named if not (n.buffer and n.module and n.attribute in n.module._non_persistent_buffers_set)]
     if strange := [f"{n.name} ({type(n.tensor).__name__})" for n in named if not isinstance(n.tensor, Tensor)]:
-        raise TypeError(f"fingerprint: every value must be a tensor, got {', '.join(strange)}. Leave them out.")
+        raise TypeError(f"{function}: every value must be a tensor, got {', '.join(strange)}. Leave them out.")
     if bad := [f"{n.name} ({n.tensor.layout}, {n.tensor.device})" for n in named if _unreadable(n.tensor)]:
-        raise ValueError(f"fingerprint: every tensor must be strided and have memory, got {', '.join(bad)}.")
+        raise ValueError(f"{function}: every tensor must be strided and have memory, got {', '.join(bad)}.")
     return named
 
 

@@ -72,7 +72,8 @@ def put_under(tensor: Tensor, real: Tensor) -> None:
     hooks = {name: getattr(tensor, name) for name in _HOOKS if getattr(tensor, name, None)}
     if is_traceable_wrapper_subclass(tensor):
         for name in tensor.__tensor_flatten__()[0]:
-            setattr(tensor, name, getattr(real, name))
+            if isinstance(inner := getattr(real, name), Tensor):  # a DTensor lists its mesh, too
+                setattr(tensor, name, inner)
     torch._C._swap_tensor_impl(tensor, real)
     for name, registered in hooks.items():  # they know the memory that is gone
         setattr(tensor, name, None)

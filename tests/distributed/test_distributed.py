@@ -1,0 +1,31 @@
+"""Every flow, in worlds of 1, 2, 3, 4 and 8 processes: what the ranks gather has the bits of a single process."""
+
+from __future__ import annotations
+
+import pytest
+from flows import FLOWS
+from worlds import Worlds, sizes, worlds
+
+__all__ = ["worlds"]  # a fixture
+
+PEERS = ("torch_on_a_cpu_mesh",)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.parametrize("size", sizes(metafunc.config), scope="session")
+
+
+@pytest.mark.parametrize("flow", [name for name in FLOWS if name not in PEERS])
+def test_bits_of_a_single_process(flow: str, size: int, worlds: Worlds) -> None:
+    for rank, report in enumerate(worlds(size)):
+        found = report.get(flow, {"error": "never got that far"})
+        assert "error" not in found, f"rank {rank}: {found['error']}"
+        assert found["compared"] > 0
+        assert found["differing"] == 0, f"rank {rank}: {found}"
+
+
+def test_the_peer_repeats_itself(size: int, worlds: Worlds) -> None:
+    """torch's nn.init gives all shards of a DTensor on a CPU mesh the same values (pytorch #168058); ours does not."""
+    found = worlds(size)[0]["torch_on_a_cpu_mesh"]
+    assert found["alike"]
+    assert found["ours_alike"] == (size == 1)
