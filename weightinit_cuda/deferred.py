@@ -8,7 +8,7 @@ real memory under the same tensors (``materializing``): one pass of the engine f
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
@@ -200,14 +200,17 @@ class Recording:
         distribution = distribution_of(function, tensor.dtype, tuple(tensor.shape), arguments)
         return self._recorder.fill(tensor, distribution)
 
-    def _remember(self, modules: Iterable[nn.Module]) -> None:
-        """Where the tensors are, for the time when others have taken their places."""
+    def _remember(self, made: _Made) -> None:
+        """Where the tensors are, for the time when others have taken their places; shards may have done so in the block."""
         seen: set[nn.Module] = set()
-        for root in modules:
+        for root in list(made.modules.values()):
             for _, module in root.named_modules(seen):
-                own = {**module._parameters, **module._buffers}
-                views = {key: self._recorder.view_of(t) for key, t in own.items() if t is not None and not is_lazy(t)}
-                self._modules[module] = {key: view for key, view in views.items() if view is not None}
+                views = self._modules[module] = {}
+                for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+                    plain = made.tensors.get((id(module), key)) if is_dtensor(tensor) else tensor
+                    view = None if plain is None or is_lazy(plain) else self._recorder.view_of(plain)
+                    if view is not None:
+                        views[key] = view
 
 
 @contextmanager
@@ -243,30 +246,38 @@ def deferred() -> Iterator[Recording]:
         stack.enter_context(patching.recording(patching.Tape(recording._fill, recording._recorder.value)))
         if torch.get_default_device() == META:
             stack.enter_context(CPU)
-        modules = stack.enter_context(_modules_made())
+        made = stack.enter_context(_registered())
         stack.enter_context(recording._recorder)
         recording._active = True
         try:
             yield recording
         finally:
             recording._active = False
-            recording._remember(modules.values())
+            recording._remember(made)
+
+
+class _Made(NamedTuple):
+    """The modules that a thread registers something in, or in something; the tensors that it registers."""
+
+    modules: dict[int, nn.Module]
+    tensors: dict[tuple[int, str], Tensor]
 
 
 @contextmanager
-def _modules_made() -> Iterator[dict[int, nn.Module]]:
-    """The modules that this thread registers something in, or in something."""
-    found: dict[int, nn.Module] = {}
+def _registered() -> Iterator[_Made]:
+    made = _Made({}, {})
     thread = threading.get_ident()
 
     def hook(module: nn.Module, name: str, registered: object) -> None:
         if threading.get_ident() == thread:
-            found.update({id(m): m for m in (module, registered) if isinstance(m, nn.Module)})
+            made.modules.update({id(m): m for m in (module, registered) if isinstance(m, nn.Module)})
+            if isinstance(registered, Tensor):
+                made.tensors[id(module), name] = registered
 
     with ExitStack() as stack:
         for register in _REGISTER:
             stack.enter_context(register(hook))
-        yield found
+        yield made
 
 
 _REGISTER = (
@@ -282,11 +293,10 @@ def _attributes(model: nn.Module) -> Iterator[Named]:
     """Tensors that modules hold as plain attributes, in lists and dicts too."""
     for prefix, module in model.named_modules():
         for key, value in vars(module).items():
-            if key not in ("_parameters", "_buffers", "_modules"):
-                for path, tensor in tree_flatten_with_path(value)[0] if isinstance(value, (Tensor, list, tuple, dict)) else ():
-                    if isinstance(tensor, Tensor):
-                        name = f"{prefix}.{key}" if prefix else key
-                        yield Named(name + keystr(path), tensor, (), module, "")
+            if isinstance(value, (Tensor, list, tuple, dict)) and key not in ("_parameters", "_buffers", "_modules"):
+                name = f"{prefix}.{key}" if prefix else key
+                leaves = [((), value)] if isinstance(value, Tensor) else tree_flatten_with_path(value)[0] if value else ()
+                yield from (Named(name + keystr(path), leaf, (), module) for path, leaf in leaves if isinstance(leaf, Tensor))
 
 
 def _tied(target: _Target, named: Named) -> _Target:

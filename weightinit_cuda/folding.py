@@ -215,17 +215,17 @@ def _seen(piece: Piece, view: View) -> _Part | None:
         box = box_of(view.geometry, inside)
         if box is None:
             return None
-    return box, _part(piece, inside, cut(view.geometry, box))
+    return box, _part(piece, cut(view.geometry, box), box == Box.whole(view.shape))
 
 
-def _part(piece: Piece, inside: Geometry, seen: Geometry) -> Value:
+def _part(piece: Piece, seen: Geometry, is_all: bool) -> Value:
     """The value of the part of a piece: a matrix cut or turned is none of its kind any more, and a draw cut is not whole."""
     value = piece.value
     if not isinstance(value, Drawn) or isinstance(value.distribution, Constant):
         return value
     same = piece.geometry == seen
     if isinstance(value.distribution, OneHot | SparseNormal | Orthogonal):
-        return value if same else Computed(value.source)
+        return value if same and is_all else Computed(value.source)
     return value._replace(whole=value.whole and (same or same_order(piece.geometry, seen)))
 
 
@@ -252,7 +252,8 @@ def _pointwise(step: Operation, constants: dict[View, Constant]) -> Constant | N
     """The result of an operator whose tensors are all constant: computed on one element of each."""
     name, out = nature(step.operator).name, step.writes[0]
     if name in _MOVES:
-        return _as(list(constants.values())[-1], out.dtype)
+        operand, constant = list(constants.items())[-1]
+        return _as(_as(constant, operand.dtype), out.dtype)
     if torch.Tag.pointwise not in step.operator.tags:
         return None
 
@@ -269,8 +270,8 @@ def _pointwise(step: Operation, constants: dict[View, Constant]) -> Constant | N
     return _single(_given(made, step.source)) if isinstance(made, Tensor) else None
 
 
-def _as(constant: Constant, dtype: torch.dtype) -> Constant | None:
-    return _single(_given(torch.tensor(constant.value, dtype=torch.float64, device=CPU).to(dtype), ""))
+def _as(constant: Constant | None, dtype: torch.dtype) -> Constant | None:
+    return constant and _single(_given(torch.tensor(constant.value, dtype=torch.float64, device=CPU).to(dtype), ""))
 
 
 def _single(value: Value) -> Constant | None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_flatten, tree_map
 
 from . import schemes
@@ -138,12 +138,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def view_of(self, tensor: Tensor) -> View | None:
         """The tensor as the tape has it; None if it is none of the tape's."""
-        if not tensor.is_meta or tensor.layout is not torch.strided:
+        if not _recordable(tensor):
             return None
-        try:
-            memory = self._memories.get(tensor.untyped_storage()._cdata)
-        except (NotImplementedError, RuntimeError):  # a wrapper without storage
-            return None
+        memory = self._memories.get(tensor.untyped_storage()._cdata)
         return None if memory is None else _view(memory, tensor)
 
     def _known_view(self, tensor: Tensor, device: torch.device = CPU) -> View:
@@ -185,6 +182,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         about = nature(func)
+        if any(issubclass(kind, Tensor) and hasattr(kind, "__tensor_flatten__") for kind in types):
+            return _on_shards(func, about, args, kwargs)
         tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         virtual = any(t.is_meta for t in tensors)
         if func in _ASKS or (tensors and not virtual and not about.random and about.name != "lift_fresh"):
@@ -215,7 +214,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         on_meta |= {"pin_memory": False} if kwargs.get("pin_memory") else {}
         try:
             result = func(*args, **on_meta)
-        except NotImplementedError:  # its shape depends on values, or nobody has written it for meta
+        except Exception:  # the shape depends on values, nobody has written it for meta, or an error that eager words better
             return self._run(func, args, kwargs, about)
         writes = [views[id(t)] for name in about.written for t in _tensors(_mapped(twins, given.get(name)))]
         made: list[int | None] = []
@@ -264,7 +263,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def fill(self, tensor: Tensor, distribution: Initial) -> bool:
         """Records a fill that a whole function stands for; False if the tensor is none of the tape's."""
-        if not tensor.is_meta or tensor.layout is not torch.strided:
+        if not _recordable(tensor):
             return False
         self._append(Fill((self._outside(tensor),), caller(), distribution))
         return True
@@ -274,8 +273,23 @@ _aten = torch.ops.aten
 _ASKS = {_aten._local_scalar_dense.default, _aten.equal.default}  # Python wants the answer
 
 
+def _on_shards(func: torch._ops.OpOverload, about: Nature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An operator on a wrapper (DTensor). What it holds is not followed, so nothing may be written there."""
+    given = dict(zip(about.parameters, args, strict=False)) | kwargs
+    if any(is_traceable_wrapper_subclass(t) for name in about.written for t in _tensors(given.get(name))):
+        raise NotImplementedError(
+            f"deferred: plain tensors must be written in the block, got {about.name} on a tensor that is sharded or wrapped"
+            f" ({caller()}). Initialise the model before it is sharded, or shard it after the block."
+        )
+    return func(*args, **kwargs)
+
+
 def _tensors(arguments: Any) -> list[Tensor]:
     return [x for x in tree_flatten(arguments)[0] if isinstance(x, Tensor)]
+
+
+def _recordable(tensor: Tensor) -> bool:
+    return tensor.is_meta and tensor.layout is torch.strided and not is_traceable_wrapper_subclass(tensor)
 
 
 def _mapped(table: dict[int, Any], arguments: Any) -> Any:
