@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from io import StringIO
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
 
@@ -90,7 +90,7 @@ def from_data(data: Mapping[str, Any]) -> Entry:
     """The line that :func:`as_data` wrote.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError: it is none.
+        ValueError, KeyError, TypeError, AttributeError, OverflowError: it is none.
     """
     fields = dict(data["distribution"])
     kind = _KINDS[fields.pop("kind")]
@@ -99,8 +99,8 @@ def from_data(data: Mapping[str, Any]) -> Entry:
         name=_text(data["name"]),
         shape=tuple(map(_whole, data["shape"])),
         dtype=_dtype(data["dtype"]),
-        distribution=kind(**{key: _from_json(key, value) for key, value in fields.items()}),
-        stream=int(data["stream"], 16),
+        distribution=kind(**{key: _from_json(get_type_hints(kind)[key], value) for key, value in fields.items()}),
+        stream=_bits64(data["stream"]),
         source=_text(data["source"]),
         box=box and Box(tuple(map(_whole, box["offset"])), tuple(map(_whole, box["shape"]))),
         aliases=tuple(map(_text, data.get("aliases", ()))),
@@ -112,10 +112,22 @@ def _as_json(value: Any) -> Any:
     return str(value) if isinstance(value, complex) or (isinstance(value, float) and not math.isfinite(value)) else value
 
 
-def _from_json(key: str, value: Any) -> Any:
-    if not isinstance(value, str) or key == "how":
-        return value
-    return complex(value) if "j" in value else float(value)
+def _from_json(wanted: type, value: Any) -> Any:
+    """A field of a distribution: a text, a whole number, or a number that a float can be."""
+    if wanted is not float:
+        return _text(value) if wanted is str else _whole(value)
+    if isinstance(value, str):
+        return complex(value) if "j" in value else float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"a number is required, got {value!r}")
+    float(value)  # refuses integers beyond all floats
+    return value
+
+
+def _bits64(value: Any) -> int:
+    if not 0 <= (number := int(_text(value), 16)) < 2**64:
+        raise ValueError(f"64 bits are required, got {value!r}")
+    return number
 
 
 def _text(value: Any) -> str:
@@ -170,19 +182,24 @@ def table(entries: Iterable[Entry], title: str) -> str:
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for header in ("tensor", "", "shape", "dtype", "distribution", "source"):
         made.add_column(header, no_wrap=True)
-    for cells, names in _grouped(entries).items():
-        first, count = names[0], f"x{len(names)}" if len(names) > 1 else ""
-        made.add_row(cells[0] if count else first, count, *cells[1:])
+    for (name, *cells, source), lines in _grouped(entries).items():
+        count = f"x{len(lines)}" if len(lines) > 1 else ""
+        made.add_row(name if count else lines[0][0], count, *cells, source if count else lines[0][1])
     text = StringIO()
     Console(file=text, width=1000, color_system=None, markup=False, highlight=False, emoji=False).print(made, soft_wrap=True)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
 
 
-def _grouped(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[str]]:
-    groups: dict[tuple[str, ...], list[str]] = {}
+def _grouped(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[tuple[str, str]]]:
+    """The cells of each row, with the names and sources, numbers and all, that it stands for."""
+    groups: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for entry in entries:
         part = "" if entry.box is None else f"[{', '.join(f'{s.start}:{s.stop}' for s in entry.box.slices())}]"
         name = " = ".join((entry.name, *entry.aliases)) + part
-        cells = (str(tuple(entry.shape)), _dtype_name(entry.dtype), describe(entry.distribution), entry.source)
-        groups.setdefault((re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "*", name), *cells), []).append(name)
+        cells = (str(tuple(entry.shape)), _dtype_name(entry.dtype), describe(entry.distribution))
+        groups.setdefault((_starred(name), *cells, _starred(entry.source)), []).append((name, entry.source))
     return groups
+
+
+def _starred(name: str) -> str:
+    return re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "*", name)

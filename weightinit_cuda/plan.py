@@ -27,7 +27,7 @@ from .entry import Entry, as_data, from_data, table
 from .formats import REAL_DTYPE
 from .job import FillJob, Region
 from .naming import Model, Named, named_tensors
-from .rules import Rules, resolve
+from .rules import Rules, RuleSet, require_sound, resolve
 from .sharding import Part, mark_written, parts
 from .streams import stream_of
 
@@ -155,7 +155,7 @@ class Plan:
                 yield f"{tensor.name}: tied in the model, but the plan has {', '.join(sorted(listed))} apart."
             for name in listed:
                 yield from _misfits(tensor, self._by_name[name][0])
-        for name in self._by_name.keys() - seen:
+        for name in [name for name in self._by_name if name not in seen]:
             yield f"{name}: in the plan, but not in the model."
 
     def jobs(self, tensors: Mapping[str, Tensor], *, seed: SupportsIndex | None = None) -> list[FillJob]:
@@ -228,7 +228,7 @@ class Plan:
         return text.removesuffix("\n}") + ',\n "entries": [' + ",".join(f"\n  {line}" for line in lines) + "\n ]\n}\n"
 
     @classmethod
-    def from_json(cls, text: str, where: str = "text") -> Plan:
+    def from_json(cls, text: str | bytes, where: str = "text") -> Plan:
         """The plan that :meth:`to_json` wrote.
 
         Raises:
@@ -240,8 +240,10 @@ class Plan:
                 if data[key] != known:
                     raise ValueError(f"{key} {known!r} is required, got {data[key]!r}")
             entries = tuple(map(from_data, data["entries"]))
-            return cls(entries, data["seed"], data["rules"], data["format"], data["version"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            for entry in entries:
+                require_sound(entry.distribution, entry.dtype)
+            return cls(entries, data["seed"], str(data["rules"]), data["format"], str(data["version"]))
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise ValueError(f"Plan.load: a plan of this library is required, got {error!r} ({where}).") from error
 
     def save(self, path: str | Path) -> None:
@@ -255,7 +257,7 @@ class Plan:
         Raises:
             ValueError: it is no plan, or one of another schema or format; the message says where.
         """
-        return cls.from_json(Path(path).read_text(encoding="utf-8"), str(path))
+        return cls.from_json(Path(path).read_bytes(), str(path))
 
     def __str__(self) -> str:
         """A table. Lines that differ only in the numbers of their names (``layers.0`` to ``layers.31``) are one, counted."""
@@ -304,15 +306,15 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex = 0) -> P
 
     Args:
         model: any module; tied parameters and DTensors included.
-        rules: a name (:data:`weightinit_cuda.rules.RULE_SETS`), a list of rules and names, or a function of a
-            :class:`Named` tensor.
+        rules: a name (``RULE_SETS`` has them), a Rule, a RuleSet, a function of a :class:`Named` tensor, or a list of these:
+            the first that covers a tensor decides. See `docs/plans.md`.
         seed: 64 bits.
 
     Returns:
         A plan with every parameter, and with the buffers that the rules know.
 
     Raises:
-        ValueError: no rule covers some parameter; all of those are named.
+        ValueError: no rule covers some parameter, a rule cannot fill it, or it is lazy; all of those are named.
 
     >>> for entry in plan(nn.Linear(2, 3), rules="kaiming"):
     ...     print(entry.name, entry.distribution)
@@ -325,7 +327,8 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex = 0) -> P
         shape, dtype, stream = tuple(named.tensor.shape), named.tensor.dtype, stream_of(named.name)
         for distribution, box, source in fills:
             entries.append(Entry(named.name, shape, dtype, distribution, stream, source, box, named.aliases, named.buffer))
-    return Plan(tuple(entries), seed_of("plan", seed), rules if isinstance(rules, str) else "custom")
+    name = rules if isinstance(rules, str) else rules.name if isinstance(rules, RuleSet) else "custom"
+    return Plan(tuple(entries), seed_of("plan", seed), name)
 
 
 def initialize_(model: Root, rules: Rules = "torch", seed: SupportsIndex = 0) -> Root:

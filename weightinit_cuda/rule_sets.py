@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,11 +17,13 @@ from torch import nn
 
 from .distributions import Initial
 from .layouts import Layout, bias, layout_of, lookup, matrix, vector_weight
+from .mup import mup
 from .naming import Named, named_tensors
 from .rules import RULE_SETS, Fill, Rule, Rules, RuleSet, buffer, distribution_of
 from .torch_rules import TORCH, padded, torch_reset
+from .tracing import Follows, following
 
-__all__ = ["RULE_SETS", "gpt2", "llama", "scheme", "vit"]
+__all__ = ["RULE_SETS", "auto", "gpt2", "llama", "mup", "scheme", "vit"]
 
 # What no scheme speaks of: norms with their running statistics, PReLU, the extra rows of attention.
 _AS_TORCH = (Rule("*", torch_reset), Rule((buffer, "*"), torch_reset))
@@ -72,6 +75,62 @@ def scheme(function: str, **params: Any) -> list[Rules]:
         Rule(matrix, by_fans),
         *_AS_TORCH,
     ]
+
+
+_Call = tuple[str, dict[str, Any]]
+_XAVIER: _Call = ("xavier_uniform_", {})
+_AUTO: dict[str, _Call] = {
+    "relu": ("kaiming_normal_", {"nonlinearity": "relu"}),
+    "gelu": ("kaiming_normal_", {"nonlinearity": "gelu"}),
+    "silu": ("kaiming_normal_", {"nonlinearity": "silu"}),
+    "mish": ("kaiming_normal_", {"nonlinearity": "mish"}),
+    "selu": ("kaiming_normal_", {"nonlinearity": "linear"}),  # self-normalising networks want variance 1 / fan_in
+    "tanh": ("xavier_uniform_", {"gain": 5 / 3}),
+}
+
+
+def auto(*example: Any) -> RuleSet:
+    """Xavier before sigmoid, tanh and where no nonlinearity follows, Kaiming before relu and its relatives.
+
+    What follows each layer is seen by tracing (``tracing``); the source of a line says what was seen. Where nothing could be
+    seen, as in code that fx cannot trace, the weight gets Xavier, its source says so, and a warning counts them. The rest is
+    as in :func:`scheme`.
+
+    Args:
+        example: positional inputs of the model, any device, for models that fx cannot trace.
+
+    >>> import weightinit_cuda as wi
+    >>> net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 1, bias=False))
+    >>> for entry in wi.plan(net, rules="auto"):
+    ...     print(entry.source)
+    auto: kaiming_normal_(nonlinearity='relu'), fan_in 4, fan_out 4; relu follows (0 -> 1 ReLU)
+    auto: xavier_uniform_, fan_in 4, fan_out 1; no nonlinearity follows (2 -> the output of the model)
+    """
+
+    def rules(model: nn.Module) -> Rules:
+        after = following(model, example)
+        if blind := [named.name for named in named_tensors(model) if matrix(named) and _holder(named) not in after]:
+            warnings.warn(
+                f"auto: could not see what follows {len(blind)} weights ({', '.join(blind[:3])}{', ...' * (len(blind) > 3)});"
+                " they get xavier_uniform_. Give auto() an example input, or these weights a Rule.",
+                stacklevel=6,
+            )
+
+        def by_what_follows(named: Named) -> list[Fill]:
+            seen = after.get(_holder(named), Follows("", None, "could not see what follows"))
+            function, params = _AUTO.get(seen.nonlinearity, _XAVIER)
+            if seen.nonlinearity == "leaky_relu":
+                function, params = "kaiming_normal_", {"a": 0.01 if seen.slope is None else seen.slope}
+            made, source = with_fans(named, function, **params)
+            return [(made, None, f"{source}; {seen.seen}")]
+
+        return [Rule(bias, "zeros_"), Rule(lookup, _drawn("normal_", std=1.0)), Rule(matrix, by_what_follows), *_AS_TORCH]
+
+    return RuleSet("auto", rules)
+
+
+def _holder(named: Named) -> str:
+    return named.name.rpartition(".")[0]
 
 
 # ---- families --------------------------------------------------------------------------------------------------------
@@ -219,4 +278,5 @@ RULE_SETS.update(
     gpt2=gpt2(),
     llama=llama(),
     vit=vit(),
+    auto=auto(),
 )

@@ -27,7 +27,21 @@ from .distributions import Computed, Constant, Initial, Normal, OneHot, Orthogon
 from .entry import describe
 from .naming import Named
 
-__all__ = ["RULE_SETS", "Fill", "Given", "Match", "Rule", "RuleSet", "Rules", "buffer", "distribution_of", "resolve"]
+__all__ = [
+    "RULE_SETS",
+    "Fill",
+    "Given",
+    "Match",
+    "Rule",
+    "RuleSet",
+    "Rules",
+    "buffer",
+    "distribution_of",
+    "first_match",
+    "flattened",
+    "require_sound",
+    "resolve",
+]
 
 Match = str | type[nn.Module] | Callable[[Named], bool]
 """A glob of qualified names, a type of the module that holds the tensor, or a question about the tensor."""
@@ -252,12 +266,12 @@ def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tu
             f"plan: every tensor must have a shape, got lazy ones that have none yet ({', '.join(lazy)})."
             " Run the model once, on meta if you like."
         )
-    flat = list(_flattened(model, rules))
+    flat = list(flattened(model, rules))
     _warn_of_idle_globs([rule for origin, rule in flat if origin == _CUSTOM], tensors)
     found, problems = [], []
     for named in tensors:
         try:
-            fills = _first(flat, named)
+            fills = first_match(flat, named)
         except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
             problems.append(f"{_about(named)}: {error}")
             continue
@@ -277,7 +291,7 @@ def _about(named: Named) -> str:
     return f"{named.name} {tuple(named.tensor.shape)}{holder}"
 
 
-def _flattened(
+def flattened(
     model: nn.Module, rules: Rules, origin: str = _CUSTOM, inside: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, Rule]]:
     """The rules one by one, each with the name of the set it comes from."""
@@ -286,16 +300,16 @@ def _flattened(
             raise ValueError(f"plan: rules must be one of {sorted(RULE_SETS)} or a list of Rule, got {rules!r}.")
         if rules in inside:
             raise ValueError(f"plan: a rule set must not contain itself, got {' -> '.join((*inside, rules))}.")
-        yield from _flattened(model, RULE_SETS[rules], rules, (*inside, rules))
+        yield from flattened(model, RULE_SETS[rules], rules, (*inside, rules))
     elif isinstance(rules, Rule):
         yield origin, rules
     elif isinstance(rules, RuleSet):
-        yield from _flattened(model, rules.rules(model), rules.name, inside)
+        yield from flattened(model, rules.rules(model), rules.name, inside)
     elif callable(rules):
         yield origin, Rule("*", rules)
     elif isinstance(rules, Iterable):
         for each in rules:
-            yield from _flattened(model, each, origin, inside)
+            yield from flattened(model, each, origin, inside)
     else:
         raise TypeError(f"plan: rules must be names of sets, Rules or functions, got {rules!r} ({type(rules).__name__}).")
 
@@ -308,13 +322,13 @@ def _warn_of_idle_globs(rules: Sequence[Rule], tensors: Sequence[Named]) -> None
                 warnings.warn(f"plan: {rule} matches nothing: no name of the model is like {glob!r}.", stacklevel=4)
 
 
-def _first(rules: Iterable[tuple[str, Rule]], named: Named) -> list[Fill]:
+def first_match(rules: Iterable[tuple[str, Rule]], named: Named) -> list[Fill]:
     """The fills of the first rule that has any, with their sources in full."""
     for origin, rule in rules:
         try:
             fills = rule.fills(named)
             for distribution, _, _ in fills:
-                _require_sound(distribution, named.tensor.dtype)
+                require_sound(distribution, named.tensor.dtype)
         except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
             raise ValueError(f"{error} ({origin}: {rule})") from error
         if fills:
@@ -322,7 +336,7 @@ def _first(rules: Iterable[tuple[str, Rule]], named: Named) -> list[Fill]:
     return []
 
 
-def _require_sound(distribution: Initial, dtype: torch.dtype) -> None:
+def require_sound(distribution: Initial, dtype: torch.dtype) -> None:
     """Refuses numbers that no fill could use, in the words of ``init``."""
     match distribution:
         case Uniform(a, b):

@@ -1,0 +1,106 @@
+r"""The rule set ``mup``: widths found on a small model keep their meaning on a wide one.
+
+Maximal update parametrisation, for initial values: what a set of rules gives the small model (the base) is scaled by how each
+parameter grew. Which of its axes grew says what it is; the base's shapes are all that is compared.
+
+| parameter | what grew | standard deviation | learning rate of Adam |
+|---|---|---|---|
+| input: embeddings, biases, norms | fan_out, or the one axis | the base's | the base's |
+| hidden | fan_in by r, and fan_out | the base's / sqrt(r) | the base's / r |
+| output | fan_in by r | the base's / r | the base's / r |
+
+Source: Yang et al., Tensor Programs V (2022), arXiv:2203.03466, table 3. Learning rates are your optimiser's business: the
+sources of the plan's lines say them. So is the scale of attention, 1/d instead of 1/sqrt(d).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import nn
+
+from .distributions import Initial, Normal, SparseNormal, TruncNormal, Uniform
+from .layouts import layout_of, lookup
+from .naming import Named, named_tensors
+from .rules import Fill, Rule, Rules, RuleSet, buffer, first_match, flattened
+
+__all__ = ["mup"]
+
+
+class _Growth(NamedTuple):
+    factor: float  # of the standard deviation
+    what: str
+
+
+def mup(base: nn.Module, rules: Rules = "torch") -> RuleSet:
+    """What ``rules`` gives ``base``, scaled to the width of the model by the table above.
+
+    Constants and orthogonal matrices stay what ``rules`` gives the model: they have no width to scale.
+
+    Args:
+        base: the same model, narrower; on meta is enough.
+        rules: the scheme that was tuned on the base.
+
+    Returns:
+        A rule set. A parameter that the base lacks, or whose number of dimensions differs, is an error when it is used; one
+        with two grown axes that nobody can tell apart (stacked experts) wants a Rule of its own before this set.
+
+    >>> import weightinit_cuda as wi
+    >>> for entry in wi.plan(nn.Linear(256, 256), rules=mup(base=nn.Linear(64, 64), rules="xavier")):
+    ...     print(entry.name, entry.distribution[-1], entry.source)
+    weight 0.10825317547305482 mup: hidden, std x 0.5, Adam's lr x 0.25 (base: xavier: xavier_uniform_, fan_in 64, fan_out 64)
+    bias 0.0 mup: input (base: xavier: Rule(bias, zeros_))
+    """
+    before = {name: named for named in named_tensors(base) for name in (named.name, *named.aliases)}
+    base_rules = list(flattened(base, rules))
+
+    def of(model: nn.Module) -> Rules:
+        model_rules = list(flattened(model, rules))
+
+        def scaled(named: Named) -> list[Fill]:
+            wide = first_match(model_rules, named)
+            if not wide:
+                return []
+            if named.name not in before:
+                raise ValueError("the base model must have every parameter, got none of that name")
+            narrow = first_match(base_rules, before[named.name])
+            growth = _growth(named, before[named.name])
+            return [
+                (_scaled(mine, theirs, growth.factor), box, f"{growth.what} (base: {source})")
+                for (mine, box, _), (theirs, _, source) in zip(wide, narrow, strict=True)
+            ]
+
+        return [Rule("*", scaled), Rule((buffer, "*"), scaled)]
+
+    return RuleSet("mup", of)
+
+
+def _growth(named: Named, base: Named) -> _Growth:
+    wide, narrow = tuple(named.tensor.shape), tuple(base.tensor.shape)
+    if len(wide) != len(narrow):
+        raise ValueError(f"mup: the base must have as many dimensions, got shape {narrow}")
+    grown = sum(a != b for a, b in zip(wide, narrow, strict=True))
+    if grown == 0:
+        return _Growth(1.0, "as wide as the base")
+    layout = layout_of(named)
+    if (grown == 1 and layout is None) or lookup(named):
+        return _Growth(1.0, "input")
+    if layout is None:
+        raise ValueError(f"mup: inputs and outputs must be known where two axes grow, got {narrow} in the base")
+    (fan_in, fan_out), (base_in, base_out) = layout.fans(wide), layout.fans(narrow)
+    ratio = fan_in / base_in
+    if ratio == 1:
+        return _Growth(1.0, "input")
+    hidden = fan_out != base_out
+    factor = ratio**-0.5 if hidden else 1 / ratio
+    return _Growth(factor, f"{'hidden' if hidden else 'output'}, std x {factor:.6g}, Adam's lr x {1 / ratio:.6g}")
+
+
+def _scaled(mine: Initial, base: Initial, factor: float) -> Initial:
+    """The base's distribution times the factor."""
+    match base:
+        case Normal() | Uniform() | TruncNormal() if type(mine) is type(base):
+            return type(base)(*(factor * number for number in base))
+        case SparseNormal(_, _, std) if isinstance(mine, SparseNormal):
+            return mine._replace(std=factor * std)
+    return mine
