@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from hashlib import blake2b
+from importlib import import_module
 
 import pytest
 import torch
@@ -23,11 +24,11 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import weightinit_cuda as wi
-from weightinit_cuda import fingerprint as module
 from weightinit_cuda.fingerprint import combine, fingerprint, tensor_hash
 from weightinit_cuda.job import Region
 from weightinit_cuda.sharding import flat_parts
 
+module = import_module("weightinit_cuda.fingerprint")  # wi.fingerprint is the function
 P = 2**26 - 5
 ANY_DTYPE = (*DTYPES, torch.complex32, torch.int64, torch.int32, torch.uint8, torch.bool)
 each_dtype = pytest.mark.parametrize("dtype", ANY_DTYPE, ids=lambda dtype: str(dtype).removeprefix("torch."))
@@ -120,10 +121,8 @@ def views(tensor: Tensor) -> Iterator[Tensor]:
     yield tensor.clone().requires_grad_(tensor.is_floating_point())
 
 
-@each_dtype
+@pytest.mark.parametrize("dtype", [dtype for dtype in ANY_DTYPE if dtype != torch.complex32], ids=str)  # torch copies none
 def test_layout_does_not_count(dtype: torch.dtype) -> None:
-    if dtype == torch.complex32:
-        pytest.skip("torch copies no ComplexHalf views")
     tensor = random_bits((4, 3, 1030), dtype)
     for view in views(tensor):
         assert tensor_hash(view) == tensor_hash(tensor)
@@ -137,13 +136,13 @@ def test_lazy_conjugates_and_negatives_are_what_they_mean() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "dtype"),
-    [((40, 300), torch.float32), ((3, 5000), torch.bfloat16), ((9, 16, 3, 3), torch.float32), ((70, 20, 9), torch.float64)],
+    [((40, 300), torch.float32), ((3, 5000), torch.bfloat16), ((80, 500, 3, 3), torch.float32), ((70, 20, 9), torch.float64)],
     ids=str,
 )
 def test_chunks_do_not_count(shape: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     tensor = random_bits(shape, dtype)
     expected = tensor_hash(tensor)
-    for piece, cached, row in ((1, 1, 4096), (5000, 700, 4096), (1 << 24, 1 << 16, 8192), (9000, 100, 8192)):
+    for piece, cached, row in ((5000, 700, 4096), (1 << 24, 1 << 16, 8192), (900, 100, 8192), (1 << 18, 1 << 12, 4096)):
         monkeypatch.setattr(module, "_PIECE", piece)
         monkeypatch.setattr(module, "_CACHED", cached)
         monkeypatch.setattr(module, "_ROW", row)

@@ -10,13 +10,16 @@ from ._version import FORMAT, __version__
 from .deferred import Recording, deferred
 from .engine import BackendInfo, backend_info, bits
 from .entry import Entry
+from .export import export
 from .fingerprint import fingerprint
 from .job import FillJob, Region
 from .patching import patch, patched, unpatch
 from .plan import Plan, initialize_, plan
 from .ranks import check_ranks
+from .regeneration import regenerate, restore_
 from .rule_sets import RULE_SETS
 from .rules import Rule, RuleSet
+from .verify import Report, verify
 
 __all__ = [
     "FORMAT",
@@ -27,6 +30,7 @@ __all__ = [
     "Plan",
     "Recording",
     "Region",
+    "Report",
     "Rule",
     "RuleSet",
     "__version__",
@@ -34,11 +38,15 @@ __all__ = [
     "bits",
     "check_ranks",
     "deferred",
+    "export",
     "fingerprint",
     "init",
     "initialize_",
     "patch",
     "patched",
     "plan",
+    "regenerate",
+    "restore_",
     "unpatch",
+    "verify",
 ]

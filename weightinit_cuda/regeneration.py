@@ -6,6 +6,7 @@ that of the result, and for slices with a step a chunk beside it.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,11 +25,12 @@ from .naming import Model, Named, named_tensors
 from .plan import Plan
 from .sharding import Part, is_dtensor, mark_written
 
-__all__ = ["regenerate", "restore_"]
+__all__ = ["chunks", "regenerate", "restore_", "unknown"]
 
 Index = SupportsIndex | slice | EllipsisType
 Module = TypeVar("Module", bound=Model)
 _CHUNK = 1 << 20  # elements of a box that is made to take a slice with a step out of it: bounds the memory beside the result
+_STREAMED = 1 << 22  # elements of a chunk: some megabytes
 _SMALL = 1 << 14  # elements that are made faster than another job is set up
 
 
@@ -69,7 +71,8 @@ def regenerate(
     lines = plan[name]
     shape, dtype = lines[0].shape, lines[0].dtype
     chosen, kept = _ranges(shape, index, name)
-    _require_known(lines, chosen, name)
+    if reason := unknown(plan, name, _bounding(chosen)):
+        raise ValueError(f"regenerate: the plan must say the values, got {reason} ({name}). Construct the model to get them.")
     if any(isinstance(line.distribution, Orthogonal) for line in lines):
         whole = torch.empty(shape, dtype=dtype, device=device)
         plan.fill_({lines[0].name: whole}, seed=seed)
@@ -78,6 +81,29 @@ def regenerate(
         made = torch.empty([len(r) for r in chosen], dtype=dtype, device=device)
         _make(plan, lines[0], made, chosen, seed)
     return made[kept]
+
+
+def chunks(
+    plan: Plan, name: str, *, seed: SupportsIndex | None = None, device: torch.device | str = "cpu"
+) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
+    """All initial values of a tensor as (index, ``regenerate(plan, name, index)``), one after the other in row-major order."""
+    lines = plan[name]
+    at_once = math.prod(lines[0].shape) if any(isinstance(line.distribution, Orthogonal) for line in lines) else _STREAMED
+    for box in _cut(Box.whole(lines[0].shape), at_once):
+        yield box.slices(), regenerate(plan, name, box.slices(), seed=seed, device=device)
+
+
+def _cut(box: Box, limit: int) -> Iterator[Box]:
+    """Boxes of at most ``limit`` elements, each contiguous in row-major order, and in that order."""
+    if box.numel <= limit:
+        yield box
+        return
+    dim = next(d for d, size in enumerate(box.shape) if size > 1)
+    step = max(1, limit // (box.numel // box.shape[dim]))
+    for begin in range(0, box.shape[dim], step):
+        offset, shape = list(box.offset), list(box.shape)
+        offset[dim], shape[dim] = offset[dim] + begin, min(step, box.shape[dim] - begin)
+        yield from _cut(Box(tuple(offset), tuple(shape)), limit)
 
 
 def _ranges(shape: Sequence[int], index: object, name: str) -> tuple[list[range], tuple[int | slice, ...]]:
@@ -113,23 +139,21 @@ def _bounding(chosen: Sequence[range]) -> Box:
     return Box(tuple(r.start for r in chosen), tuple(r[-1] + 1 - r.start if r else 0 for r in chosen))
 
 
-def _require_known(lines: Sequence[Entry], chosen: Sequence[range], name: str) -> None:
-    """Refuses elements that no line of the plan makes."""
-    wanted = _bounding(chosen)
-    if wanted.numel == 0:
-        return
+def unknown(plan: Plan, name: str, within: Box | None = None) -> str:
+    """Why the plan cannot say the values of a tensor, or of a box of it; empty if it can."""
+    lines = plan[name]
     whole = Box.whole(lines[0].shape)
     boxes = [line.box or whole for line in lines]
-    if unknown := remainder(wanted, boxes):
-        raise ValueError(f"regenerate: the plan must have a line for every element, got none for {unknown[0]} ({name}).")
+    wanted = within or whole
+    if wanted.numel == 0:
+        return ""
+    if gaps := remainder(wanted, boxes):
+        return f"the plan has no line for {gaps[0]}"
     for number, line in enumerate(lines):
-        if isinstance(line.distribution, Computed):
-            left = remainder(boxes[number], boxes[number + 1 :])
-            if any(intersection(box, wanted) for box in left):
-                raise ValueError(
-                    f"regenerate: values of a distribution are required, got some that the model's own code computes by"
-                    f" {line.distribution.how} ({name}, {line.source}). Construct the model to get them."
-                )
+        left = remainder(boxes[number], boxes[number + 1 :]) if isinstance(line.distribution, Computed) else ()
+        if any(intersection(box, wanted) for box in left):
+            return f"{line.distribution[0]} is what the model's own code computes ({line.source})"
+    return ""
 
 
 def _make(plan: Plan, line: Entry, made: Tensor, chosen: Sequence[range], seed: SupportsIndex | None) -> None:

@@ -1,0 +1,195 @@
+"""Does a checkpoint hold the initial values of a plan, bit for bit? And if not, where not.
+
+Sits on ``regeneration``, which makes the values, and ``checkpoint``, which reads the others; both a chunk at a time, so a large
+checkpoint needs little memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from io import StringIO
+from typing import Any, Literal, NamedTuple, SupportsIndex
+
+import torch
+from torch import Tensor
+
+from .checkpoint import Checkpoint, Stored, open_checkpoint
+from .plan import Plan
+from .regeneration import chunks, unknown
+
+__all__ = ["Finding", "Report", "verify"]
+
+Status = Literal["equal", "differs", "shape", "dtype", "missing", "extra", "absent", "unchecked"]
+GOOD: frozenset[Status] = frozenset(("equal", "absent", "unchecked"))
+
+
+class Finding(NamedTuple):
+    """What was found about one name.
+
+    Args:
+        name: of the checkpoint, or of the plan where the checkpoint does not have it.
+        status: "equal", "differs" (in bits), other "shape" or "dtype"; "missing" (a parameter) or "absent" (a buffer: not every
+            one is saved) in the checkpoint, "extra" in it; "unchecked" where the model's own code computes the values.
+        elements: how many the tensor has.
+        differing: how many of them differ.
+        first: index of the first one that differs.
+        note: what else there is to say.
+    """
+
+    name: str
+    status: Status
+    elements: int = 0
+    differing: int = 0
+    first: tuple[int, ...] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All findings; ``report.ok`` if nothing differs, is missing or too much. ``print(report)`` shows what is not equal."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.status in GOOD for finding in self.findings)
+
+    @property
+    def counts(self) -> Counter[Status]:
+        """How many names have each status."""
+        return Counter(finding.status for finding in self.findings)
+
+    def table(self, everything: bool = False) -> Any:
+        """The findings as a ``rich`` table: those that are not equal, or all."""
+        from rich import box
+        from rich.table import Table
+
+        made = Table(title=self.summary(), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for header in ("tensor", "status", "elements", "differing", "first at", ""):
+            made.add_column(header, justify="right" if header in ("elements", "differing") else "left", overflow="fold")
+        for f in self.findings:
+            if everything or f.status != "equal":
+                numbers = (
+                    f"{f.elements:,}",
+                    f"{f.differing:,}" if f.differing else "",
+                    "" if f.first is None else str(f.first),
+                )
+                made.add_row(f.name, f.status, *numbers, f.note)
+        return made
+
+    def summary(self) -> str:
+        """One line: ``2 tensors: 1 equal, 1 differs``."""
+        return f"{len(self.findings)} tensors: " + ", ".join(f"{count} {status}" for status, count in self.counts.items())
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        if all(finding.status == "equal" for finding in self.findings):
+            return self.summary()
+        text = StringIO()
+        Console(file=text, width=160, color_system=None, markup=False, highlight=False, emoji=False).print(self.table())
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
+
+
+def verify(
+    plan: Plan,
+    checkpoint: Checkpoint,
+    *,
+    seed: SupportsIndex | None = None,
+    ignore: Sequence[str] = (),
+    progress: Callable[[int], object] = lambda _: None,
+) -> Report:
+    """Compares every tensor of a checkpoint with the initial values that the plan gives it, bit by bit.
+
+    Both are looked at some megabytes at a time. Tied tensors are compared under each name that the checkpoint has.
+
+    Args:
+        plan: the plan; ``plan.with_dtype`` for a checkpoint in another dtype.
+        checkpoint: a path or several (``.safetensors``, an index of shards, a folder, a file of ``torch.save``), tensors by
+            name, or a model.
+        seed: instead of the plan's.
+        ignore: globs of names that do not matter, on either side.
+        progress: called with the number of elements after each chunk.
+
+    Returns:
+        A :class:`Report`; ``ok`` if every parameter of the plan is there and equal, and nothing else is.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: the checkpoint cannot be read; nothing was compared.
+
+    >>> import torch, weightinit_cuda as wi
+    >>> net = torch.nn.Linear(3, 2)
+    >>> plan = wi.plan(net, rules="kaiming", seed=0)
+    >>> print(wi.verify(plan, plan.apply_(net)))
+    2 tensors: 2 equal
+    >>> _ = net.weight.data[1].neg_()
+    >>> wi.verify(plan, net).findings[0]
+    Finding(name='weight', status='differs', elements=6, differing=3, first=(1, 0), note='')
+    """
+    stored = {name: tensor for name, tensor in open_checkpoint(checkpoint).items() if not _matches(name, ignore)}
+    names = [name for name in plan.names() if not _matches(name, ignore)]
+    findings = [finding for name in names for finding in _findings(plan, name, stored, seed, progress)]
+    extra = [Finding(name, "extra", torch.Size(stored[name].shape).numel()) for name in stored if name not in plan]
+    return Report((*findings, *extra))
+
+
+def _matches(name: str, globs: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in globs)
+
+
+def _present(plan: Plan, name: str, stored: Mapping[str, Stored]) -> list[str]:
+    """The names of one tensor of the plan that the checkpoint has."""
+    names = dict.fromkeys((name, *(alias for line in plan[name] for alias in line.aliases)))
+    return [alias for alias in names if alias in stored]
+
+
+def _findings(
+    plan: Plan, name: str, stored: Mapping[str, Stored], seed: SupportsIndex | None, progress: Callable[[int], object]
+) -> Iterator[Finding]:
+    """What is found about one tensor of the plan, under each name that it has in the checkpoint."""
+    line = plan[name][0]
+    elements = torch.Size(line.shape).numel()
+    there = _present(plan, name, stored)
+    if not there:
+        yield Finding(name, "absent" if line.buffer else "missing", elements)
+    reason = unknown(plan, name)
+    for alias in there:
+        tensor = stored[alias]
+        if tuple(tensor.shape) != tuple(line.shape):
+            yield Finding(alias, "shape", elements, note=f"{tensor.shape}, in the plan {line.shape}")
+        elif tensor.dtype != line.dtype:
+            yield Finding(alias, "dtype", elements, note=f"{tensor.dtype}, in the plan {line.dtype}")
+        elif reason:
+            yield Finding(alias, "unchecked", elements, note=reason)
+        else:
+            yield _compared(plan, alias, tensor, seed, progress)
+
+
+def _compared(plan: Plan, name: str, stored: Stored, seed: SupportsIndex | None, progress: Callable[[int], object]) -> Finding:
+    elements, differing, first = 0, 0, None
+    for index, expected in chunks(plan, name, seed=seed, device=stored.device):
+        places = _differing(stored.read(index), expected)
+        if len(places) and first is None:
+            first = tuple(at + s.start for at, s in zip(_unravelled(int(places[0]), expected.shape), index, strict=True))
+        elements, differing = elements + expected.numel(), differing + len(places)
+        progress(expected.numel())
+    return Finding(name, "differs" if differing else "equal", elements, differing, first)
+
+
+def _differing(one: Tensor, other: Tensor) -> Tensor:
+    """Row-major positions of the elements of which any bit differs."""
+    a, b = (t.resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8) for t in (one, other))
+    if torch.equal(a, b):
+        return torch.empty(0, dtype=torch.int64)
+    return (a != b).view(-1, one.itemsize).any(1).nonzero()[:, 0]
+
+
+def _unravelled(position: int, shape: Sequence[int]) -> tuple[int, ...]:
+    index: list[int] = []
+    for size in reversed(shape):
+        position, at = divmod(position, size)
+        index.insert(0, at)
+    return tuple(index)
