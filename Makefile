@@ -49,8 +49,8 @@ coverage: build  ## the test suite with line and branch coverage
 demo: build  ## initialise GPT-2 and Llama through the drop-in, against torch.nn.init
 	$(PY) -m weightinit_cuda demo
 
-bench: build  ## the fill benchmarks on this CPU, into benchmarks/results/cpu.json
-	$(PY) -m benchmarks --suite fill --device cpu --json benchmarks/results/cpu.json
+bench: build  ## all benchmarks on this CPU, into benchmarks/results/cpu.json and cpu.html
+	$(PY) -m benchmarks --suite all --device cpu --json benchmarks/results/cpu.json --html benchmarks/results/cpu.html
 
 readme-table: $(READY)  ## README's measured table from benchmarks/results/
 	$(PY) -m benchmarks readme-table

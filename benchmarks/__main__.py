@@ -1,14 +1,21 @@
-"""``python -m benchmarks``: measures a suite, shows tables and targets, writes JSON; or writes README's table."""
+"""``python -m benchmarks``: measures suites, shows tables and targets, writes JSON and a page; compares two runs.
+
+python -m benchmarks --suite all --json out.json --html out.html
+python -m benchmarks compare before.json after.json
+python -m benchmarks page out.json --html out.html
+python -m benchmarks readme-table [--check]
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import readme_table
+from . import readme_table, results_file
 
 __all__ = ["main"]
 
@@ -19,24 +26,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         WrongValuesError: a contestant writes wrong values; nothing is reported then.
     """
-    options = _parser().parse_args(arguments)
-    if options.command == "readme-table":
-        return _readme_table(options.check)
-    if options.device == "cuda":
-        from . import cuda
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    wanted = {"compare": 2, "page": 1}.get(options.command, 0)
+    if len(options.files) != wanted:
+        parser.error(f"{options.command} must be given {wanted} files, got {len(options.files)}")
+    try:
+        if options.command == "readme-table":
+            return _readme_table(options.check)
+        if options.command == "compare":
+            from .compare import run
 
-        return cuda.run(options.json, options.sizes, options.quick, options.list)
-    from . import cpu  # needs rich, which the others do without
+            return run(*options.files)
+        if options.command == "page":
+            return _page(options.files[0], options.html or options.files[0].with_suffix(".html"))
+        return _measure(options)
+    except (readme_table.ReadmeError, results_file.ResultsError) as error:
+        print(error, file=sys.stderr)
+        return 1
 
-    return cpu.run(options)
+
+def _measure(options: argparse.Namespace) -> int:
+    """All chosen suites. The page is made from the JSON file, of which there is a passing one if none is asked for."""
+    with tempfile.TemporaryDirectory() as folder:
+        options.json = options.json or (Path(folder, "run.json") if options.html else None)
+        if options.device == "cuda":
+            status = _measure_cuda(options)
+        else:
+            from . import cpu  # needs rich, which the others do without
+
+            status = cpu.run(options)
+        if options.html and status == 0 and not options.list:
+            _page(options.json, options.html)
+    return status
+
+
+def _measure_cuda(options: argparse.Namespace) -> int:
+    from . import cuda
+
+    status = 0
+    if options.suite != "quality":
+        status = cuda.run(options.json, options.sizes, options.quick, options.list)
+    if options.suite in ("quality", "all") and status == 0 and not options.list:
+        from . import quality_report
+
+        status = quality_report.run_on_gpu(options)
+    return status
+
+
+def _page(results: Path, html: Path) -> int:
+    from . import page  # needs matplotlib
+
+    html.parent.mkdir(parents=True, exist_ok=True)
+    html.write_text(page.render(results_file.read(results)), encoding="utf-8")
+    print(f"written: {html}")
+    return 0
 
 
 def _readme_table(check: bool) -> int:
-    try:
-        same = readme_table.update(check=check)
-    except readme_table.ReadmeError as error:
-        print(error, file=sys.stderr)
-        return 1
+    same = readme_table.update(check=check)
     if check and not same:
         print("readme-table: README's table is not what benchmarks/results gives. Run `make readme-table`.", file=sys.stderr)
         return 1
@@ -46,15 +94,21 @@ def _readme_table(check: bool) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     cores = os.cpu_count() or 1
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("command", nargs="?", choices=["run", "readme-table"], default="run", help="default: run")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = ["run", "compare", "page", "readme-table"]
+    parser.add_argument("command", nargs="?", choices=commands, default="run", help="default: run")
+    parser.add_argument("files", nargs="*", type=Path, help="compare: two JSON files; page: one")
     parser.add_argument("--check", action="store_true", help="readme-table: compare only; exit status 1 if README differs")
-    parser.add_argument("--suite", choices=["fill"], default="fill")
+    parser.add_argument("--suite", choices=["fill", "model", "scaling", "quality", "all"], default="all")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to this file")
-    parser.add_argument("--threads", type=_numbers, default=[1, 2][:cores], metavar="1,2", help="numbers of threads")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots, readable without network")
+    parser.add_argument("--threads", type=_numbers, default=sorted({1, cores}), metavar="1,2", help="numbers of threads")
     parser.add_argument("--sizes", type=_numbers, metavar="2^14,2^25", help="numbers of values instead of the suite's own")
-    parser.add_argument("--quick", action="store_true", help="a look, in less than a minute")
+    parser.add_argument("--quick", action="store_true", help="a look, in a few minutes")
+    parser.add_argument("--full", action="store_true", help="whole models, up to 2^30 values, far tails: hours")
     parser.add_argument("--list", action="store_true", help="show what would be measured, and why")
     return parser
 

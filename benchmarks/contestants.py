@@ -1,18 +1,14 @@
-"""Who takes part in a row: ours, torch.nn.init, the stores of fill_ and zero_, NumPy, JAX.
+"""Who takes part in a row: ours, torch.nn.init, plain stores as a yardstick, and the peers of ``peers/``.
 
 A contestant turns a case and its tensor into a call without arguments, or gives the reason why it sits this one out; reasons
-end up in the report. A new peer is one function and one row in ``CONTESTANTS``.
+end up in the report. A new peer is a function and a row in ``peers``.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,12 +16,31 @@ from torch import Tensor
 import weightinit_cuda as wi
 
 from .case import Case, dtype_name
+from .peers import PEERS, Peer, Wanted
+from .stores import memset
 
-__all__ = ["BASELINE", "ONE_TENSOR", "OURS", "OURS_HUGE", "PREPARED", "Call", "Contestant", "contestants"]
+__all__ = [
+    "BASELINE",
+    "CAST",
+    "EAGER",
+    "ONE_TENSOR",
+    "OURS",
+    "OURS_DEFERRED",
+    "OURS_HUGE",
+    "OURS_PATCHED",
+    "PREPARED",
+    "STORES",
+    "Call",
+    "Contestant",
+    "contestants",
+]
 
 Call = Callable[[], object]
 OURS, BASELINE, OURS_HUGE = "ours", "nn.init", "ours, huge pages"
-PREPARED, ONE_TENSOR = "ours, prepared launch", "ours, one tensor"  # on a GPU
+PREPARED, ONE_TENSOR = "ours, prepared launch", "ours, one tensor"
+OURS_DEFERRED, OURS_PATCHED, EAGER = "ours, deferred", "ours, patched", "eager"  # a model built from nothing
+CAST = "nn.init, cast"  # float8: what one does without us
+STORES = ("fill_", "zero_", "memset")  # the fastest of them is a row's store limit
 
 
 @dataclass(frozen=True)
@@ -50,7 +65,19 @@ def _ours(case: Case, tensor: Tensor) -> Call | str:
 
 
 def _torch(case: Case, tensor: Tensor) -> Call | str:
+    if case.dtype.itemsize == 1:
+        return f"torch.nn.init fills no {dtype_name(case.dtype)}"
     return partial(getattr(torch.nn.init, case.call), tensor, *case.arguments)
+
+
+def _cast(case: Case, tensor: Tensor) -> Call | str:
+    """Drawn in float32, then copied: four times the tensor as scratch."""
+
+    def call() -> None:
+        scratch = torch.empty(case.shape, dtype=torch.float32)
+        tensor.copy_(getattr(torch.nn.init, case.call)(scratch, *case.arguments))
+
+    return call
 
 
 def _fill(case: Case, tensor: Tensor) -> Call | str:
@@ -61,53 +88,30 @@ def _zero(case: Case, tensor: Tensor) -> Call | str:
     return tensor.detach().zero_
 
 
-def _numpy(bit_generator: str, case: Case, tensor: Tensor) -> Call | str:
-    if importlib.util.find_spec("numpy") is None:
-        return "numpy is not installed"
-    if case.dtype not in (torch.float32, torch.float64):
-        return f"NumPy draws no {dtype_name(case.dtype)}"
-    if case.call not in ("uniform_", "normal_"):
-        return "NumPy has no such distribution"
-    if case.threads != 1:
-        return "NumPy fills with one thread: see the row for one"
-    random: Any = importlib.import_module("numpy.random")
-    generator = random.Generator(getattr(random, bit_generator)(0))
-    draw = generator.random if case.call == "uniform_" else generator.standard_normal
-    return partial(draw, dtype=dtype_name(case.dtype), out=tensor.detach().numpy())
+def _memset(case: Case, tensor: Tensor) -> Call | str:
+    return memset(tensor, case.threads)
 
 
-def _jax(case: Case, tensor: Tensor) -> Call | str:
-    if importlib.util.find_spec("jax") is None:
-        return "jax is not installed (pip install jax)"
-    if case.dtype == torch.float64:
-        return "JAX has no float64 by default"
-    if case.call not in ("uniform_", "normal_") or case.arguments:
-        return "measured for uniform and normal only"
-    if case.threads != os.cpu_count():
-        return "XLA's threads cannot be limited in this process: see the row for all cores"
-    jax: Any = importlib.import_module("jax")
-    draw = jax.random.uniform if case.call == "uniform_" else jax.random.normal
-    made = jax.jit(lambda key: draw(key, case.shape, dtype_name(case.dtype)))
-    key = jax.random.key(0)
-    return lambda: made(key).block_until_ready()
+def _peer(peer: Peer, case: Case, tensor: Tensor) -> Call | str:
+    draw = peer.open(Wanted(case.call, case.arguments, case.dtype, case.threads))
+    return draw if isinstance(draw, str) else partial(draw, tensor)
 
 
 _MAIN = (Contestant(OURS, _ours), Contestant(BASELINE, _torch))
-_STORES = (Contestant("fill_", _fill, draws=False), Contestant("zero_", _zero, draws=False))
-_OTHERS = (
-    Contestant("numpy Philox", partial(_numpy, "Philox")),
-    Contestant("numpy SFC64", partial(_numpy, "SFC64")),
-    Contestant("jax threefry", _jax),
-)
+_STORES = tuple(Contestant(name, enter, draws=False) for name, enter in zip(STORES, (_fill, _zero, _memset), strict=True))
+_PEERS = {peer.name: Contestant(peer.name, partial(_peer, peer)) for peer in PEERS}
 _HUGE = (Contestant(OURS_HUGE, _ours, huge_pages=True), Contestant("nn.init, huge pages", _torch, huge_pages=True))
-
-CONTESTANTS: dict[str, Sequence[Contestant]] = {
-    "fill": (*_MAIN, *_STORES, *_OTHERS),
-    "small": (*_MAIN, _STORES[0]),
-    "fresh": (*_MAIN, *_HUGE, *_STORES),
-}
 
 
 def contestants(case: Case) -> Sequence[Contestant]:
     """Who could take part in the case."""
-    return CONTESTANTS[case.group]
+    match case.group:
+        case "small":
+            return (*_MAIN, _STORES[0])
+        case "fresh":
+            return (*_MAIN, *_HUGE, *_STORES)
+        case "scaling":
+            return (*_MAIN, *_STORES)
+        case _:
+            cast = (Contestant(CAST, _cast),) if case.dtype.itemsize == 1 else ()
+            return (*_MAIN, *cast, *_STORES, *(_PEERS[peer.name] for peer in PEERS if case.call in peer.calls))

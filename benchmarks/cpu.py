@@ -1,11 +1,13 @@
-"""The benchmarks on the CPU: measures a suite, shows tables and targets, writes JSON."""
+"""The benchmarks on the CPU: measures suites, shows tables and targets, writes JSON."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -15,11 +17,10 @@ try:
 except ImportError:
     sys.exit("benchmarks: tables and progress need rich. pip install rich")
 
-from . import report
+from . import report, results_file
 from .case import Case
 from .clock import calibrated_clock
 from .environment import environment
-from .results_file import write_json
 from .row import Row
 from .runner import Runner
 from .suites import SUITES
@@ -29,39 +30,53 @@ from .timing import Policy
 __all__ = ["run"]
 
 QUICK_ROW_SECONDS = 0.1
-PLAIN_WIDTH = 140  # of the tables in a pipe or a file
+PLAIN_WIDTH = 160  # of the tables in a pipe or a file
 
 
 def run(options: argparse.Namespace) -> int:
-    """The command line's part for the CPU.
+    """The command line's part for the CPU: 0, or 1 if a control of the suite ``quality`` was not seen.
 
     Raises:
         WrongValuesError: a contestant writes wrong values; nothing is reported then.
     """
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    suite = SUITES[options.suite]
-    cases = suite(options.threads, options.sizes, options.quick)
+    chosen = [name for name in SUITES if options.suite in (name, "all")]
+    cases = [case for name in chosen for case in SUITES[name](options.threads, options.sizes, options.quick, options.full)]
     if options.list:
         report.print_cases(console, cases)
         return 0
+    context = environment(options.threads)  # before the run: afterwards the load is our own
+    console.print(
+        f"{context['cpu']}, {context['isa']}, torch {context['versions']['torch']}, load {context['load_average']:.2f}"
+    )
+    rows = _timed(cases, options, console) if cases else []
+    verdicts = judge(rows)
+    if rows:
+        report.print_rows(console, rows)
+        report.print_verdicts(console, verdicts)
+    found: list[Any] = []
+    status = 0
+    if options.suite in ("quality", "all"):
+        if importlib.util.find_spec("scipy") is None:
+            console.print("left out: quality: scipy is not installed (pip install scipy)", style="dim", highlight=False)
+        else:
+            from . import quality_report
+
+            found, status = quality_report.run(console, "cpu", options.quick, options.full)
+    if options.json:
+        results_file.write(options.json, results_file.as_run(options.suite, context, rows, verdicts, found))
+        console.print(f"written: {options.json}")
+    return status
+
+
+def _timed(cases: Sequence[Case], options: argparse.Namespace, console: Console) -> list[Row]:
     policy = Policy()
     if options.quick:
         policy = replace(policy, row_seconds=QUICK_ROW_SECONDS, call_seconds=1.0)
     clock = calibrated_clock()
     if isinstance(clock, str):
         console.print(f"left out: {clock}", style="dim", highlight=False)
-    context = environment(options.threads)  # before the run: afterwards the load is our own
-    console.print(
-        f"{context['cpu']}, {context['isa']}, torch {context['versions']['torch']}, load {context['load_average']:.2f}"
-    )
-    rows = _measure(Runner(policy, None if isinstance(clock, str) else clock), cases, console)
-    verdicts = judge(rows)
-    report.print_rows(console, rows)
-    report.print_verdicts(console, verdicts)
-    if options.json:
-        write_json(options.json, options.suite, context, rows, verdicts)
-        console.print(f"written: {options.json}")
-    return 0
+    return _measure(Runner(policy, None if isinstance(clock, str) else clock), cases, console)
 
 
 def _measure(runner: Runner, cases: Sequence[Case], console: Console) -> list[Row]:

@@ -15,6 +15,8 @@ import weightinit_cuda as wi
 
 __all__ = ["environment"]
 
+VERSIONS = ("torch", "numpy", "scipy", "jax", "mkl", "transformers", "timm")
+
 
 def environment(threads: Sequence[int]) -> dict[str, Any]:
     """The environment as it goes into the JSON file."""
@@ -28,7 +30,7 @@ def environment(threads: Sequence[int]) -> dict[str, Any]:
         "huge_pages": _huge_pages(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("torch", "numpy", "jax")},
+        "versions": {name: _version(name) for name in VERSIONS},
         "weightinit_cuda": wi.__version__,
         "format": wi.FORMAT,
         "backend": backend.backend,

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from .case import Case, dtype_name
-from .contestants import BASELINE, OURS, OURS_HUGE
-from .row import Row, Spread
+from .contestants import BASELINE, CAST, EAGER, OURS, STORES
+from .curves import fitted
+from .row import STORE_LIMIT, Row, Spread
 from .targets import CYCLES, Verdict
 
 __all__ = ["print_cases", "print_rows", "print_verdicts"]
@@ -25,7 +26,7 @@ def print_cases(console: Console, cases: Sequence[Case]) -> None:
 
 def print_rows(console: Console, rows: Sequence[Row]) -> None:
     """One table for each group and number of threads, then who was left out and why."""
-    for group, show in (("fill", _fill_table), ("small", _small_table), ("fresh", _fresh_table)):
+    for group, show in TABLES.items():
         for threads in sorted({row.case.threads for row in rows}):
             chosen = [row for row in rows if (row.case.group, row.case.threads) == (group, threads) and row.seconds]
             if chosen:
@@ -64,25 +65,44 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _fill_table(title: str, rows: Sequence[Row]) -> Table:
-    columns = ("distribution", "dtype", "values", "G values/s", "GB/s", "/ nn.init", "/ fill_", "/ best NumPy", "cycles/value")
-    table = _table(f"{title}: ours, and how many times as fast as the others (quartiles)", *columns)
+    columns = (
+        "distribution",
+        "dtype",
+        "values",
+        "G values/s",
+        "GB/s",
+        "/ nn.init",
+        "of fill_",
+        "of store limit",
+        "/ fastest other",
+    )
+    table = _table(f"{title}: ours, and how many times as fast as the others (quartiles)", *columns, "cycles/value")
     for previous, row in zip([None, *rows], rows, strict=False):
         if previous and previous.case.label != row.case.label:
             table.add_section()
         case, ratios, rate = row.case, row.ratios[OURS], row.rates[OURS]
-        numpy = min((ratio["median"] for name, ratio in ratios.items() if name.startswith("numpy")), default=None)
         table.add_row(
             case.label,
             dtype_name(case.dtype),
             case.size,
             f"{rate['g_values']:.3g}",
             f"{rate['gb']:.3g}",
-            _quartiles(ratios.get(BASELINE)),
+            _quartiles(ratios.get(BASELINE) or ratios.get(CAST)),
             _median(ratios.get("fill_")),
-            "" if numpy is None else f"{numpy:.3g}",
+            _median(ratios.get(STORE_LIMIT)),
+            _fastest_other(ratios),
             _median(row.cycles),
         )
     return table
+
+
+def _fastest_other(ratios: dict[str, Spread]) -> str:
+    """The peer that ours is least ahead of; below 1 it is faster."""
+    peers = {name: ratio["median"] for name, ratio in ratios.items() if name not in (BASELINE, CAST, STORE_LIMIT, *STORES)}
+    if not peers:
+        return ""
+    name = min(peers, key=lambda peer: peers[peer])
+    return f"{peers[name]:.3g} {name}"
 
 
 def _small_table(title: str, rows: Sequence[Row]) -> Table:
@@ -93,13 +113,35 @@ def _small_table(title: str, rows: Sequence[Row]) -> Table:
     return table
 
 
-def _fresh_table(title: str, rows: Sequence[Row]) -> Table:
-    columns = ("distribution", "values", "contestant", "G values/s", "nn.init / it (quartiles)")
-    table = _table(f"{title}: memory that was never touched", *columns)
-    for row in rows:
-        for name, rate in row.rates.items():
-            ratio = row.ratios[name].get(BASELINE) if name in (OURS, OURS_HUGE) else None
-            table.add_row(row.case.label, row.case.size, name, f"{rate['g_values']:.3g}", _quartiles(ratio))
+def _each_table(title: str, rows: Sequence[Row]) -> Table:
+    """Every contestant of every row; how many times as fast as the usual way ours is."""
+    table = _table(title, "what", "values", "contestant", "ms", "G values/s", "peak MiB", "usual / it (quartiles)")
+    for previous, row in zip([None, *rows], rows, strict=False):
+        if previous:
+            table.add_section()
+        usual = EAGER if EAGER in row.seconds else BASELINE
+        for name, seconds in row.seconds.items():
+            peak = f"{row.peaks[name] / 2**20:.0f}" if name in row.peaks else ""
+            ratio = _quartiles(row.ratios.get(name, {}).get(usual))
+            rate = f"{row.rates[name]['g_values']:.3g}"
+            table.add_row(row.case.label, f"{row.case.values:,}", name, f"{seconds['median'] * 1e3:.4g}", rate, peak, ratio)
+        if row.case.group == "model":
+            table.caption = "a part of a large model, unless --full: --list says which"
+    return table
+
+
+def _scaling_table(title: str, rows: Sequence[Row]) -> Table:
+    """Lines through time against size, a contestant each."""
+    table = _table(
+        f"{title}: time = overhead + values / rate", "distribution", "dtype", "contestant", "overhead us", "G values/s", "slope"
+    )
+    for key in dict.fromkeys((row.case.label, row.case.dtype) for row in rows):
+        curve = [row for row in rows if (row.case.label, row.case.dtype) == key]
+        for name in (OURS, BASELINE, "fill_"):
+            points = [(row.case.values, row.seconds[name]["median"]) for row in curve if name in row.seconds]
+            if line := fitted(points):
+                numbers = (f"{line.overhead * 1e6:.3g}", f"{line.rate * 1e-9:.3g}", f"{line.slope:.3f}")
+                table.add_row(key[0], dtype_name(key[1]), name, *numbers)
     return table
 
 
@@ -122,3 +164,13 @@ def _median(measured: Spread | None) -> str:
 
 def _quartiles(measured: Spread | None) -> str:
     return "" if measured is None else f"{measured['median']:.3g} ({measured['p25']:.3g}-{measured['p75']:.3g})"
+
+
+TABLES = {
+    "fill": _fill_table,
+    "small": _small_table,
+    "fresh": _each_table,
+    "scaling": _scaling_table,
+    "model": _each_table,
+    "construct": _each_table,
+}

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from . import memory
+from . import memory, models
 from .case import Case
-from .contestants import OURS, OURS_HUGE, Contestant, contestants
+from .contestants import BASELINE, OURS, OURS_HUGE, Call, Contestant, contestants
 from .correctness import check_distribution, check_ours
 from .row import Row, row_of
 from .timing import Policy, Stopwatch, looped, measure
 
 __all__ = ["Runner"]
 
-MEMORY_SHARE = 0.25  # of the available memory that a case's tensor may take
+MEMORY_SHARE = 0.4  # of the available memory that a case's tensors may take
+
+
+@dataclass
+class Entered:
+    """Who takes part: stopwatches, seconds of the first calls and their peaks of memory; and why the others do not."""
+
+    watches: dict[str, Stopwatch] = field(default_factory=dict)
+    first: dict[str, float] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
+    values: int = 0  # if the case does not know
 
 
 class Runner:
@@ -42,22 +55,31 @@ class Runner:
         """
         if case.bytes > MEMORY_SHARE * memory.available_bytes():
             reason = f"needs {case.bytes >> 20} MiB, more than {MEMORY_SHARE:.0%} of the memory available"
-            return Row(case, {}, {}, {}, None, {who.name: reason for who in contestants(case)})
+            return Row(case, {}, {}, {}, None, {OURS: reason})
         torch.set_num_threads(case.threads)
-        tensor = memory.warm(case) if case.group != "fresh" else None
-        skipped: dict[str, str] = {}
-        watches: dict[str, Stopwatch] = {}
-        first: dict[str, float] = {}
-        for contestant in contestants(case):
-            entered = self._enter(contestant, case, tensor)
-            if isinstance(entered, str):
-                skipped[contestant.name] = entered
-                continue
-            watches[contestant.name], first[contestant.name] = entered
-        samples, readings = measure(watches, first, self.policy, self.clock)
+        enter = {"model": _enter_model, "construct": _enter_construction}.get(case.group, self._enter_fill)
+        entered = enter(case)
+        case = replace(case, shape=(entered.values,)) if entered.values else case
+        if not entered.watches:
+            return Row(case, {}, {}, {}, None, entered.skipped)
+        samples, readings = measure(entered.watches, entered.first, self.policy, self.clock)
         for name, sample in samples.items():
             self.seconds_per_value[self._key(name, case)] = min(sample.seconds) / case.values
-        return row_of(case, samples, readings, skipped)
+        if OURS not in samples:
+            readings = []  # cycles are those of ours
+        return row_of(case, samples, readings, entered.skipped, entered.peaks)
+
+    def _enter_fill(self, case: Case) -> Entered:
+        """One tensor."""
+        tensor = memory.warm(case) if case.group != "fresh" else None
+        entered = Entered()
+        for contestant in contestants(case):
+            found = self._enter(contestant, case, tensor)
+            if isinstance(found, str):
+                entered.skipped[contestant.name] = found
+                continue
+            entered.watches[contestant.name], entered.first[contestant.name] = found
+        return entered
 
     def _enter(self, contestant: Contestant, case: Case, shared: Tensor | None) -> tuple[Stopwatch, float] | str:
         """Checks the contestant in this case; its stopwatch and the seconds of its first call, or why it is left out."""
@@ -81,6 +103,57 @@ class Runner:
     @staticmethod
     def _key(contestant: str, case: Case) -> tuple[object, ...]:
         return contestant, case.group, case.label, case.dtype, case.threads
+
+
+def _enter_model(case: Case) -> Entered:
+    """Parameters that exist; all contestants fill the same ones."""
+    table, entered = models.table_of(case), Entered()
+    model = {parameter.name: torch.zeros(parameter.shape, dtype=case.dtype) for parameter in table.parameters}
+    for name, enter in models.MODEL:
+        call = enter(table, model)
+        torch._foreach_zero_(list(model.values()))
+        _first_call(entered, name, call)
+        entered.watches[name] = looped(call)
+        if name == OURS:
+            models.check_model(case, table, model)
+        if name in (OURS, BASELINE):
+            models.check_moments(case, table, model, name)
+    return entered
+
+
+def _enter_construction(case: Case) -> Entered:
+    """Models built from nothing, the last one given back before the next is built."""
+    entered, build = Entered(), models.builder(case)
+    if not isinstance(build, str):
+        with torch.device("meta"):  # imports what is imported on first use, too
+            entered.values = sum(parameter.numel() for parameter in build().parameters())
+    for name, enter in models.CONSTRUCT:
+        call = build if isinstance(build, str) else enter(build)
+        if isinstance(call, str):
+            entered.skipped[name] = call
+            continue
+        _first_call(entered, name, call)
+        entered.watches[name] = partial(_and_given_back, call)
+    return entered
+
+
+def _first_call(entered: Entered, name: str, call: Call) -> None:
+    start = perf_counter()
+    _, peak = memory.peak_of(call)
+    entered.first[name] = perf_counter() - start
+    if peak is not None:
+        entered.peaks[name] = peak
+
+
+def _and_given_back(call: Call, loops: int) -> float:
+    """A stopwatch that does not count the time in which the result is freed."""
+    total = 0.0
+    for _ in range(loops):
+        start = perf_counter()
+        result = call()
+        total += perf_counter() - start
+        del result
+    return total / loops
 
 
 def _written(result: object, tensor: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ pytest.importorskip("rich", reason="the benchmarks' tables need rich")
 
 import benchmarks.__main__ as command_line
 import weightinit_cuda as wi
-from benchmarks import contestants, cpu, memory, targets
+from benchmarks import cpu, memory, targets
 from benchmarks.case import Case
 from benchmarks.contestants import BASELINE, OURS, OURS_HUGE
 from benchmarks.correctness import WrongValuesError
 from benchmarks.cuda import cases as cuda_cases
-from benchmarks.row import Row
+from benchmarks.peers import mkl
+from benchmarks.row import STORE_LIMIT, Row
 from benchmarks.runner import Runner
 from benchmarks.suites import fill
 from benchmarks.timing import Policy, measure, spread
@@ -45,10 +47,10 @@ def small_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_command_line_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "new" / "out.json"
     threads = torch.get_num_threads()
-    assert command_line.main(["--sizes", "2^10", "--threads", "1,2", "--json", str(file)]) == 0
+    assert command_line.main(["--suite", "fill", "--sizes", "2^10", "--threads", "1,2", "--json", str(file)]) == 0
     assert torch.get_num_threads() == threads
     run = json.loads(file.read_text(encoding="utf-8"))
-    assert set(run) == {"schema", "suite", "environment", "rows", "targets"}
+    assert set(run) == {"schema", "suite", "environment", "rows", "targets", "quality"}
     assert {"time", "commit", "cpu", "isa", "versions", "python", "threads", "format"} <= set(run["environment"])
     names = [row["name"] for row in run["rows"]]
     assert len(names) == len(set(names)) == len(fill.cases([1, 2], [2**10]))
@@ -62,13 +64,13 @@ def test_command_line_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def check_row(row: dict[str, Any]) -> None:
-    assert set(row) == {"name", "case", "seconds", "rates", "ratios", "cycles", "skipped"}
+    assert set(row) == {"name", "case", "seconds", "rates", "ratios", "cycles", "skipped", "peaks"}
     assert {OURS, BASELINE, "fill_"} <= set(row["seconds"])
     for name, seconds in row["seconds"].items():
         assert 0 < seconds["min"] <= seconds["p25"] <= seconds["median"] <= seconds["p75"]
         assert 2 <= seconds["rounds"] <= 3
         assert row["rates"][name]["gb"] > 0
-    assert set(row["ratios"][OURS]) == set(row["seconds"]) - {OURS}
+    assert set(row["ratios"][OURS]) == set(row["seconds"]) - {OURS} | {STORE_LIMIT}
     assert (OURS_HUGE in row["ratios"]) == (row["case"]["group"] == "fresh")
 
 
@@ -132,10 +134,12 @@ def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_peers_give_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contestants.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(mkl, "_library", lambda: "mkl is not installed (pip install mkl)")
     row = Runner(TINY).run(case())
     assert row.skipped["numpy Philox"] == "numpy is not installed"
     assert "pip install jax" in row.skipped["jax threefry"]
+    assert "pip install mkl" in row.skipped["mkl Philox ICDF"]
 
 
 def test_contestants_take_turns() -> None:
@@ -186,7 +190,7 @@ def test_every_target_has_a_row_in_the_suite() -> None:
         assert any(targets._covers(target, row) for row in rows), target
 
 
-@pytest.mark.parametrize("name", ["case", "timing", "__main__"])
+@pytest.mark.parametrize("name", ["case", "curves", "shapes", "suites.scaling", "timing", "__main__"])
 def test_doctests(name: str) -> None:
     failed, tried = doctest.testmod(importlib.import_module(f"benchmarks.{name}"))
     assert tried

@@ -21,7 +21,7 @@ DISTRIBUTIONS: tuple[tuple[str, str, tuple[float, ...]], ...] = (
     ("trunc_normal", "trunc_normal_", ()),
     ("trunc_normal std=.02", "trunc_normal_", (0.0, 0.02)),
 )
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)
 
 # float32 has the whole ladder: its curve shows the cost of a call, each cache and the step to several threads.
 LADDER = {
@@ -35,6 +35,10 @@ LADDER = {
     2**25: "128 MiB of float32, larger than most caches: the targets' size",
     2**27: "512 MiB of float32, an embedding of a large model: nothing new may happen here",
 }
+FULL = {
+    2**28: "1 GiB of float32",
+    2**30: "4 GiB of float32: a layer of experts",
+}
 # The other dtypes differ from float32 in the kernel and in the bytes stored: one size for each regime shows both.
 FEW = (2**10, 2**14, 2**20, 2**25)
 QUICK = (2**10, 2**14, 2**20)
@@ -47,30 +51,33 @@ BIAS, MATRIX_OF_TEN, SMALL_WEIGHT = (10,), (2, 5), (64, 64)
 FRESH_SIZE, QUICK_FRESH_SIZE = 2**25, 2**22
 
 
-def cases(threads: Sequence[int], sizes: Sequence[int] | None = None, quick: bool = False) -> list[Case]:
+def cases(threads: Sequence[int], sizes: Sequence[int] | None = None, quick: bool = False, full: bool = False) -> list[Case]:
     """All rows, by number of threads, so that thread pools are set up once.
 
     Args:
         threads: the numbers of threads to measure with.
         sizes: numbers of values instead of the tables above; small and fresh rows stay as they are.
         quick: three sizes for a look that takes less than a minute.
+        full: up to 2^30 values.
     """
     rows: list[Case] = []
     for count in threads:
-        rows += _fill(count, sizes, quick)
+        rows += _fill(count, sizes, quick, full)
         rows += _small(count)
         size = QUICK_FRESH_SIZE if quick else FRESH_SIZE
         rows.append(Case("fresh", "uniform", "uniform_", (), torch.float32, (size,), count, "a model that was just allocated"))
     return rows
 
 
-def _fill(threads: int, sizes: Sequence[int] | None, quick: bool) -> list[Case]:
+def _fill(threads: int, sizes: Sequence[int] | None, quick: bool, full: bool) -> list[Case]:
+    whys = LADDER | FULL
     rows = []
     for label, call, arguments in DISTRIBUTIONS:
         for dtype in DTYPES:
             own = QUICK if quick else tuple(LADDER) if dtype == torch.float32 else FEW
+            own += tuple(FULL) if full else ()
             for size in sorted(own if sizes is None else sizes):
-                why = LADDER.get(size, GIVEN)
+                why = whys.get(size, GIVEN)
                 rows.append(Case("fill", label, call, arguments, dtype, (size,), threads, why))
     return rows
 

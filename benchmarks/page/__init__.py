@@ -1,0 +1,7 @@
+"""A run as one HTML page: tables and plots inside, nothing to load, light and dark, for a laptop and a phone."""
+
+from __future__ import annotations
+
+from .document import render
+
+__all__ = ["render"]

@@ -1,0 +1,41 @@
+"""What a peer is: it is told what is wanted, and gives a function that draws it, or the reason why it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Draw", "Peer", "Wanted"]
+
+Draw = Callable[[Tensor], object]  # writes the generator's next values to the tensor, or returns an array of that shape
+
+
+class Wanted(NamedTuple):
+    """What a peer is asked for.
+
+    Args:
+        call: name of the function in torch.nn.init; a peer draws its default arguments' distribution.
+        arguments: what follows the tensor in that call; peers that are no drop-in take none.
+        dtype: of the values.
+        threads: that may be used.
+        seed: of the generator.
+    """
+
+    call: str
+    arguments: tuple[float, ...]
+    dtype: torch.dtype
+    threads: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A name, as tables show it, how it is opened, and for which calls it is considered at all."""
+
+    name: str
+    open: Callable[[Wanted], Draw | str]
+    calls: tuple[str, ...] = ("uniform_", "normal_", "trunc_normal_")

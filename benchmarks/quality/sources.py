@@ -1,0 +1,118 @@
+"""Who draws: ours, torch.nn.init, the peers, and controls that are wrong on purpose, to show that the statistics see.
+
+A source is opened with a seed; each call then gives its next values. Ours takes the stream that a call's number names.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+import weightinit_cuda as wi
+
+from ..contestants import BASELINE, OURS
+from ..peers import PEERS, Peer, Wanted
+from .laws import Law
+
+__all__ = ["Next", "Source", "sources"]
+
+Next = Callable[[int], Tensor]  # a number of values -> that many
+
+
+@dataclass(frozen=True)
+class Source:
+    """A name, how it is opened, and for a control the statistic that must see it.
+
+    Args:
+        open: (law, dtype, seed, device) -> a function that draws, or why there is none.
+        control: name of a finding; empty for generators that are meant to be right.
+        where: for a control, the law and dtype it is for.
+    """
+
+    name: str
+    open: Callable[[Law, torch.dtype, int, str], Next | str]
+    control: str = ""
+    where: tuple[str, torch.dtype] | None = None
+
+
+def sources(law: Law, dtype: torch.dtype) -> list[Source]:
+    """Everyone who draws the law, controls last."""
+    peers = [Source(peer.name, partial(_peer, peer)) for peer in PEERS if law.call in peer.calls]
+    controls = [control for control in _CONTROLS if control.where == (law.name, dtype)]
+    return [Source(OURS, _ours), Source(BASELINE, _torch), *peers, *controls]
+
+
+def _ours(law: Law, dtype: torch.dtype, seed: int, device: str) -> Next | str:
+    function, streams = getattr(wi.init, law.call), itertools.count()
+    return lambda n: function(torch.empty(n, dtype=dtype, device=device), seed=seed, stream=next(streams))
+
+
+def _torch(law: Law, dtype: torch.dtype, seed: int, device: str) -> Next | str:
+    function, generator = getattr(torch.nn.init, law.call), torch.Generator(device).manual_seed(seed)
+    return lambda n: function(torch.empty(n, dtype=dtype, device=device), generator=generator)
+
+
+def _peer(peer: Peer, law: Law, dtype: torch.dtype, seed: int, device: str) -> Next | str:
+    if device != "cpu":
+        return f"drawn on the CPU only: see the run with --device cpu ({device})"
+    threads = os.cpu_count() or 1 if peer.name.startswith("jax") else 1
+    draw = peer.open(Wanted(law.call, (), dtype, threads, seed))
+    if isinstance(draw, str):
+        return draw
+
+    def values(n: int) -> Tensor:
+        tensor = torch.empty(n, dtype=dtype)
+        result = draw(tensor)
+        return from_dlpack(result) if hasattr(result, "__dlpack__") else tensor
+
+    return values
+
+
+# ---- controls -------------------------------------------------------------------------------------------------------
+
+
+def _wide(law: Law, dtype: torch.dtype, seed: int, device: str) -> Next | str:
+    """One percent too wide."""
+    right = _ours(law, dtype, seed, device)
+    return right if isinstance(right, str) else lambda n: right(n).mul_(1.01)
+
+
+def _one_seed(law: Law, dtype: torch.dtype, seed: int, device: str) -> Next | str:
+    """Seeds of which only the lowest two bits count."""
+    return _ours(law, dtype, seed & 3, device)
+
+
+def _few_rounds(law: Law, dtype: torch.dtype, seed: int, device: str) -> Next | str:
+    """Uniform values of Philox4x32 with 5 rounds instead of 10, as ours makes them of words."""
+    calls = itertools.count()
+    return lambda n: torch.from_numpy(
+        (philox(seed, next(calls), n, rounds=5) & 0xFFFFFF).astype(np.float32) * np.float32(2**-24)
+    )
+
+
+def philox(seed: int, stream: int, n: int, rounds: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+    """The first words of a stream, by Philox4x32 of any number of rounds; a plain copy of the specification."""
+    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    x0 = np.arange((n + 3) // 4, dtype=np.uint64)
+    x1, x2, x3 = np.zeros_like(x0), np.full_like(x0, stream & 0xFFFFFFFF), np.full_like(x0, stream >> 32)
+    for i in range(rounds):
+        k0 = np.uint64(((seed & 0xFFFFFFFF) + i * 0x9E3779B9) & 0xFFFFFFFF)
+        k1 = np.uint64(((seed >> 32) + i * 0xBB67AE85) & 0xFFFFFFFF)
+        p0, p1 = x0 * np.uint64(0xD2511F53), x2 * np.uint64(0xCD9E8D57)
+        x0, x1, x2, x3 = (p1 >> half) ^ x1 ^ k0, p1 & low, (p0 >> half) ^ x3 ^ k1, p0 & low
+    return np.stack([x0, x1, x2, x3], -1).reshape(-1)[:n].astype(np.uint32)
+
+
+_CONTROLS = (
+    Source("control: Philox, 5 rounds", _few_rounds, "pairs", ("uniform", torch.float32)),
+    Source("control: 1 % too wide", _wide, "std", ("normal", torch.float32)),
+    Source("control: seeds repeat", _one_seed, "seeds", ("normal", torch.float32)),
+)
