@@ -16,8 +16,8 @@ endif
 CXX_FILES = $(shell find csrc tests/native -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-exhaustive test-statistical demo bench readme-table gpu-check \
-        lint format coverage sass sanitize neon wheel sdist clean
+.PHONY: help setup build test test-exhaustive test-statistical test-distributed demo demo-distributed bench \
+        readme-table gpu-check lint format coverage sass sanitize neon wheel sdist clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-18s %s\n' "$$name" "$$text"; done
@@ -43,11 +43,17 @@ test-exhaustive: build  ## tests that walk a whole input space
 test-statistical: build  ## distribution tests on large samples
 	$(PY) -m pytest -m statistical $(ARGS)
 
+test-distributed: build  ## every sharded flow, in worlds of 1, 2, 3, 4 and 8 processes
+	$(PY) -m pytest tests/distributed $(ARGS)
+
 coverage: build  ## the test suite with line and branch coverage
 	$(PY) -m pytest --cov --cov-report=term-missing $(ARGS)
 
 demo: build  ## initialise GPT-2 and Llama through the drop-in, against torch.nn.init
 	$(PY) -m weightinit_cuda demo
+
+demo-distributed: build  ## a Llama of 1.5 billion parameters in one process and in four (6 GB)
+	PYTHONPATH=. $(PY) examples/distributed_demo.py
 
 bench: build  ## all benchmarks on this CPU, into benchmarks/results/cpu.json and cpu.html
 	$(PY) -m benchmarks --suite all --device cpu --json benchmarks/results/cpu.json --html benchmarks/results/cpu.html

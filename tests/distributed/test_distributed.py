@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from flows import FLOWS
+from flows import FLOWS, single
 from worlds import Worlds, sizes, worlds
+
+import weightinit_cuda as wi
 
 __all__ = ["worlds"]  # a fixture
 
@@ -13,6 +15,26 @@ PEERS = ("torch_on_a_cpu_mesh",)
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("size", sizes(metafunc.config), scope="session")
+
+
+@pytest.mark.parametrize("flow", ["fsdp2", "fsdp2_offload", "fsdp2_tensor_parallel", "checkpoint"])
+def test_fingerprint_of_a_single_process(flow: str, size: int, worlds: Worlds) -> None:
+    assert {report[flow]["fingerprint"] for report in worlds(size)} == {wi.fingerprint(single())}
+
+
+def test_checkpoints_of_other_worlds_were_loaded(size: int, worlds: Worlds) -> None:
+    loaded = worlds(size)[0]["checkpoint"]["loaded"]
+    assert f"checkpoint-{size}" in loaded
+    assert size != 2 or "checkpoint-4" in loaded
+
+
+def test_a_rank_holds_its_share(size: int, worlds: Worlds) -> None:
+    """Uneven shards differ by a row; the one buffer is not sharded."""
+    rotation = single().rotation.numel()
+    held = [report["fsdp2"]["held"] - rotation for report in worlds(size)]
+    whole = sum(parameter.numel() for parameter in single().parameters())
+    assert sum(held) == whole
+    assert max(held) < 1.15 * whole / size
 
 
 @pytest.mark.parametrize("flow", [name for name in FLOWS if name not in PEERS])
