@@ -6,10 +6,14 @@ from types import EllipsisType
 
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import differing, each_distribution
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine, regeneration
@@ -223,6 +227,29 @@ def test_masks_of_tied_parameters() -> None:
     net["b"].weight = net["a"].weight
     restore_(net, wi.plan(net, rules="torch"), mask={"b.weight": torch.eye(3, dtype=torch.bool)})
     assert net["a"].weight.count_nonzero() == 3
+
+
+@pytest.mark.parametrize("rank", range(3))
+def test_masks_of_shards(rank: int) -> None:
+    """Each rank of three restores its rows; the mask is sharded as the parameter is."""
+    plan = Plan((line((8, 5)),), seed=2)
+    keep = torch.rand(8, 5, generator=torch.Generator().manual_seed(0)) < 0.3
+    dist.init_process_group("fake", rank=rank, world_size=3, store=FakeStore())
+    try:
+        mesh = init_device_mesh("cpu", (3,), mesh_dim_names=(f"rank {rank}",))
+
+        def shard(whole: Tensor) -> DTensor:
+            local = whole[3 * rank : 3 * rank + 3].clone()
+            return DTensor.from_local(local, mesh, [Shard(0)], run_check=False, shape=whole.shape, stride=whole.stride())
+
+        sharded = shard(torch.zeros(8, 5))
+        restore_({"w": sharded}, plan, mask={"w": shard(keep)})
+        with pytest.raises(ValueError, match="a mask must be a bool tensor with the name, shape and sharding"):
+            restore_({"w": sharded}, plan, mask={"w": keep})
+        expected = torch.where(keep, full(plan), 0.0)[3 * rank : 3 * rank + 3]
+        assert differing(sharded.to_local(), expected) == 0
+    finally:
+        dist.destroy_process_group()
 
 
 def test_restore_refuses_before_it_writes() -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints against plans: what ``init`` writes, ``verify`` and safetensors read; damage of every kind is found and placed."""
+"""Checkpoints against plans: what ``init`` writes, ``verify`` and safetensors read; every kind of damage is found."""
 
 from __future__ import annotations
 
@@ -203,6 +203,13 @@ def test_other_names_shapes_and_dtypes() -> None:
     assert "1 equal" in text
     assert "\nd " not in text
     assert str(Report((Finding("d", "equal", 8),))) == "1 tensors: 1 equal"
+
+
+def test_orthogonal_differences_say_so() -> None:
+    plan = Plan((entry("w", (5, 3), Orthogonal(1.0)),))
+    (finding,) = verify(plan.with_seed(1), filled(plan)).findings
+    assert finding[:5] == ("w", "differs", 15, 15, (0, 0))
+    assert "QR may differ between machines" in finding.note
 
 
 def test_wrapped_state_dicts(tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ def _verify(options: argparse.Namespace) -> int:
     with _progress("comparing", sum(prod(plan[name][0].shape) for name in plan.names())) as advance:
         report = verify(plan, options.checkpoint, ignore=options.ignore, progress=advance)
     shown = options.all or any(finding.status != "equal" for finding in report.findings)
-    Console().print(report.table(options.all) if shown else report.summary())
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(report.table(options.all) if shown else report.summary())
     return 0 if report.ok else 1
 
 

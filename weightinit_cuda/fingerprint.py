@@ -47,7 +47,7 @@ _BLOCK = (
     1024  # the last dimension counts as two from here on, so that the keys of long ones repeat: index = high * _BLOCK + low
 )
 _ROW = 1 << 13  # words in a row at most: more would not be exact
-_PIECE = 1 << 24  # words at once: bounds the scratch memory, and is long enough for a GPU
+_PIECE = 1 << 22  # words at once: bounds the scratch memory, 32 MB, and is long enough for a GPU
 _CACHED = 1 << 16  # words at once on the CPU: 512 kB of float64 stay in the L2 cache
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import Checkpoint, Stored, open_checkpoint
+from .distributions import Orthogonal
 from .plan import Plan
 from .regeneration import chunks, unknown
 
@@ -171,20 +172,23 @@ def _findings(
 def _compared(plan: Plan, name: str, stored: Stored, seed: SupportsIndex | None, progress: Callable[[int], object]) -> Finding:
     elements, differing, first = 0, 0, None
     for index, expected in chunks(plan, name, seed=seed, device=stored.device):
-        places = _differing(stored.read(index), expected)
-        if len(places) and first is None:
-            first = tuple(at + s.start for at, s in zip(_unravelled(int(places[0]), expected.shape), index, strict=True))
-        elements, differing = elements + expected.numel(), differing + len(places)
+        count, position = _differing(stored.read(index), expected)
+        if count and first is None:
+            first = tuple(at + s.start for at, s in zip(_unravelled(position, expected.shape), index, strict=True))
+        elements, differing = elements + expected.numel(), differing + count
         progress(expected.numel())
-    return Finding(name, "differs" if differing else "equal", elements, differing, first)
+    linear_algebra = differing and any(isinstance(line.distribution, Orthogonal) for line in plan[name])
+    note = "orthogonal: its QR may differ between machines" if linear_algebra else ""
+    return Finding(name, "differs" if differing else "equal", elements, differing, first, note)
 
 
-def _differing(one: Tensor, other: Tensor) -> Tensor:
-    """Row-major positions of the elements of which any bit differs."""
+def _differing(one: Tensor, other: Tensor) -> tuple[int, int]:
+    """How many elements differ in any bit, and the row-major position of the first."""
     a, b = (t.resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8) for t in (one, other))
     if torch.equal(a, b):
-        return torch.empty(0, dtype=torch.int64)
-    return (a != b).view(-1, one.itemsize).any(1).nonzero()[:, 0]
+        return 0, 0
+    places = (a != b).view(-1, one.itemsize).any(1)
+    return int(places.sum()), int(places.to(torch.uint8).argmax())
 
 
 def _unravelled(position: int, shape: Sequence[int]) -> tuple[int, ...]:
