@@ -28,6 +28,7 @@ __all__ = [
     "OURS_DEFERRED",
     "OURS_HUGE",
     "OURS_PATCHED",
+    "OURS_PLANNED",
     "PREPARED",
     "STORES",
     "Call",
@@ -37,7 +38,7 @@ __all__ = [
 
 Call = Callable[[], object]
 OURS, BASELINE, OURS_HUGE = "ours", "nn.init", "ours, huge pages"
-PREPARED, ONE_TENSOR = "ours, prepared launch", "ours, one tensor"
+PREPARED, ONE_TENSOR, OURS_PLANNED = "ours, prepared launch", "ours, one tensor", "ours, plan applied"
 OURS_DEFERRED, OURS_PATCHED, EAGER = "ours, deferred", "ours, patched", "eager"  # a model built from nothing
 CAST = "nn.init, cast"  # float8: what one does without us
 STORES = ("fill_", "zero_", "memset")  # the fastest of them is a row's store limit

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import math
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,17 +19,25 @@ from torch import Tensor, nn
 import weightinit_cuda as wi
 from weightinit_cuda import engine
 from weightinit_cuda.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
-from weightinit_cuda.job import FillJob
-from weightinit_cuda.streams import stream_of
 
 from .case import Case
-from .contestants import BASELINE, EAGER, ONE_TENSOR, OURS, OURS_DEFERRED, OURS_PATCHED, Call
+from .contestants import BASELINE, EAGER, ONE_TENSOR, OURS, OURS_DEFERRED, OURS_PATCHED, OURS_PLANNED, Call
 from .correctness import WrongValuesError, reference_backend
-from .shapes import PART, Parameter, Table, configs, load, part_of
+from .shapes import PART, Table, configs, load, part_of
 
-__all__ = ["CONSTRUCT", "MODEL", "SHORT", "Model", "builder", "check_model", "check_moments", "jobs_of", "table_of"]
+__all__ = [
+    "CONSTRUCT",
+    "MODEL",
+    "SHORT",
+    "builder",
+    "check_model",
+    "check_moments",
+    "module_of",
+    "rules_of",
+    "table_of",
+    "tensors_of",
+]
 
-Model = Mapping[str, Tensor]
 Build = Callable[[], nn.Module]
 SEED = 0
 MOMENTS = 1 << 20  # values that a standard deviation is taken of
@@ -54,47 +62,44 @@ def table_of(case: Case) -> Table:
 # ---- in place -------------------------------------------------------------------------------------------------------
 
 
-def jobs_of(table: Table, model: Model) -> list[FillJob]:
-    """One fill a parameter, its stream named after it."""
-    return [
-        FillJob(model[parameter.name], _distribution(parameter), SEED, stream_of(parameter.name), name=parameter.name)
-        for parameter in table.parameters
-    ]
+def module_of(table: Table) -> nn.Module:
+    """A module whose parameters have the table's names and shapes; it computes nothing."""
+    root, dtype = nn.Module(), getattr(torch, table.dtype)
+    for parameter in table.parameters:
+        *path, leaf = parameter.name.split(".")
+        holder = root
+        for part in path:
+            if not hasattr(holder, part):
+                holder.add_module(part, nn.Module())
+            holder = getattr(holder, part)
+        holder.register_parameter(leaf, nn.Parameter(torch.zeros(parameter.shape, dtype=dtype)))
+    return root
 
 
-def _distribution(parameter: Parameter) -> Distribution:
-    """What the parameter's function of torch.nn.init draws."""
-    given = dict(parameter.arguments)
-    match parameter.call:
-        case "ones_" | "zeros_":
-            return Constant(float(parameter.call == "ones_"))
-        case "constant_":
-            return Constant(given["val"])
-        case "normal_":
-            return Normal(given.get("mean", 0.0), given.get("std", 1.0))
-        case "uniform_":
-            return Uniform(given.get("a", 0.0), given.get("b", 1.0))
-        case "trunc_normal_":
-            return TruncNormal(given.get("mean", 0.0), given.get("std", 1.0), given.get("a", -2.0), given.get("b", 2.0))
-    std = _kaiming_std(parameter.shape, **given)
-    return Normal(0.0, std) if parameter.call == "kaiming_normal_" else Uniform(-(3**0.5) * std, 3**0.5 * std)
+def rules_of(table: Table) -> list[wi.Rule]:
+    """The table as rules: one for each way in which it initialises parameters."""
+    names: dict[tuple[str, str], set[str]] = {}
+    for parameter in table.parameters:
+        names.setdefault((parameter.call, json.dumps(parameter.arguments)), set()).add(parameter.name)
+    return [wi.Rule(partial(_is_one_of, of), call, **json.loads(given)) for (call, given), of in names.items()]
 
 
-def _kaiming_std(shape: tuple[int, ...], a: float = 0.0, mode: str = "fan_in", nonlinearity: Any = "leaky_relu") -> float:
-    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(torch.empty(shape, device="meta"))
-    return nn.init.calculate_gain(nonlinearity, a) / math.sqrt(fan_in if mode == "fan_in" else fan_out)
+def _is_one_of(names: set[str], named: Any) -> bool:
+    return named.name in names
 
 
-def _in_one_call(table: Table, model: Model) -> Call:
-    """The jobs are made anew in each call: a user's call makes them, too."""
-    return lambda: engine.fill(jobs_of(table, model))
+def _in_one_call(table: Table, model: nn.Module) -> Call:
+    return partial(wi.initialize_, model, rules_of(table), SEED)
 
 
-def _loop(table: Table, model: Model) -> Call:
-    steps = [
-        partial(getattr(nn.init, parameter.call), model[parameter.name], **parameter.arguments)
-        for parameter in table.parameters
-    ]
+def _planned(table: Table, model: nn.Module) -> Call:
+    """The plan made beforehand, as a program does that initialises or verifies the same model again."""
+    return partial(wi.plan(model, rules_of(table), SEED).apply_, model)
+
+
+def _loop(table: Table, model: nn.Module) -> Call:
+    by_name = dict(model.named_parameters())
+    steps = [partial(getattr(nn.init, of.call), by_name[of.name], **of.arguments) for of in table.parameters]
 
     def call() -> None:
         for step in steps:
@@ -103,41 +108,53 @@ def _loop(table: Table, model: Model) -> Call:
     return call
 
 
-def _one_tensor(table: Table, model: Model) -> Call:
+def _one_tensor(table: Table, model: nn.Module) -> Call:
     """As many normal values in one tensor: what a model cannot be faster than, but for its constants."""
     whole = torch.zeros(table.values, dtype=getattr(torch, table.dtype))
     return partial(wi.init.normal_, whole, 0.0, 0.02)
 
 
-def _foreach_zero(table: Table, model: Model) -> Call:
-    return partial(torch._foreach_zero_, list(model.values()))
+def _foreach_zero(table: Table, model: nn.Module) -> Call:
+    return partial(torch._foreach_zero_, tensors_of(model))
 
 
-MODEL: Sequence[tuple[str, Callable[[Table, Model], Call]]] = (
+def tensors_of(model: nn.Module) -> list[Tensor]:
+    """The parameters' memory, outside autograd."""
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+MODEL: Sequence[tuple[str, Callable[[Table, nn.Module], Call]]] = (
     (OURS, _in_one_call),
+    (OURS_PLANNED, _planned),
     (BASELINE, _loop),
     (ONE_TENSOR, _one_tensor),
     ("foreach_zero_", _foreach_zero),
 )
 
 
-def check_model(case: Case, table: Table, model: Model) -> None:
+def check_model(case: Case, table: Table, model: nn.Module) -> None:
     """The start of parameters all over the model, as the one call left them, against the reference backend.
 
     Raises:
         WrongValuesError: a bit differs.
     """
-    jobs = jobs_of(table, model)
-    for job in [*jobs[:: max(1, len(jobs) // COMPARED)], jobs[-1]]:
-        start = job.tensor.view(-1)[:CHECKED]
+    plan, by_name = wi.plan(model, rules_of(table), SEED), dict(model.named_parameters())
+    for entry in [*list(plan)[:: max(1, len(plan) // COMPARED)], list(plan)[-1]]:
+        start = by_name[entry.name].detach().view(-1)[:CHECKED]
         expected = torch.empty_like(start)
         with reference_backend():
-            engine.fill([job._replace(tensor=expected)])
+            engine.fill([wi.FillJob(expected, distribution_of(entry), SEED, entry.stream)])
         if not torch.equal(start.view(torch.uint8), expected.view(torch.uint8)):
-            raise WrongValuesError(f"{case.name}: ours differs from the reference backend in {job.name}.")
+            raise WrongValuesError(f"{case.name}: ours differs from the reference backend in {entry.name}.")
 
 
-def check_moments(case: Case, table: Table, model: Model, contestant: str) -> None:
+def distribution_of(entry: wi.Entry) -> Distribution:
+    """What a line of a plan draws; lines of these tables are fills, all of them."""
+    assert isinstance(entry.distribution, Constant | Uniform | Normal | TruncNormal)
+    return entry.distribution
+
+
+def check_moments(case: Case, table: Table, model: nn.Module, contestant: str) -> None:
     """Standard deviation of the largest normal parameter, to 2 %: whoever is timed draws, and draws that parameter's values.
 
     Raises:
@@ -145,11 +162,13 @@ def check_moments(case: Case, table: Table, model: Model, contestant: str) -> No
     """
     normal = [parameter for parameter in table.parameters if parameter.call in ("normal_", "kaiming_normal_")]
     largest = max(normal, key=lambda parameter: parameter.values)
-    law = _distribution(largest)
-    wanted = law.std if isinstance(law, Normal) else 0.0
-    found = float(model[largest.name].view(-1)[:MOMENTS].double().std())
-    if abs(found - wanted) > 0.02 * wanted:
-        raise WrongValuesError(f"{case.name}: {contestant} must fill {largest.name} with std {wanted:.4g}, got {found:.4g}.")
+    wanted = wi.plan(model, rules_of(table), SEED)[largest.name][0].distribution
+    assert isinstance(wanted, Normal)
+    found = float(model.get_parameter(largest.name).detach().view(-1)[:MOMENTS].double().std())
+    if abs(found - wanted.std) > 0.02 * wanted.std:
+        raise WrongValuesError(
+            f"{case.name}: {contestant} must fill {largest.name} with std {wanted.std:.4g}, got {found:.4g}."
+        )
 
 
 # ---- construction ---------------------------------------------------------------------------------------------------
@@ -168,15 +187,10 @@ def _patched(build: Build) -> Call | str:
 
 
 def _deferred(build: Build) -> Call | str:
-    if not hasattr(wi, "deferred"):
-        return f"weightinit_cuda {wi.__version__} has no deferred()"
-    deferred: Any = vars(wi)["deferred"]
-
     def call() -> object:
-        with deferred() as recorded:
+        with wi.deferred() as recorded:
             model = build()
-        recorded.materialize_(model, device="cpu", seed=SEED)
-        return model
+        return recorded.materialize_(model, device="cpu", seed=SEED)
 
     return call
 

@@ -108,10 +108,10 @@ class Runner:
 def _enter_model(case: Case) -> Entered:
     """Parameters that exist; all contestants fill the same ones."""
     table, entered = models.table_of(case), Entered()
-    model = {parameter.name: torch.zeros(parameter.shape, dtype=case.dtype) for parameter in table.parameters}
+    model = models.module_of(table)
     for name, enter in models.MODEL:
         call = enter(table, model)
-        torch._foreach_zero_(list(model.values()))
+        torch._foreach_zero_(models.tensors_of(model))
         _first_call(entered, name, call)
         entered.watches[name] = looped(call)
         if name == OURS:
