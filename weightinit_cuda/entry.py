@@ -195,7 +195,7 @@ def _grouped(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[tuple[str, 
     groups: dict[tuple[str, ...], list[tuple[str, str]]] = {}
     for entry in entries:
         part = "" if entry.box is None else f"[{', '.join(f'{s.start}:{s.stop}' for s in entry.box.slices())}]"
-        name = " = ".join((entry.name, *entry.aliases)) + part
+        name = entry.name + part if part else " = ".join((entry.name, *entry.aliases))
         cells = (str(tuple(entry.shape)), _dtype_name(entry.dtype), describe(entry.distribution))
         groups.setdefault((_starred(name), *cells, _starred(entry.source)), []).append((name, entry.source))
     return groups

@@ -203,9 +203,9 @@ def distribution_of(function: str, dtype: torch.dtype, shape: tuple[int, ...], p
     """
     if function in _CONSTANTS:
         return Constant(_CONSTANTS[function])
+    if function == "constant_":  # not remembered: 0.0 and -0.0 are one key
+        return Constant(*_bind(function, tuple(params), *params.values()))
     numbers = _arguments(function, params)
-    if function == "constant_":
-        return Constant(*numbers)
     if function == "orthogonal_":
         _require_dimensions(function, shape, range(2, 99))
         return Orthogonal(*map(float, numbers))
@@ -227,16 +227,29 @@ def _require_dimensions(function: str, shape: tuple[int, ...], allowed: Sequence
 
 def _arguments(function: str, params: Mapping[str, Any]) -> tuple[Any, ...]:
     """What the function takes beside its tensor, in order, with its defaults."""
+    names, values = tuple(params), tuple(params.values())
+    try:
+        hash(values)
+    except TypeError:  # a list of axes
+        return _bind(function, names, *values)
+    return _remembered(function, names, *values)
+
+
+def _bind(function: str, names: tuple[str, ...], *values: Any) -> tuple[Any, ...]:
     if function not in init.__all__ or not function.endswith("_"):
         raise ValueError(f"Rule: init must be a function of weightinit_cuda.init, got {function!r}.")
-    if wrong := sorted(set(params) & set(_NO_NUMBERS)):
+    if wrong := sorted(set(names) & set(_NO_NUMBERS)):
         raise TypeError(f"Rule: seeds, streams and shards are the plan's, got {', '.join(wrong)} for {function}.")
+    params = dict(zip(names, values, strict=True))
     try:
         bound = _signature(function).bind(None, **params)
     except TypeError as error:
-        raise TypeError(f"Rule: params must be those of {function}, got {dict(params)}: {error}.") from None
+        raise TypeError(f"Rule: params must be those of {function}, got {params}: {error}.") from None
     bound.apply_defaults()
     return tuple(value for key, value in bound.arguments.items() if key not in ("tensor", *_NO_NUMBERS))
+
+
+_remembered = lru_cache(maxsize=4096, typed=True)(_bind)  # typed: 1 and True are one key
 
 
 @lru_cache(maxsize=64)

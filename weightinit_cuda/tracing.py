@@ -266,6 +266,8 @@ def _by_parts(part: nn.Module, prefix: str) -> dict[str, Follows]:
     """Of the largest parts that can be traced; between children of a Sequential by their order."""
     found: dict[str, Follows] = {}
     for name, child in part.named_children():
+        if next(child.children(), None) is None and child.__module__.startswith("torch.nn."):
+            continue  # a single layer shows nothing of what follows it
         inner = _join(prefix, name)
         try:
             found |= _by_graph(child, inner)
