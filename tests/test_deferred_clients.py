@@ -1,7 +1,7 @@
 """``deferred()`` under real code: twelve models of transformers and torch's own modules.
 
-The truth comes from eager construction, watched by ``Watch``: which fill reached each storage last, with its numbers. What is the
-same for two torch seeds is deterministic and must be equal bit for bit; what is not must have eager's mean and spread.
+The truth comes from eager construction, watched by ``Watch``: which fill reached each storage last, with its numbers. What is
+the same for two torch seeds is deterministic and must be equal bit for bit; what is not must have eager's mean and spread.
 """
 
 from __future__ import annotations
@@ -26,6 +26,13 @@ transformers = pytest.importorskip("transformers")
 Build = Callable[[], nn.Module]
 
 
+WHISPER = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+WHISPER |= {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "decoder_start_token_id": 4}
+WHISPER |= {"max_source_positions": 30, "max_target_positions": 20}
+WAV2VEC2 = {"conv_dim": [16, 16], "conv_stride": [2, 2], "conv_kernel": [3, 3], "num_feat_extract_layers": 2}
+WAV2VEC2 |= {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4}
+
+
 def config(name: str, **numbers: Any) -> Any:
     return getattr(transformers, f"{name}Config")(**numbers)
 
@@ -44,13 +51,7 @@ TRANSFORMERS: dict[str, Build] = {
     "t5": model("T5ForConditionalGeneration", "T5", d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=99),
     "vit": model("ViTForImageClassification", "ViT", **SMALL, **IMAGE),
     "resnet": model("ResNetForImageClassification", "ResNet", embedding_size=8, hidden_sizes=[8, 16], depths=[1, 2]),
-    "whisper": model(
-        "WhisperForConditionalGeneration",
-        "Whisper",
-        **{"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4},
-        **{"decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "decoder_start_token_id": 4},
-        **{"max_source_positions": 30, "max_target_positions": 20, **TOKENS},
-    ),
+    "whisper": model("WhisperForConditionalGeneration", "Whisper", **WHISPER, **TOKENS),
     "mixtral": model("MixtralForCausalLM", "Mixtral", num_key_value_heads=2, num_local_experts=4, **SMALL, **TOKENS),
     "mamba": model("MambaForCausalLM", "Mamba", hidden_size=32, num_hidden_layers=2, state_size=8, **TOKENS),
     "clip": model(
@@ -61,12 +62,7 @@ TRANSFORMERS: dict[str, Build] = {
         projection_dim=16,
     ),
     "convnext": model("ConvNextForImageClassification", "ConvNext", hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 2, 1]),
-    "wav2vec2": model(
-        "Wav2Vec2ForCTC",
-        "Wav2Vec2",
-        **{"conv_dim": [16, 16], "conv_stride": [2, 2], "conv_kernel": [3, 3], "num_feat_extract_layers": 2},
-        **{"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4, **SMALL, **TOKENS},
-    ),
+    "wav2vec2": model("Wav2Vec2ForCTC", "Wav2Vec2", **WAV2VEC2, **SMALL, **TOKENS),
 }
 TORCH: dict[str, Build] = {
     "transformer": lambda: nn.Transformer(16, 2, 2, 2, 32, batch_first=True),

@@ -6,6 +6,7 @@ Knows frames, no tensors.
 from __future__ import annotations
 
 import sys
+import sysconfig
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
@@ -15,14 +16,16 @@ import torch
 __all__ = ["caller"]
 
 _OURS, _TORCH = str(Path(__file__).parent), str(Path(torch.__file__).parent)
-_MACHINERY = ("contextlib.py", "functools.py", "copy.py", "initialization.py")  # the last: transformers' copies of nn.init
+_STANDARD = sysconfig.get_path("stdlib")
+_COPIES = str(Path("transformers", "initialization.py"))  # of the functions of torch.nn.init
 
 
 @lru_cache(maxsize=4096)
 def _is_own(code: CodeType) -> bool:
     """Whether the code belongs to a model: not to torch, to us, or to what stands between."""
     path = code.co_filename
-    return not path.startswith((_OURS, _TORCH, "<")) and Path(path).name not in _MACHINERY
+    is_standard = path.startswith(_STANDARD) and "site-packages" not in path
+    return not (is_standard or path.startswith((_OURS, _TORCH, "<")) or path.endswith(_COPIES))
 
 
 def caller() -> str:

@@ -18,7 +18,7 @@ from .distributions import Initial, OneHot, Orthogonal, SparseNormal
 from .folding import Computed, Drawn, Folded, Nothing, Value
 from .geometry import box_of, cut
 from .job import Region
-from .recording import Fill, Operation, Step, View, nature
+from .recording import Data, Fill, Operation, Step, View
 from .replaying import Source, is_random, needed
 from .streams import stream_of
 
@@ -58,8 +58,13 @@ class Claims:
         self._sources = self._owned() | self._free()
 
     def lines(self, name: str) -> list[Line]:
-        """What the tensor is filled with; later lines over earlier ones."""
-        return [self._line(name, box, value) for box, value in self._parts[name]]
+        """What the tensor is filled with; later lines over earlier ones.
+
+        Boxes that are all filled alike (experts in a loop) are one line: a value depends on its index, not on its box.
+        """
+        lines = [self._line(name, box, value) for box, value in self._parts[name]]
+        alike = len({line._replace(box=None) for line in lines}) == 1
+        return [lines[0]._replace(box=None)] if alike else lines
 
     def computed(self, name: str) -> list[Box]:
         """The boxes of the tensor that only a replay gives."""
@@ -91,8 +96,10 @@ class Claims:
 
     def _how(self, name: str) -> str:
         steps = needed(self._steps, [self._views[name].memory])
-        names = dict.fromkeys(nature(step.operator).name.strip("_") for step in steps if isinstance(step, Operation))
-        return ", ".join(list(names)[:6]) + (", ..." if len(names) > 6 else "") if names else "given values"
+        names = dict.fromkeys(step.call.nature.name.strip("_") for step in steps if isinstance(step, Operation))
+        if not names:
+            return "given values" if any(isinstance(step, Data) for step in steps) else "several fills"
+        return ", ".join(list(names)[:6]) + (", ..." if len(names) > 6 else "")
 
     # ---- owners ----------------------------------------------------------------------------------------------------
 

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map
 
 from .arithmetic import clamped, erfinv, scaled, shifted
 from .boxes import Box, remainder
 from .distributions import Constant, Initial, OneHot, Orthogonal, SparseNormal
 from .geometry import Geometry, box_of, common, cut, same_order
-from .recording import CPU, Data, Fill, Memory, Operation, Step, View, nature
+from .operators import leaves
+from .recording import CPU, Data, Fill, Memory, Operation, Step, View
 
 __all__ = ["Computed", "Drawn", "Folded", "Nothing", "Value"]
 
@@ -56,6 +56,7 @@ class Nothing(NamedTuple):
 
 Value = Drawn | Computed | Nothing
 _Part = tuple[Box, Value]
+MANY = 300  # pieces of one memory that are kept apart; their number enters squared
 
 
 class Piece(NamedTuple):
@@ -81,6 +82,8 @@ class Folded:
             None if the pieces are no boxes of it.
         """
         parts: list[_Part] = []
+        if len(self._pieces[view.memory]) > MANY:
+            return None
         for piece in self._pieces[view.memory]:
             if piece.dtype != view.dtype and not isinstance(piece.value, Nothing):
                 return None
@@ -118,7 +121,7 @@ class Folded:
         pieces = self._pieces[view.memory]
         if view.is_whole:
             pieces.clear()
-        else:
+        elif len(pieces) <= MANY:
             pieces[:] = [p for p in pieces if p.dtype != view.dtype or box_of(view.geometry, p.geometry) is None]
         if view.geometry.numel:
             pieces.append(Piece(view.geometry, view.dtype, value))
@@ -144,7 +147,7 @@ class Folded:
             self._write(view, value)
 
     def _operate(self, step: Operation) -> None:
-        parts = None if step.random or len(step.writes) != 1 else self._result(step)
+        parts = None if step.call.nature.random or len(step.writes) != 1 else self._result(step)
         if parts is None:
             self._write_all(step, Computed(step.source))
             return
@@ -154,11 +157,10 @@ class Folded:
 
     def _result(self, step: Operation) -> list[_Part] | None:
         """What the operator writes, as boxes of its result; None if that is no distribution known."""
-        about, out = nature(step.operator), step.writes[0]
-        given = dict(zip(about.parameters, step.args, strict=False)) | step.kwargs
-        if about.name == "copy" or (about.name == "fill" and isinstance(given.get("value"), View)):
-            given = {"self": given["src" if about.name == "copy" else "value"]}
-        views = [x for x in tree_flatten(list(given.values()), is_leaf=_is_view)[0] if isinstance(x, View)]
+        name, given, out = step.call.nature.name, step.call.given, step.writes[0]
+        if name == "copy" or (name == "fill" and isinstance(given.get("value"), View)):
+            given = {"self": given["src" if name == "copy" else "value"]}
+        views = leaves(list(given.values()), View)
         constants = {view: constant for view in views if (constant := self.constant(view)) is not None}
         if views and len(constants) == len(views):
             single = _pointwise(step, constants)
@@ -167,7 +169,7 @@ class Folded:
         operand = next((x for x in given.values() if isinstance(x, View) and x not in constants), None)
         if operand is None or operand.shape != out.shape or not _same_kind(operand.dtype, out.dtype):
             return None
-        rule = _RULES.get(about.name)
+        rule = _RULES.get(name)
         change = rule and rule(numbers, operand is given.get("self"))
         if change is None:
             return None
@@ -191,10 +193,6 @@ class Folded:
             step = None if isinstance(distribution, Constant) else value.step
             made.append((box, value._replace(distribution=distribution, step=step, copied=value.copied or not here)))
         return made
-
-
-def _is_view(x: object) -> bool:
-    return isinstance(x, View)
 
 
 def _seen(piece: Piece, view: View) -> _Part | None:
@@ -250,21 +248,21 @@ def _same(x: Initial) -> Initial:
 
 def _pointwise(step: Operation, constants: dict[View, Constant]) -> Constant | None:
     """The result of an operator whose tensors are all constant: computed on one element of each."""
-    name, out = nature(step.operator).name, step.writes[0]
+    name, out = step.call.nature.name, step.writes[0]
     if name in _MOVES:
         operand, constant = list(constants.items())[-1]
         return _as(_as(constant, operand.dtype), out.dtype)
-    if torch.Tag.pointwise not in step.operator.tags:
+    if torch.Tag.pointwise not in step.call.operator.tags:
         return None
 
-    def one(x: Any) -> Any:
-        return torch.full((1,) * len(x.shape), constants[x].value, dtype=x.dtype, device=CPU) if isinstance(x, View) else x
+    def one(view: View) -> Tensor:
+        return torch.full((1,) * len(view.shape), constants[view].value, dtype=view.dtype, device=CPU)
 
-    args, kwargs = (tree_map(one, part, is_leaf=_is_view) for part in (step.args, step.kwargs))
+    call = step.call.map(View, one)
     before = torch.get_default_dtype()
     torch.set_default_dtype(step.dtype)
     try:
-        made = step.operator(*args, **kwargs)
+        made = call()
     finally:
         torch.set_default_dtype(before)
     return _single(_given(made, step.source)) if isinstance(made, Tensor) else None

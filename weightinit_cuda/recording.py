@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 from . import schemes
 from .callers import caller
 from .distributions import Constant, Initial
 from .geometry import Geometry, fills_storage
+from .operators import Call, leaves
 
 __all__ = ["Data", "Fill", "Memory", "Operation", "Recorder", "Step", "View"]
 
@@ -88,41 +88,11 @@ class Data(Step):
 
 @dataclass(eq=False)
 class Operation(Step):
-    """An operator to be run. Tensors among its arguments are :class:`View`; the device is the replay's."""
+    """An operator to be run. The tensors of its call are :class:`View`."""
 
-    operator: torch._ops.OpOverload
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    made: tuple[int | None, ...]  # for each result of the operator: which of ``writes`` it is; None if a view or changed
+    call: Call
+    made: tuple[int | None, ...]  # for each tensor that it returns: which of ``writes`` it is; None if a view or changed
     dtype: torch.dtype  # the default dtype then
-    random: bool
-
-
-class Nature(NamedTuple):
-    """What an operator's schema says."""
-
-    name: str  # without overload and underscore
-    parameters: tuple[str, ...]
-    written: frozenset[str]  # arguments that it changes
-    takes_device: bool
-    random: bool
-    only_views: bool  # it changes what a tensor refers to, not values
-
-
-@cache
-def nature(operator: torch._ops.OpOverload) -> Nature:
-    schema = operator._schema
-    names = tuple(argument.name for argument in schema.arguments)
-    written = frozenset(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
-    name = schema.name.removeprefix("aten::")
-    return Nature(
-        name[:-1] if name.endswith("_") and not name.endswith("__") else name,
-        names,
-        written,
-        "device" in names,
-        torch.Tag.nondeterministic_seeded in operator.tags,
-        torch.Tag.inplace_view in operator.tags,
-    )
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -177,89 +147,68 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     # ---- operators -------------------------------------------------------------------------------------------------
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        about = nature(func)
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        call = Call(func, args, kwargs or {})
         if any(issubclass(kind, Tensor) and hasattr(kind, "__tensor_flatten__") for kind in types):
-            return _on_shards(func, about, args, kwargs)
-        tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
+            return _on_shards(call)
+        tensors = call.tensors()
         virtual = any(t.is_meta for t in tensors)
-        if func in _ASKS or (tensors and not virtual and not about.random and about.name != "lift_fresh"):
-            return func(*self._real(args), **self._real(kwargs))
-        given = dict(zip(about.parameters, args, strict=False)) | kwargs
-        if _is_empty(tensors, given):
-            return func(*args, **kwargs)
-        if any(not t.is_meta for name in about.written for t in _tensors(given.get(name))):
-            return func(*self._real(args), **self._real(kwargs))
-        return self._record(func, about, args, kwargs, given, tensors)
-
-    def _record(
-        self,
-        func: torch._ops.OpOverload,
-        about: Nature,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        given: dict[str, Any],
-        tensors: list[Tensor],
-    ) -> Any:
+        is_own = not tensors or virtual or call.nature.random or call.nature.name == "lift_fresh" or call.device == META
+        if not is_own or func in _ASKS or any(not t.is_meta for t in call.written()):
+            return call.map(Tensor, self.value)()
+        if _is_empty(call, tensors):
+            return call()
         twins = {id(t): t if t.is_meta else self._twin(t) for t in tensors}
-        args, kwargs = _mapped(twins, args), _mapped(twins, kwargs)
-        if about.name == "lift_fresh":
-            return args[0]
-        views = {id(t): self._outside(t) for t in twins.values()}
-        device = given.get("device") or next((v.memory.device for v in views.values()), CPU)
-        on_meta = kwargs | ({"device": META} if about.takes_device else {})
-        on_meta |= {"pin_memory": False} if kwargs.get("pin_memory") else {}
-        try:
-            result = func(*args, **on_meta)
-        except Exception:  # the shape depends on values, nobody has written it for meta, or an error that eager words better
-            return self._run(func, args, kwargs, about)
-        writes = [views[id(t)] for name in about.written for t in _tensors(_mapped(twins, given.get(name)))]
+        call = call.map(Tensor, lambda t: twins[id(t)])
+        return call.args[0] if call.nature.name == "lift_fresh" else self._record(call)
+
+    def _record(self, call: Call) -> Any:
+        """An operator on tensors on meta."""
+        result = self._on_meta(call)
+        if result is _IMPOSSIBLE:
+            return self._run(call)
+        on_tape = call.map(Tensor, self._outside)
+        views = on_tape.tensors(View)
+        device = call.device or (views[0].memory.device if views else CPU)
+        writes = on_tape.written(View)
         made: list[int | None] = []
-        for r in _tensors(result):
+        for r in leaves(result):
             is_new = r.untyped_storage()._cdata not in self._memories
             view = self._known_view(r, device)
             made.append(len(writes) if is_new else None)
             writes += [view] if is_new else []
-        if writes and not about.only_views:
-            self._append(self._step(func, about, _mapped(views, args), _mapped(views, kwargs), tuple(writes), tuple(made)))
+        if writes and not call.nature.only_views:
+            self._append(_step(on_tape, tuple(writes), tuple(made)))
         return result
 
-    def _step(
-        self,
-        func: torch._ops.OpOverload,
-        about: Nature,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        writes: tuple[View, ...],
-        made: tuple[int | None, ...],
-    ) -> Step:
-        given = dict(zip(about.parameters, args, strict=False)) | kwargs
-        meaning = _meaning(about.name, given, writes[0].dtype)
-        if meaning is not None:
-            return Fill(writes[:1], caller(), meaning[0])
-        kwargs = {key: value for key, value in kwargs.items() if key not in ("device", "pin_memory", "generator")}
-        return Operation(writes, caller(), func, args, kwargs, made, torch.get_default_dtype(), about.random)
+    def _on_meta(self, call: Call) -> Any:
+        """The result on meta; not possible where the shape depends on values, nobody has written the operator for meta, or it
+        is an error, which torch words better on real tensors."""
+        try:
+            result = call.with_device(META)()
+        except Exception:
+            return _IMPOSSIBLE
+        return result if all(t.layout is torch.strided for t in (*call.tensors(), *leaves(result))) else _IMPOSSIBLE
 
     def _twin(self, real: Tensor) -> Tensor:
+        if real.layout is not torch.strided:
+            return real
         return self.give(real) if real.numel() else torch.empty_like(real, device=META)
 
-    def _real(self, arguments: Any) -> Any:
-        return tree_map(lambda x: self.value(x) if isinstance(x, Tensor) else x, arguments)
+    def _run(self, call: Call) -> Any:
+        """Runs an operator at once, on real values. What it writes becomes data."""
+        real = call.map(Tensor, self.value)
+        result = (real._replace(kwargs=real.kwargs | {"device": CPU}) if real.device == META else real)()
+        stands_for = {id(r): t for r, t in zip(real.tensors(), call.tensors(), strict=True)}
+        for t, r in zip(call.written(), real.written(), strict=True):
+            self._append(Data((self._outside(t),), caller(), r.detach().clone()))
 
-    def _run(self, func: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], about: Nature) -> Any:
-        """An operator that must be run at once, on real values. What it writes becomes data."""
-        real_args, real_kwargs = self._real(args), self._real(kwargs)
-        result = func(*real_args, **real_kwargs)
-        before = {id(r): t for r, t in zip(_tensors((real_args, real_kwargs)), _tensors((args, kwargs)), strict=True)}
-        given = dict(zip(about.parameters, args, strict=False)) | kwargs
-        real = dict(zip(about.parameters, real_args, strict=False)) | real_kwargs
-        for name in about.written:
-            for t, r in zip(_tensors(given.get(name)), _tensors(real.get(name)), strict=True):
-                self._append(Data((self._outside(t),), caller(), r.detach().clone()))
-        return tree_map(lambda r: before.get(id(r)) or self._twin(r) if isinstance(r, Tensor) else r, result)
+        def twin(r: Any) -> Any:
+            if not isinstance(r, Tensor):
+                return r
+            return stands_for[id(r)] if id(r) in stands_for else self._twin(r)
+
+        return tree_map(twin, result)
 
     def fill(self, tensor: Tensor, distribution: Initial) -> bool:
         """Records a fill that a whole function stands for; False if the tensor is none of the tape's."""
@@ -271,29 +220,28 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 _aten = torch.ops.aten
 _ASKS = {_aten._local_scalar_dense.default, _aten.equal.default}  # Python wants the answer
+_IMPOSSIBLE = object()
 
 
-def _on_shards(func: torch._ops.OpOverload, about: Nature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _step(call: Call, writes: tuple[View, ...], made: tuple[int | None, ...]) -> Step:
+    meaning = _meaning(call.nature.name, call.given, writes[0].dtype)
+    if meaning is not None:
+        return Fill(writes[:1], caller(), meaning[0])
+    return Operation(writes, caller(), call.with_device(CPU), made, torch.get_default_dtype())
+
+
+def _on_shards(call: Call) -> Any:
     """An operator on a wrapper (DTensor). What it holds is not followed, so nothing may be written there."""
-    given = dict(zip(about.parameters, args, strict=False)) | kwargs
-    if any(is_traceable_wrapper_subclass(t) for name in about.written for t in _tensors(given.get(name))):
+    if any(is_traceable_wrapper_subclass(t) for t in call.written()):
         raise NotImplementedError(
-            f"deferred: plain tensors must be written in the block, got {about.name} on a tensor that is sharded or wrapped"
-            f" ({caller()}). Initialise the model before it is sharded, or shard it after the block."
+            f"deferred: plain tensors must be written in the block, got {call.nature.name} on a tensor that is sharded or"
+            f" wrapped ({caller()}). Initialise the model before it is sharded, or shard it after the block."
         )
-    return func(*args, **kwargs)
-
-
-def _tensors(arguments: Any) -> list[Tensor]:
-    return [x for x in tree_flatten(arguments)[0] if isinstance(x, Tensor)]
+    return call()
 
 
 def _recordable(tensor: Tensor) -> bool:
     return tensor.is_meta and tensor.layout is torch.strided and not is_traceable_wrapper_subclass(tensor)
-
-
-def _mapped(table: dict[int, Any], arguments: Any) -> Any:
-    return tree_map(lambda x: table.get(id(x), x) if isinstance(x, Tensor) else x, arguments)
 
 
 def _view(memory: Memory, tensor: Tensor) -> View:
@@ -308,14 +256,14 @@ def _whole(memory: Memory, dtype: torch.dtype) -> View:
     return View(memory, dtype, Geometry(0, (memory.nbytes // dtype.itemsize,), (1,)))
 
 
-def _is_empty(tensors: list[Tensor], given: dict[str, Any]) -> bool:
+def _is_empty(call: Call, tensors: list[Tensor]) -> bool:
     """Whether a tensor without elements is to be made from nothing: it has nothing to defer, so it is made as it was asked for.
 
     Lazy modules keep their parameters so, and transformers asks ``torch.tensor([]).device`` whether it is on meta.
     """
     if tensors:
         return all(t.numel() == 0 and not t.is_meta for t in tensors)
-    size = given.get("size")
+    size = call.given.get("size")
     return isinstance(size, (list, tuple)) and 0 in size
 
 

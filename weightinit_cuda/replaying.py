@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_flatten, tree_map
 
 from . import engine, init
 from .distributions import Constant, Distribution, Initial, Normal, Orthogonal, SparseNormal, TruncNormal, Uniform
 from .formats import REAL_DTYPE
 from .geometry import Geometry
 from .job import FillJob, Region
-from .recording import CPU, Data, Fill, Memory, Operation, Recorder, Step, View, nature
+from .operators import Call, leaves
+from .recording import CPU, Data, Fill, Memory, Operation, Recorder, Step, View
 
 __all__ = ["Source", "evaluate", "is_random", "needed", "place_of", "replay"]
 
@@ -48,7 +48,7 @@ def is_random(step: Step) -> bool:
         return False
     if isinstance(step, Fill):
         return isinstance(step.distribution, Uniform | Normal | TruncNormal | SparseNormal | Orthogonal)
-    return isinstance(step, Operation) and step.random
+    return isinstance(step, Operation) and step.call.nature.random
 
 
 def _reads(step: Step) -> set[Memory]:
@@ -56,15 +56,8 @@ def _reads(step: Step) -> set[Memory]:
     kept = _partly(step)
     if not isinstance(step, Operation):
         return kept
-    about = nature(step.operator)
-    given = dict(zip(about.parameters, step.args, strict=False)) | step.kwargs
-    if about.name == "copy":
-        del given["self"]
-    return kept | {x.memory for x in tree_flatten(list(given.values()), is_leaf=_is_view)[0] if isinstance(x, View)}
-
-
-def _is_view(x: object) -> bool:
-    return isinstance(x, View)
+    read = [step.call.given["src"]] if step.call.nature.name == "copy" else step.call.tensors(View)
+    return kept | {view.memory for view in read}
 
 
 def needed(steps: Sequence[Step], memories: Iterable[Memory]) -> list[Step]:
@@ -185,32 +178,25 @@ def put(tensor: Tensor, distribution: Initial, source: Source) -> None:
 
 def _operate(step: Operation, real: dict[Memory, Tensor], source: Callable[[Step], Source]) -> None:
     """Runs the operator, and moves what it made to where the tape has it."""
-    args, kwargs = (
-        tree_map(lambda x: place_of(x, real[x.memory]) if isinstance(x, View) else x, part, is_leaf=_is_view)
-        for part in (step.args, step.kwargs)
-    )
-    if nature(step.operator).takes_device:
-        kwargs["device"] = CPU
+    call = step.call.map(View, lambda view: place_of(view, real[view.memory]))
     before = torch.get_default_dtype()
     torch.set_default_dtype(step.dtype)
     try:
-        result = _drawing(step, args, kwargs, source) if step.random else step.operator(*args, **kwargs)
+        result = _drawing(call, source(step)) if is_random(step) else call()
     finally:
         torch.set_default_dtype(before)
-    results = [x for x in tree_flatten(result)[0] if isinstance(x, Tensor)]
-    for number, made in zip(step.made, results, strict=True):
+    for number, made in zip(step.made, leaves(result), strict=True):
         if number is not None:
             view = step.writes[number]
             place_of(view, real[view.memory]).copy_(made)
 
 
-def _drawing(step: Operation, args: Any, kwargs: Any, source: Callable[[Step], Source]) -> Any:
+def _drawing(call: Call, source: Source) -> Any:
     """A random operator of torch's, its generator seeded with 63 bits of the stream."""
-    seed, stream, *_ = source(step)
-    low, high = engine.bits(seed, stream, 2).tolist()
+    low, high = engine.bits(source.seed, source.stream, 2).tolist()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed((high << 32 | low) >> 1)
-        return step.operator(*args, **kwargs)
+        return call()
 
 
 def evaluate(recorder: Recorder, view: View) -> Tensor:
