@@ -18,7 +18,7 @@ def test_readme_example() -> None:
         exec(compile(block, "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("page", ["docs/design.md", "docs/sharding.md"])
+@pytest.mark.parametrize("page", ["docs/design.md", "docs/plans.md", "docs/sharding.md", "docs/deferred.md"])
 def test_pages(page: str) -> None:
     result = doctest.testfile(str(ROOT / page), module_relative=False)
     assert result.attempted > 0
