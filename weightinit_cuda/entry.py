@@ -201,5 +201,6 @@ def _grouped(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[tuple[str, 
     return groups
 
 
-def _starred(name: str) -> str:
-    return re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "*", name)
+def _starred(text: str) -> str:
+    """Numbers of modules as stars, in a name and in a sentence with names: ``(0.up -> 1.act ReLU)``, but not in 0.02."""
+    return re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)|(?<![\w.])\d+(?=\.[^\W\d])", "*", text)
