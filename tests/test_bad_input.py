@@ -355,6 +355,8 @@ OURS: list[tuple[Row, type[BaseException], str]] = [
     (row("normal_", flat_range=(0, 12)), ValueError, "global_shape and flat_range"),
     (row("normal_", global_shape=(9, 9), offset=(0, 0), flat_range=(0, 12)), ValueError, "global_shape and flat_range"),
     (row("normal_", global_shape=(9, 9), flat_range=(0, 12)), ValueError, "must be 1-D with 12 elements"),
+    (row("normal_", global_shape=(9, 9), flat_range=(0, 4, 8)), ValueError, "flat_range must be two numbers"),
+    (row("normal_", global_shape=(9, 9), flat_range=(0.0, 12)), TypeError, "integer"),
     (row("normal_", "empty", global_shape=(9, 9), flat_range=(82, 82)), ValueError, "must lie inside the 81 elements"),
     (row("orthogonal_", global_shape=(2, 2), offset=(0, 0)), ValueError, "must lie inside global_shape"),
     (row("sparse_", "f32", 0.5, global_shape=(2, 2), offset=(0, 0)), ValueError, "must lie inside global_shape"),

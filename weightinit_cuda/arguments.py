@@ -170,7 +170,10 @@ def _region(function: str, tensor: Tensor, whole: tuple[int, ...], offset: tuple
 
 def _begin(function: str, tensor: Tensor, whole: tuple[int, ...], flat_range: Sequence[int]) -> int:
     """The first of the elements [begin, end) of ``whole``, in row-major order, that the 1-D tensor holds."""
-    begin, end = map(operator.index, flat_range)
+    bounds = tuple(map(operator.index, flat_range))
+    if len(bounds) != 2:
+        raise ValueError(f"{function}: flat_range must be two numbers, begin and end, got {bounds}")
+    begin, end = bounds
     if tensor.dim() != 1 or end - begin != tensor.shape[0]:
         raise ValueError(
             f"{function}: with flat_range=({begin}, {end}) the tensor must be 1-D with {end - begin} elements,"

@@ -128,14 +128,20 @@ def drop_in(world: World) -> Found:
 @flow
 def torch_on_a_cpu_mesh(world: World) -> Found:
     """The peer, as it is: on a CPU mesh nn.init gives every rank the same numbers, so the tensor repeats itself."""
-    tensor = distribute_tensor(torch.zeros(2 * world.size, 3), init_device_mesh("cpu", (world.size,)), [Shard(0)])
-    torch.manual_seed(SEED)
-    nn.init.normal_(tensor)
-    shards = tensor.full_tensor().view(world.size, -1)
-    torch.manual_seed(SEED)
-    wi.init.normal_(tensor)
-    ours = tensor.full_tensor().view(world.size, -1)
-    return {"alike": bool((shards == shards[0]).all()), "ours_alike": bool((ours == ours[0]).all())}
+    mesh = init_device_mesh("cpu", (world.size,))
+    tensor = distribute_tensor(torch.zeros(2 * world.size, 3), mesh, [Shard(0)])
+    alike = {}
+    for module in (nn.init, wi.init):
+        torch.manual_seed(SEED)
+        module.normal_(tensor)
+        shards = tensor.full_tensor().view(world.size, -1)
+        alike[module.__name__.split(".")[0]] = bool((shards == shards[0]).all())
+    try:
+        nn.init.sparse_(tensor, 0.5)
+        sparse = "works"
+    except RuntimeError as error:
+        sparse = str(error)
+    return {"alike": alike, "sparse_": sparse, "eye_": list(nn.init.eye_(tensor).to_local().shape)}
 
 
 # ---- whole models ---------------------------------------------------------------------------------------------------
@@ -211,6 +217,14 @@ def fsdp2(world: World) -> Found:
 
 
 @flow
+def fsdp2_hybrid(world: World) -> Found:
+    """Replicas of shards (HSDP): copies agree without having been told."""
+    model = distributed_fsdp2.build(world.mesh("replicas", "shards"), seed=SEED)
+    assert wi.check_ranks(model) == {}
+    return as_single(model)
+
+
+@flow
 def fsdp2_offload(world: World) -> Found:
     model = distributed_offload.build(world.mesh(), seed=SEED)
     assert all(parameter.to_local().is_cpu for parameter in model.parameters())
@@ -280,8 +294,10 @@ def check_ranks(world: World) -> Found:
     }
     for name, tensor in tensors.items():
         wi.init.normal_(tensor, seed=SEED, stream=name)
-    before = wi.check_ranks(tensors)
-    assert before == {}, before
+    assert wi.check_ranks(tensors) == {}
+    mine = {"plain shard": torch.full((2,), float(square.get_coordinate()[1]))}
+    assert bool(wi.check_ranks(mine)) == (square.size(1) > 1)
+    assert wi.check_ranks(mine, group=square.get_group("replicas")) == {}
     last = world.size - 1
     if world.rank == last:
         tensors["plain"][2] += 1
