@@ -18,7 +18,7 @@ def test_readme_example() -> None:
         exec(compile(block, "README.md", "exec"), {})
 
 
-@pytest.mark.parametrize("page", ["docs/design.md", "docs/plans.md", "docs/sharding.md", "docs/deferred.md"])
+@pytest.mark.parametrize("page", [f"docs/{page}.md" for page in ("design", "plans", "deferred", "sharding", "checkpoints")])
 def test_pages(page: str) -> None:
     result = doctest.testfile(str(ROOT / page), module_relative=False)
     assert result.attempted > 0

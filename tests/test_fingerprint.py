@@ -196,6 +196,16 @@ def test_parts_add_up(case: tuple[Shape, list[tuple[Shape, Shape]]], dtype: torc
     assert combine(hashes) == combine(reversed(hashes)) == tensor_hash(tensor)
 
 
+def test_parts_that_are_cut_into_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = random_bits((90, 500, 3, 3))
+    expected = tensor_hash(tensor)
+    monkeypatch.setattr(module, "_PIECE", 1000)
+    parts = [
+        (tensor[a:b, c:d], Region(tensor.shape, (a, c, 0, 0))) for a, b in ((0, 11), (11, 90)) for c, d in ((0, 7), (7, 500))
+    ]
+    assert combine(tensor_hash(*part) for part in parts) == expected
+
+
 @given(st.lists(st.integers(0, 4 * 3 * 1100), max_size=3))
 @settings(deadline=None, max_examples=15)
 def test_flat_ranges_add_up(cuts: list[int]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -71,6 +73,21 @@ def test_export_is_the_filled_model(tmp_path: Path) -> None:
     assert verify(plan, file).ok
     assert verify(plan, file).counts == {"equal": len(plan.names())}
     assert not [path for path in tmp_path.iterdir() if path != file]
+
+
+def test_values_in_files_are_aligned(tmp_path: Path) -> None:
+    """A reader may map them: every tensor begins at a multiple of its element size."""
+    for more in ("", "1", "12345", "1234567"):
+        (file,) = export(Plan((entry(f"name{more}", (3,), dtype=torch.bfloat16), *every_dtype())), tmp_path / "a.safetensors")
+        data = file.read_bytes()
+        (length,) = struct.unpack("<Q", data[:8])
+        header = json.loads(data[8 : 8 + length])
+        assert length % 8 == 0
+        assert header.pop("__metadata__")["format"] == "pt"
+        for place in header.values():
+            begin, end = place["data_offsets"]
+            count = math.prod(place["shape"])
+            assert count == 0 or begin % ((end - begin) // count) == 0
 
 
 @pytest.mark.usefixtures("chunked")

@@ -92,7 +92,7 @@ class Report:
             return self.summary()
         text = StringIO()
         Console(file=text, width=160, color_system=None, markup=False, highlight=False, emoji=False).print(self.table())
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 
 def verify(
