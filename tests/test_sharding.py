@@ -27,6 +27,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import weightinit_cuda as wi
+from weightinit_cuda.distributions import Normal, Orthogonal
 from weightinit_cuda.sharding import flat_parts, parts
 
 Placements = Sequence[Any]
@@ -365,3 +366,67 @@ def test_plain_shards_of_experts() -> None:
     assert differing(mine, whole[2:, 3:]) == 0
     flat = wi.init.xavier_uniform_(torch.empty(101), batch_axes=0, seed=7, flat_range=(33, 134), **place)
     assert differing(flat, whole.flatten()[33:134]) == 0
+
+
+# ---- plans and recordings -------------------------------------------------------------------------------------------
+
+
+class Parts(torch.nn.Module):
+    """Parameters whose plans have boxes, constants and orthogonal matrices, and values that are no fills."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(11, 6, padding_idx=3)
+        self.attention = torch.nn.MultiheadAttention(6, 2)
+        self.lstm = torch.nn.LSTM(6, 5)
+        self.conv = torch.nn.Conv2d(6, 10, 3)
+        self.norm = torch.nn.LayerNorm(6)
+        self.decay = torch.nn.Parameter(torch.arange(1, 14).float().log().repeat(5, 1))  # as Mamba's A_log
+        self.noise = torch.nn.Parameter(torch.rand(9, 4).exp())
+        self.rotation = torch.nn.Parameter(torch.empty(8, 6))
+        torch.nn.init.orthogonal_(self.rotation)
+        with torch.no_grad():
+            self.conv.weight[:, 2] = 0.5
+            self.conv.bias[4:] = 1.0
+
+
+def placements_for(tensor: Tensor, kind: str) -> Placements:
+    dim = tensor.dim() - 1 if kind.startswith("last") else 0
+    return [_StridedShard(dim, split_factor=2), Shard(dim)] if kind.endswith("strided") else [Replicate(), Shard(dim)]
+
+
+each_kind = pytest.mark.parametrize("kind", ["first", "last", "first strided", "last strided"])
+
+
+@each_kind
+def test_plans_fill_shards(kind: str) -> None:
+    whole = Parts()
+    rules = [wi.Rule("rotation", Orthogonal(2.0)), wi.Rule("decay", Normal(0.0, 1.0)), wi.Rule("noise", "ones_"), "torch"]
+    plan = wi.plan(whole, rules=rules, seed=7)
+    assert any(entry.box is not None for entry in plan)
+    plan.apply_(whole)
+    for rank in range(4):
+        with rank_of(rank, (2, 2)) as mesh:
+            mine = {name: shard_of(torch.zeros_like(p), mesh, placements_for(p, kind)) for name, p in whole.named_parameters()}
+            plan.apply_(mine)
+            for name, parameter in whole.named_parameters():
+                require_shard(mine[name], parameter.detach())
+
+
+@each_kind
+def test_recordings_fill_shards(kind: str) -> None:
+    with wi.deferred() as recorded:
+        whole = Parts()
+    recorded.materialize_(whole, seed=7)
+    for rank in range(4):
+        with rank_of(rank, (2, 2)) as mesh:
+            with wi.deferred() as recorded:
+                model = Parts()
+            for module in model.modules():
+                for name, parameter in list(module.named_parameters(recurse=False)):
+                    sharded = shard_of(parameter.detach(), mesh, placements_for(parameter, kind))
+                    module.register_parameter(name, torch.nn.Parameter(sharded))
+            recorded.materialize_(model, device="cpu", seed=7)
+            for (name, parameter), expected in zip(model.named_parameters(), whole.parameters(), strict=True):
+                assert isinstance(parameter, DTensor), name
+                require_shard(parameter.detach(), expected.detach())
