@@ -389,6 +389,14 @@ def test_a_draw_that_is_replayed_has_the_plans_numbers() -> None:
     assert torch.equal(holder.f, holder.a.t())
 
 
+def test_a_norm_is_the_norm_of_its_weight() -> None:
+    with wi.deferred() as recording:
+        net = nn.utils.parametrizations.weight_norm(nn.Linear(6, 5))
+    recording.materialize_(net)
+    g, v = net.parametrizations.weight.original0, net.parametrizations.weight.original1
+    torch.testing.assert_close(g, v.norm(dim=1, keepdim=True))
+
+
 def test_chunks_of_one_draw() -> None:
     """Each has its own name's stream, unless somebody else knows the whole draw."""
     alone = made(lambda: dict(zip("ab", torch.randn(8, 4).chunk(2), strict=True)))

@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import weightinit_cuda as wi
 from weightinit_cuda import engine
 from weightinit_cuda.distributions import Computed, Constant, Normal, Orthogonal, TruncNormal, Uniform
+from weightinit_cuda.entry import table
 from weightinit_cuda.naming import named_tensors
 
 transformers = pytest.importorskip("transformers")
@@ -287,3 +289,36 @@ def test_a_model_runs() -> None:
     loss.backward()
     assert 3 < loss.item() < 7
     assert all(p.grad is not None for p in net.parameters())
+
+
+GOLDEN = Path(__file__).parent / "plans"
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_golden_plans(name: str, recordings: Any) -> None:
+    """What each architecture's own code means, as text to be read. After a change of transformers that is meant: delete the
+    files and run this once."""
+    _, _, plan = recordings[name]
+    text = table((line._replace(source="") for line in plan), name) + "\n"
+    path = GOLDEN / f"{name}.txt"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        pytest.fail(f"{path.name} was missing: written, to be read and committed")
+    assert text == path.read_text()
+
+
+def test_a_layer_more_changes_nothing_else() -> None:
+    """Dead fills, other parameters and their number do not matter: names decide."""
+    small, large = ({"n_embd": 32, "n_layer": n, "n_head": 4, "n_positions": 40, **TOKENS} for n in (2, 3))
+    made = []
+    for numbers in (small, large):
+        with wi.deferred() as recorded:
+            net = model("GPT2Model", "GPT2", **numbers)()
+        made.append(recorded.materialize_(net, seed=0).state_dict())
+    residual = "c_proj.weight"  # scaled by the number of layers, in GPT-2's own code
+    same = [name for name in made[0] if not name.endswith(residual)]
+    assert len(same) > 20
+    assert all(torch.equal(made[0][name], made[1][name]) for name in same)
+    for name in set(made[0]) - set(same):
+        torch.testing.assert_close(made[0][name] * math.sqrt(2 / 3), made[1][name])
