@@ -114,7 +114,7 @@ class Llama(nn.Module):
     def init_weights(self) -> None:
         """The model's own initialisation; also to be called again once a model built on meta has got memory."""
         self.rotation: Tensor
-        with torch.device(self.rotation.device):
+        with torch.device("cpu"):  # cos and sin of a GPU have other bits
             self.rotation.copy_(rotations(self.config))
         if self.tok_embeddings is not None:
             nn.init.normal_(self.tok_embeddings.weight)

@@ -58,7 +58,9 @@ def fill(
     ):
         return tensor
     jobs = jobs_of(scheme.__name__, tensor, distribution, generator, seed, stream, global_shape, offset, flat_range)
-    if jobs:
+    if len(jobs) == 1 and jobs[0].region is None:
+        engine.fill_tensor(jobs[0].tensor, distribution, jobs[0].seed, jobs[0].stream)
+    elif jobs:
         engine.fill(jobs)
     mark_written(tensor)  # where this rank holds nothing, too: an error of autograd should meet all ranks
     return tensor
