@@ -13,7 +13,7 @@ PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 endif
-CXX_FILES = $(shell find csrc tests/native -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+CXX_FILES = $(shell find csrc tests/native benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build test test-exhaustive test-statistical test-distributed demo demo-distributed bench \

@@ -149,7 +149,7 @@ def test_object_code(build: str, isa: str) -> None:
         pytest.skip(f"what is expected of {isa} is x86-64 code, this machine is {platform.machine()}")
     tool = "objdump" if build == "native" else "aarch64-linux-gnu-objdump"
     require(tool, *NEEDED[build])
-    path = built(build) / "CMakeFiles" / "core_tests.dir" / "csrc" / "cpu" / f"fill_{isa}.cpp.o"
+    path = built(build) / "CMakeFiles" / "kernels.dir" / "csrc" / "cpu" / f"fill_{isa}.cpp.o"
 
     code = [line.split("\t", 1)[1] for line in objdump(tool, "-d", path) if re.match(r"\s*[0-9a-f]+:\t", line)]
     patterns = X86 if build == "native" else ARM

@@ -1,6 +1,7 @@
 """Real models as tables: each parameter's name, shape and initialisation. How they were made is in generate.py.
 
-A part of a model is its embeddings and first layers, large tensors cut: the mix of shapes remains, the size fits the machine.
+A part of a model is its embeddings, its last and its first layers, large tensors cut: the mix of shapes remains, the size fits
+the machine.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def load(model: str) -> Table:
 
 
 def part_of(table: Table, values: int = PART) -> Table:
-    """As many first layers as fit into about so many values, and what belongs to no layer; the whole model if it fits.
+    """As many layers as fit into about so many values, and what belongs to no layer; the whole model if it fits.
 
     >>> part_of(load("ResNet-50")).what
     ''
@@ -77,13 +78,13 @@ def part_of(table: Table, values: int = PART) -> Table:
 
 
 def _fitting(parameters: Sequence[Parameter], layers: Sequence[int], values: int) -> set[int | None]:
-    """None, the first layer, and those after it that fit."""
+    """None, the last layer, and as many of the first ones as fit: models of experts begin with layers without."""
 
     def total(chosen: set[int | None]) -> int:
         return sum(parameter.values for parameter in parameters if parameter.layer in chosen)
 
-    chosen: set[int | None] = {None, layers[0]}
-    for layer in layers[1:]:
+    chosen: set[int | None] = {None, layers[-1]}
+    for layer in layers[:-1]:
         if total(chosen | {layer}) > values:
             break
         chosen.add(layer)
