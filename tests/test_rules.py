@@ -365,6 +365,15 @@ def test_gpt2_believes_the_config() -> None:
     assert given(model, "gpt2", "h.0.mlp.c_proj.weight") == Normal(0.0, 0.002)
 
 
+def test_gpt2_is_what_transformers_does() -> None:
+    """Names, distributions, streams and the untouched mask: against the model's own code, recorded."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"n_layer": 3, "n_embd": 8, "n_head": 2, "vocab_size": 16, "n_positions": 4}
+    with wi.deferred() as recorded:
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+    assert recorded.plan(model).diff(plan(model, "gpt2")) == []
+
+
 TITAN = ("attention.wq", "attention.wo", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
 HUGGING = ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj", "mlp.up_proj")
 

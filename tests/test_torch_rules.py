@@ -226,3 +226,9 @@ def test_transformer_fills_what_is_inside_it_only() -> None:
     plan = wi.plan(model, rules="torch")
     assert plan["head.weight"][0].source == "torch: Linear"
     assert plan["body.encoder.layers.0.linear1.weight"][0].source == "torch: Rule(in_transformer, xavier_uniform_)"
+
+
+def test_recorded_code_says_the_same() -> None:
+    with wi.deferred() as recorded:
+        model = nn.ModuleList([nn.Transformer(8, 2, 1, 1, 12, batch_first=True), nn.Embedding(5, 3, 1), nn.LSTM(3, 4)])
+    assert recorded.plan(model).diff(wi.plan(model, "torch")) == []
