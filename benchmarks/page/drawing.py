@@ -76,8 +76,8 @@ def svg(made: Figure, name: str, alt: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1)
-    text = re.sub(r'id="(\w+)"', rf'id="{name}-\1"', text)
-    text = re.sub(r'(href="|url\()#(\w+)', rf"\1#{name}-\2", text)
+    text = re.sub(r' id="([\w.-]+)"', rf' id="{name}-\1"', text)
+    text = re.sub(r'(href="|url\()#([\w.-]+)', rf"\1#{name}-\2", text)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
     return text.replace("<svg", f'<svg role="img" aria-label="{alt}"', 1)

@@ -70,7 +70,8 @@ def part_of(table: Table, values: int = PART) -> Table:
         return table
     cut = [parameter._replace(shape=_cut(parameter.shape, values // CUT)) for parameter in table.parameters]
     layers = sorted({parameter.layer for parameter in cut if parameter.layer is not None})
-    kept = [parameter for parameter in cut if parameter.layer in _fitting(cut, layers, values)]
+    chosen = _fitting(cut, layers, values)
+    kept = [parameter for parameter in cut if parameter.layer in chosen]
     whole = {parameter.name: parameter.shape for parameter in table.parameters}
     smaller = sum(parameter.shape != whole[parameter.name] for parameter in kept)
     count = len({parameter.layer for parameter in kept} - {None})
