@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.placement_types import _StridedShard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -86,7 +87,12 @@ each_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def require_right_parts(tensor: DTensor, whole: Tensor) -> None:
     """``whole`` counts its elements, and the DTensor holds its own."""
     seen = torch.zeros_like(tensor.to_local())
-    for view, region in parts(tensor):
+    found = parts(tensor)
+    if found and found[0][1]:
+        assert (
+            found[0][1].offset == compute_local_shape_and_global_offset(whole.shape, tensor.device_mesh, tensor.placements)[1]
+        )
+    for view, region in found:
         assert region is not None
         assert region.global_shape == tuple(whole.shape)
         assert torch.equal(view, whole[region.slices(view.shape)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -50,12 +49,14 @@ def run(size: int, scratch: Path) -> None:
     path = os.pathsep.join([str(ROOT), str(ROOT / "examples"), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     with (scratch / f"{size}.log").open("w+") as log:
-        process = subprocess.Popen([*command, str(scratch)], stdout=log, stderr=log, env=environment, start_new_session=True)
+        process = subprocess.Popen([*command, str(scratch)], stdout=log, stderr=log, env=environment)
         try:
             process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            print(f"a world of {size} took longer than {PATIENCE} s")  # once: what its ranks have written is read
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                process.terminate()  # torchrun passes it on to the ranks, and kills those that stay
                 process.wait()
         if process.returncode:
             log.seek(0)
