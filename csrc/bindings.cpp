@@ -88,15 +88,19 @@ FillJob make_job(const JobTuple& tuple) {
     return job;
 }
 
-std::vector<FillJob> make_jobs(const std::vector<JobTuple>& tuples) {
+std::vector<FillJob> make_jobs(const std::vector<JobTuple>& tuples, int mode) {
+    if (mode < 0 || mode >= kModes) throw std::invalid_argument("mode out of range");
     std::vector<FillJob> jobs;
     jobs.reserve(tuples.size());
-    for (const JobTuple& tuple : tuples) jobs.push_back(make_job(tuple));
+    for (const JobTuple& tuple : tuples) {
+        jobs.push_back(make_job(tuple));
+        if (!can_combine(Mode(mode), jobs.back().storage)) throw std::invalid_argument("this storage cannot be combined");
+    }
     return jobs;
 }
 
-void fill(const std::vector<JobTuple>& tuples, int threads) {
-    CpuFill cpu_fill(make_jobs(tuples));
+void fill(const std::vector<JobTuple>& tuples, int threads, int mode, double weight) {
+    CpuFill cpu_fill(make_jobs(tuples, mode), {Mode(mode), weight});
     run_interruptibly(cpu_fill, threads);
 }
 
@@ -105,11 +109,13 @@ void fill(const std::vector<JobTuple>& tuples, int threads) {
 struct CudaLaunch {
     std::vector<CudaJob> table;
     uint32_t tiles = 0;
+    Combine combine = {};
 };
 
-CudaLaunch make_launch(const std::vector<JobTuple>& tuples) {
+CudaLaunch make_launch(const std::vector<JobTuple>& tuples, int mode, double weight) {
     CudaLaunch launch;
-    launch.table = make_table(make_jobs(tuples), launch.tiles);
+    launch.table = make_table(make_jobs(tuples, mode), launch.tiles);
+    launch.combine = {Mode(mode), weight};
     return launch;
 }
 
@@ -122,7 +128,8 @@ void run_launch(const CudaLaunch& launch, uintptr_t far, uintptr_t stream) {
     std::string error;
     {
         const py::gil_scoped_release release;
-        error = launch_fill(launch.table, far, launch.tiles, stream);
+        error = launch.combine.mode == Mode::kStore ? launch_fill(launch.table, far, launch.tiles, stream)
+                                                    : launch_combine(launch.table, far, launch.tiles, stream, launch.combine);
     }
     if (!error.empty()) throw std::runtime_error("weightinit_cuda: the kernel launch failed with " + error);
 }
@@ -145,7 +152,7 @@ PYBIND11_MODULE(_C, m) {
           py::arg("seed"), py::arg("stream"), py::arg("threads"));
     m.def("fill_drawn", &fill_drawn, py::arg("data"), py::arg("storage"), py::arg("count"), py::arg("transform"),
           py::arg("seed"), py::arg("threads"));
-    m.def("fill", &fill, py::arg("jobs"), py::arg("threads"));
+    m.def("fill", &fill, py::arg("jobs"), py::arg("threads"), py::arg("mode") = 0, py::arg("weight") = 0.0);
     m.def("available_isas", &available_isas);
     m.def("selected_isa", &selected_isa);
     m.def("select_isa", &select_isa, py::arg("name"));
@@ -156,7 +163,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("why_no_cuda", &why_no_cuda);
     m.attr("cuda_inline_jobs") = kInlineJobs;
     py::class_<CudaLaunch>(m, "CudaLaunch")
-        .def(py::init(&make_launch), py::arg("jobs"))
+        .def(py::init(&make_launch), py::arg("jobs"), py::arg("mode") = 0, py::arg("weight") = 0.0)
         .def("__len__", [](const CudaLaunch& launch) { return launch.table.size(); })
         .def("bytes", &launch_bytes)
         .def("run", &run_launch, py::arg("far"), py::arg("stream"));

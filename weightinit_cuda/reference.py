@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from . import coefficients as table
-from .distributions import Kind, Transform
+from .combining import STORE, Combine, Mode, made_dtype
+from .distributions import QUIET_NAN, Kind, Transform
 
-__all__ = ["bits", "fill", "values"]
+__all__ = ["bits", "combined", "fill", "values"]
 
 MASK32 = 0xFFFFFFFF
 MINUS_2_LN_2 = -1.3862943611198906  # f64(-2 ln 2)
@@ -277,6 +278,27 @@ def _working_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.float64 or not dtype.is_floating_point else torch.float32
 
 
+# ---- combination ----------------------------------------------------------------------------------------------------
+
+_INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def combined(x: Tensor, made: Tensor, combine: Combine) -> Tensor:
+    """What becomes of elements x and the values made for them: x + v, or x + weight (v - x), rounded once to x's dtype.
+
+    A NaN is the positive quiet one without payload: which one an addition gives differs from machine to machine.
+    """
+    working = _working_dtype(x.dtype)
+    old, v, weight = x.to(working), made.to(working), combine.weight
+    if combine.mode is Mode.ADD:
+        new = old + v
+    else:
+        new = (v - old) * weight + old if working == torch.float64 else fma(v - old, weight, old)
+    result = convert(new, x.dtype)
+    result.view(_INTEGER[x.itemsize]).masked_fill_(new.isnan(), QUIET_NAN[x.dtype])
+    return result
+
+
 # ---- the pure function ----------------------------------------------------------------------------------------------
 
 
@@ -331,8 +353,7 @@ def _run_values(transform: Transform, dtype: torch.dtype, seed: int, stream: int
     if transform.kind is Kind.CONSTANT:
         shape, value = (len(starts), length), transform.params[0]
         if value != value:  # NaN: these bits, not the ones that a conversion would choose
-            unsigned = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}[dtype.itemsize]
-            return torch.full(shape, transform.integers[0], dtype=unsigned, device=starts.device).view(dtype)
+            return torch.full(shape, transform.integers[0], dtype=_INTEGER[dtype.itemsize], device=starts.device).view(dtype)
         return convert(torch.full(shape, value, dtype=working, device=starts.device), dtype)
     if transform.kind is Kind.ONE_HOT:
         return convert(_one_hot(transform, working, starts[:, None] + torch.arange(length, device=starts.device)), dtype)
@@ -379,14 +400,16 @@ def fill(
     seed: int,
     stream: int = 0,
     region: tuple[Sequence[int], Sequence[int]] | None = None,
+    combine: Combine = STORE,
 ) -> Tensor:
-    """Writes ``tensor[i] = value(index of i)`` in place, in chunks, outside autograd.
+    """Writes ``tensor[i] = value(index of i)``, or combines the two, in place, in chunks, outside autograd.
 
     Args:
         tensor: any strides, any device, without overlaps; conjugate and negative views are resolved by the caller.
         transform, seed, stream: as in :func:`values`.
         region: (global_shape, offset) of a shard, ``tensor[i]`` has the row-major index of ``offset + i`` in
             global_shape; None if the tensor is the global one.
+        combine: how the value meets ``tensor[i]``; the transform is one for the dtype that ``made_dtype`` gives.
     """
     target = tensor.detach()
     shape, offset = (target.shape, (0,) * target.dim()) if region is None else region
@@ -397,8 +420,10 @@ def fill(
         for start, extent in _boxes(global_shape, (0,) * target.dim(), tuple(target.shape), _scratch_values(target.device)):
             place = tuple(o + s for o, s in zip(origin, start, strict=True))
             starts, length = _box_runs(global_shape, place, extent, target.device)
-            made = _run_values(transform, target.dtype, seed, stream, starts, length).reshape(extent)
-            _store(target[tuple(slice(s, s + n) for s, n in zip(start, extent, strict=True))], made)
+            dtype = made_dtype(combine.mode, target.dtype)
+            made = _run_values(transform, dtype, seed, stream, starts, length).reshape(extent)
+            there = target[tuple(slice(s, s + n) for s, n in zip(start, extent, strict=True))]
+            _store(there, made if combine.mode is Mode.STORE else combined(_loaded(there), made, combine))
     return tensor
 
 
@@ -413,6 +438,11 @@ def _subnormals() -> Iterator[None]:
     finally:
         if flushes:
             torch.set_flush_denormal(True)
+
+
+def _loaded(target: Tensor) -> Tensor:
+    """The elements of target in one piece, for the same reason as :func:`_store`."""
+    return target.view(_INTEGER[target.itemsize]).contiguous().view(target.dtype)
 
 
 def _store(target: Tensor, made: Tensor) -> None:
