@@ -118,10 +118,13 @@ def from_numpy() -> Tensor:
     return torch.cat([y, x], 1)
 
 
+OUTSIDE = torch.tensor([3, 4])
+
+
 def of_outside() -> Tensor:
-    """What numpy made goes where the parameters are."""
+    """What was there before goes where the parameters are."""
     w = torch.zeros(2)
-    return torch.from_numpy(np.ones(2, dtype=np.float32)).to(w.device) + torch.ones(2, device=w.device)
+    return OUTSIDE.to(w.device) * 2 + torch.ones(2, device=w.device)
 
 
 def forward_pass() -> dict[str, Tensor]:
@@ -274,6 +277,15 @@ FOLDED: dict[str, tuple[Callable[[], Tensor], list[Any]]] = {
         lambda: timm_trunc_normal(torch.empty(4), std=0.02).div_(math.sqrt(2.0 * 8)),
         [(TruncNormal(0.0, 0.005, -0.5, 0.5), None)],
     ),
+    "timm, odd numbers": (
+        lambda: timm_trunc_normal(torch.empty(4), 0.3, 0.07, -0.1, 0.41),
+        [(TruncNormal(0.3, 0.07, -0.1, 0.41), None)],
+    ),
+    "timm, one tail": (
+        lambda: timm_trunc_normal(torch.empty(4), 0.0, 0.013, 0.011, 0.017),
+        [(TruncNormal(0.0, 0.013, 0.011, 0.017), None)],
+    ),
+    "views in place": (lambda: torch.randn(4).unsqueeze_(0).t_().squeeze_(), [(Normal(0.0, 1.0), None)]),
     "clamp that cuts nothing": (lambda: torch.rand(4).clamp_(0, 1), [(Uniform(0.0, 1.0), None)]),
     "a row": (
         lambda: torch.randn(4, 4).index_fill(0, torch.tensor([], dtype=torch.long), 0),
@@ -378,15 +390,40 @@ def test_a_draw_that_is_replayed_has_the_plans_numbers() -> None:
 
     def make() -> dict[str, Tensor]:
         a = torch.randn(6, 4)
-        return {"a": a, "b": a.exp(), "c": a[1:3].clone(), "d": a.clone(), "e": a * 0.5, "f": a.t().clone()}
+        fused = torch.zeros(8, 6)
+        fused[2:, 1:5] = a
+        return {"a": a, "b": a.exp(), "c": a[1:3].clone(), "d": a.clone(), "e": a * 0.5, "f": a.t().clone(), "g": fused}
 
     holder = made(make, seed=9)
     assert torch.equal(holder.a, drawn(Normal(0.0, 1.0), (6, 4), "a", seed=9))
+    assert torch.equal(holder.g[2:, 1:5], holder.a)
+    assert holder.g.count_nonzero() == 24
     assert torch.equal(holder.b, holder.a.exp())
     assert torch.equal(holder.c, holder.a[1:3])
     assert torch.equal(holder.d, holder.a)
     torch.testing.assert_close(holder.e, holder.a * 0.5)
     assert torch.equal(holder.f, holder.a.t())
+
+
+def test_draws_that_lie_in_a_larger_tensor() -> None:
+    """Who replays them finds them by their place in it, also where they were drawn elsewhere, or in another order."""
+
+    def make() -> dict[str, Tensor]:
+        q, w = torch.randn(4, 3), torch.zeros(9, 3)
+        w[4:8] = q
+        direct = torch.zeros(6, 4)
+        direct[1:4].normal_()
+        square = torch.randn(4, 4)
+        turned = square.t().clone()
+        return {"w": w, "q": q.exp(), "x": direct, "y": direct[1:4].exp(), "s": square, "t": turned, "p": square.exp()}
+
+    holder = made(make)
+    assert torch.equal(holder.w[4:8], drawn(Normal(0.0, 1.0), (9, 3))[4:8])
+    assert torch.equal(holder.q, holder.w[4:8].exp())
+    assert torch.equal(holder.x[1:4], drawn(Normal(0.0, 1.0), (6, 4), "x")[1:4])
+    assert torch.equal(holder.y, holder.x[1:4].exp())
+    assert torch.equal(holder.t, holder.s.t())
+    assert torch.equal(holder.p, holder.s.exp())
 
 
 def test_a_norm_is_the_norm_of_its_weight() -> None:
@@ -681,6 +718,13 @@ def test_surroundings() -> None:
         net = nn.Linear(3, 3)
     assert torch.equal(recording.materialize_(net).weight, expected)
     assert torch.get_default_device() == torch.device("cpu")
+
+
+def test_values_asked_for_in_inference_mode() -> None:
+    with torch.inference_mode():
+        recording, holder = recorded(asked)
+    recording.materialize_(holder)
+    assert torch.equal(holder.w, asked())
 
 
 def test_default_dtype_of_the_block() -> None:
