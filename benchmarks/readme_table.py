@@ -89,7 +89,7 @@ def _large(rows: Sequence[Row]) -> str:
     """One line for each distribution and dtype, at the largest size that all of them have."""
     rows = [row for row in rows if row["case"]["group"] == "fill" and OURS in row["rates"]]
     threads = sorted({row["case"]["threads"] for row in rows})
-    kinds = list(dict.fromkeys((row["case"]["label"], row["case"]["dtype"]) for row in rows))
+    kinds = list(dict.fromkeys(_kind(row) for row in rows if BASELINE in row["rates"]))  # torch.nn.init fills no float8
     by_key = {(*_kind(row), row["case"]["threads"], row["case"]["values"]): row for row in rows}
     common = _common_sizes(by_key, kinds, threads)
     if not common:

@@ -94,10 +94,9 @@ def quality(rows: Sequence[Row]) -> str:
     every = [name for name in dict.fromkeys(name for row in drawn for name in row["findings"]) if name != "distinct"]
     tails = [name for name in every if name.startswith("beyond")]
     in_tails = [row for row in drawn if tails and tails[0] in row["findings"]]
-    head = _table(
-        ["source", *(f"{name} σ" for name in tails)], [_tail_cells(row, tails) for row in in_tails], "count / expected"
-    )
-    return (head if in_tails else "") + _findings(drawn, [name for name in every if name not in tails])
+    header = ["source", *(f"{name} σ" for name in tails)]
+    counts = _table(header, [_tail_cells(row, tails) for row in in_tails], "count / expected") if in_tails else ""
+    return counts + _findings(drawn, [name for name in every if name not in tails])
 
 
 def _tail_cells(row: Row, names: Sequence[str]) -> list[Cell]:
