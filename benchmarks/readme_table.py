@@ -17,6 +17,11 @@ RESULTS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- readme-table:begin -->", "<!-- readme-table:end -->"
 NO_GPU = "No GPU figure is given: none has been measured yet."
 OURS, BASELINE = "ours", "nn.init"  # as contestants.py names them; files stay readable if it is renamed
+KINDS = {"model": (OURS, BASELINE, "filled in place"), "construct": ("ours, deferred", "eager", "built from nothing")}
+PARTS = (
+    "Usual: a loop over `torch.nn.init`; the library's own constructor. Models of more values than these are represented by a "
+    "part: embeddings, last and first layers."
+)
 
 Row = dict[str, Any]
 
@@ -53,7 +58,7 @@ def update(readme: Path | None = None, results: Path | None = None, check: bool 
 
 def render(cpu: dict[str, Any], gpu: dict[str, Any] | None) -> str:
     """The Markdown between the markers."""
-    parts = [_machine(cpu), _large(cpu["rows"]), _small(cpu["rows"])]
+    parts = [_machine(cpu), _large(cpu["rows"]), _models(cpu["rows"]), _small(cpu["rows"])]
     parts += [NO_GPU] if gpu is None else _gpu(gpu)
     return "\n\n".join(part for part in parts if part)
 
@@ -84,7 +89,7 @@ def _large(rows: Sequence[Row]) -> str:
     """One line for each distribution and dtype, at the largest size that all of them have."""
     rows = [row for row in rows if row["case"]["group"] == "fill" and OURS in row["rates"]]
     threads = sorted({row["case"]["threads"] for row in rows})
-    kinds = list(dict.fromkeys((row["case"]["label"], row["case"]["dtype"]) for row in rows))
+    kinds = list(dict.fromkeys(_kind(row) for row in rows if BASELINE in row["rates"]))  # torch.nn.init fills no float8
     by_key = {(*_kind(row), row["case"]["threads"], row["case"]["values"]): row for row in rows}
     common = _common_sizes(by_key, kinds, threads)
     if not common:
@@ -132,6 +137,20 @@ def _small(rows: Sequence[Row]) -> str:
     return _markdown(["small float32 tensors, us a call", "shape", "ours", "nn.init", "x"], lines) if lines else ""
 
 
+def _models(rows: Sequence[Row]) -> str:
+    """Models in place and built from nothing, with the most threads; the usual way is a loop, or the library's own code."""
+    most = max((row["case"]["threads"] for row in rows), default=0)
+    lines = []
+    for row in (row for row in rows if row["case"]["threads"] == most):
+        ours, usual, how = KINDS.get(row["case"]["group"], ("", "", ""))
+        if {ours, usual} <= set(row["seconds"]):
+            times = [f"{row['seconds'][name]['median']:.3g}" for name in (ours, usual)]
+            values = f"{row['case']['values'] / 1e6:.0f} M"
+            lines.append([f"{row['case']['label']}, {how}", row["case"]["dtype"], values, *times, _ratio(row, ours, usual)])
+    header = [f"whole models, {_threads(most)}, s", "dtype", "values", "ours", "usual", "x"]
+    return f"{_markdown(header, lines)}\n\n{PARTS}" if lines else ""
+
+
 def _gpu(run: dict[str, Any]) -> list[str]:
     """Large tensors by their share of fill_, then models."""
     at, rows = run["environment"], [row for row in run["rows"] if OURS in row["rates"]]
@@ -157,8 +176,8 @@ def _gpu(run: dict[str, Any]) -> list[str]:
     return parts
 
 
-def _ratio(row: Row) -> str:
-    spread = row["ratios"].get(OURS, {}).get(BASELINE)
+def _ratio(row: Row, ours: str = OURS, usual: str = BASELINE) -> str:
+    spread = row["ratios"].get(ours, {}).get(usual)
     return "-" if spread is None else f"{spread['median']:.3g} [{spread['p25']:.3g}-{spread['p75']:.3g}]"
 
 

@@ -32,7 +32,7 @@ class Policy:
     row_seconds: float = 0.3
     slice_seconds: float = 0.004
     rounds: tuple[int, int] = (3, 25)
-    call_seconds: float = 6.0
+    call_seconds: float = 3.0
 
 
 @dataclass

@@ -1,12 +1,11 @@
 """``deferred()``: what code does to its tensors is recorded, folded into distributions, and happens at materialisation.
 
-``SAME`` compares with eager code bit for bit where nothing is random; ``FOLDED`` says which distribution a piece of code means;
-``RELATED`` says what must hold between tensors that share draws. The clients are in ``test_deferred_clients``.
+``SAME`` compares with eager code bit for bit where nothing is random. Distributions are in ``test_deferred_folding``, real
+models in ``test_deferred_clients``.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import threading
 import weakref
@@ -16,48 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recorded import drawn, recorded
 from torch import Tensor, nn
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine, patching
-from weightinit_cuda.boxes import Box
-from weightinit_cuda.distributions import Computed, Constant, Normal, OneHot, Orthogonal, SparseNormal, TruncNormal, Uniform
-from weightinit_cuda.streams import stream_of
-
-
-class Holder(nn.Module):
-    """A module of what a function makes: one tensor, or several by name."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        super().__init__()
-        made = make()
-        for name, tensor in (made if isinstance(made, dict) else {"w": made}).items():
-            self.register_buffer(name, tensor)
-
-
-def recorded(make: Callable[[], Any]) -> tuple[wi.Recording, Any]:
-    with wi.deferred() as recording:
-        holder = Holder(make)
-    return recording, holder
-
-
-def lines(make: Callable[[], Any], name: str = "w") -> list[Any]:
-    recording, holder = recorded(make)
-    return [(line.distribution, line.box) for line in recording.plan(holder)[name]]
-
-
-def made(make: Callable[[], Any], seed: int = 0, **rest: Any) -> Any:
-    recording, holder = recorded(make)
-    recording.materialize_(holder, seed=seed, **rest)
-    assert not any(b.is_meta for b in holder.buffers())
-    return holder
-
-
-def drawn(distribution: Any, shape: Any, name: str = "w", dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    """What the plan's line alone gives."""
-    tensor = torch.empty(shape, dtype=dtype)
-    engine.fill([wi.FillJob(tensor, distribution, seed, stream_of(name))])
-    return tensor
+from weightinit_cuda.distributions import Uniform
 
 
 @pytest.fixture(autouse=True)
@@ -118,10 +81,13 @@ def from_numpy() -> Tensor:
     return torch.cat([y, x], 1)
 
 
+OUTSIDE = torch.tensor([3, 4])
+
+
 def of_outside() -> Tensor:
-    """What numpy made goes where the parameters are."""
+    """What was there before goes where the parameters are."""
     w = torch.zeros(2)
-    return torch.from_numpy(np.ones(2, dtype=np.float32)).to(w.device) + torch.ones(2, device=w.device)
+    return OUTSIDE.to(w.device) * 2 + torch.ones(2, device=w.device)
 
 
 def forward_pass() -> dict[str, Tensor]:
@@ -137,6 +103,13 @@ def rewritten() -> Tensor:
     x.fill_(7)  # y has seen the ones
     y[1:] += x[1:]
     return y
+
+
+def numbered_rows(n: int) -> Tensor:
+    w = torch.empty(n, 2)
+    for number in range(n):
+        w[number] = number
+    return w
 
 
 SAME: dict[str, Callable[[], Any]] = {
@@ -199,278 +172,6 @@ def test_what_is_not_random_is_eagers(name: str, dtype: torch.dtype) -> None:
         assert ours.dtype == tensor.dtype
         assert ours.stride() == tensor.stride()
         torch.testing.assert_close(ours, tensor, rtol=0, atol=0, equal_nan=True)
-
-
-# ---- which distribution a piece of code means -------------------------------------------------------------------------
-
-
-def timm_trunc_normal(w: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
-    """timm's chain (timm/layers/weight_init.py), which truncated normals were before torch had its own."""
-
-    def cdf(x: float) -> float:
-        return (1.0 + math.erf(x / math.sqrt(2.0))) / 2.0
-
-    low, high = cdf((a - mean) / std), cdf((b - mean) / std)
-    return w.uniform_(2 * low - 1, 2 * high - 1).erfinv_().mul_(std * math.sqrt(2.0)).add_(mean).clamp_(min=a, max=b)
-
-
-def orthogonal_slices() -> Tensor:
-    w = torch.empty(8, 4)
-    for part in w.chunk(2):
-        nn.init.orthogonal_(part)
-    return w
-
-
-def fused() -> Tensor:
-    w = torch.empty(12, 4)
-    q, k, v = w.chunk(3)
-    nn.init.normal_(q, std=0.1)
-    nn.init.zeros_(k)
-    v.copy_(torch.rand(4, 4) - 0.5)
-    return w
-
-
-def numbered_rows(n: int) -> Tensor:
-    w = torch.empty(n, 2)
-    for number in range(n):
-        w[number] = number
-    return w
-
-
-def experts() -> Tensor:
-    w = torch.empty(5, 4, 2)
-    for expert in w:
-        nn.init.trunc_normal_(expert, std=0.1)
-    return w
-
-
-ROWS = lambda n, m=4, at=0: Box((at, 0), (n, m))  # noqa: E731
-FOLDED: dict[str, tuple[Callable[[], Tensor], list[Any]]] = {
-    "normal_": (lambda: torch.empty(4, 4).normal_(0.5, 0.2), [(Normal(0.5, 0.2), None)]),
-    "randn scaled": (lambda: torch.randn(4, 4) * 0.02, [(Normal(0.0, 0.02), None)]),
-    "scaled by a tensor": (lambda: torch.tensor(0.5) * torch.randn(4), [(Normal(0.0, 0.5), None)]),
-    "divided": (lambda: torch.randn(4, 4).div_(math.sqrt(16.0)), [(Normal(0.0, 0.25), None)]),
-    "rand on an interval": (lambda: torch.rand(4) * 0.2 - 0.1, [(Uniform(-0.1, 0.1), None)]),
-    "rand, dead first": (lambda: nn.init.normal_(nn.init.uniform_(torch.ones(4)), std=3.0), [(Normal(0.0, 3.0), None)]),
-    "rand_like, cast": (lambda: torch.rand_like(torch.ones(4)).to(torch.bfloat16), [(Uniform(0.0, 1.0), None)]),
-    "torch.normal": (lambda: torch.normal(1.0, 2.0, (4,)), [(Normal(1.0, 2.0), None)]),
-    "clone of a transpose": (lambda: torch.randn(4, 2).t().contiguous(), [(Normal(0.0, 1.0), None)]),
-    "flat": (lambda: torch.empty(4, 4).view(-1).normal_().view(4, 4), [(Normal(0.0, 1.0), None)]),
-    "trunc_normal_": (
-        lambda: nn.init.trunc_normal_(torch.empty(4), std=0.02, a=-0.04, b=0.04),
-        [(TruncNormal(0.0, 0.02, -0.04, 0.04), None)],
-    ),
-    "truncated in sigmas": (
-        lambda: nn.init.trunc_normal_(torch.empty(4)).mul_(0.02).add_(1.0),
-        [(TruncNormal(1.0, 0.02, 0.96, 1.04), None)],
-    ),
-    "timm": (lambda: timm_trunc_normal(torch.empty(4)), [(TruncNormal(0.0, 1.0, -2.0, 2.0), None)]),
-    "timm, 100 sigmas": (lambda: timm_trunc_normal(torch.empty(4), std=0.02), [(TruncNormal(0.0, 0.02, -2.0, 2.0), None)]),
-    "timm, skew": (
-        lambda: timm_trunc_normal(torch.empty(4), 0.1, 0.5, -0.3, 1.5),
-        [(TruncNormal(0.1, 0.5, -0.3, 1.5), None)],
-    ),
-    "timm, rescaled": (
-        lambda: timm_trunc_normal(torch.empty(4), std=0.02).div_(math.sqrt(2.0 * 8)),
-        [(TruncNormal(0.0, 0.005, -0.5, 0.5), None)],
-    ),
-    "clamp that cuts nothing": (lambda: torch.rand(4).clamp_(0, 1), [(Uniform(0.0, 1.0), None)]),
-    "a row": (
-        lambda: torch.randn(4, 4).index_fill(0, torch.tensor([], dtype=torch.long), 0),
-        [(Computed("index_fill"), None)],
-    ),
-    "padding row": (
-        lambda: nn.Embedding(5, 4, padding_idx=3).weight.data,
-        [(Normal(0.0, 1.0), None), (Constant(0.0), ROWS(1, at=3))],
-    ),
-    "first rows scaled": (
-        lambda: scaled_rows(),
-        [(Normal(0.0, 1.0), None), (Normal(0.0, 0.5), ROWS(2))],
-    ),
-    "fused": (fused, [(Normal(0.0, 0.1), ROWS(4)), (Constant(0.0), ROWS(4, at=4)), (Uniform(-0.5, 0.5), ROWS(4, at=8))]),
-    "experts": (experts, [(TruncNormal(0.0, 0.1, -2.0, 2.0), None)]),
-    "a generator": (lambda: torch.randn(4, generator=torch.Generator()), [(Normal(0.0, 1.0), None)]),
-    "a generator of init": (
-        lambda: nn.init.uniform_(torch.empty(4), generator=torch.Generator()),
-        [(Uniform(0.0, 1.0), None)],
-    ),
-    "orthogonal_": (lambda: nn.init.orthogonal_(torch.empty(4, 4), gain=2.0), [(Orthogonal(2.0), None)]),
-    "orthogonal_ scaled": (lambda: nn.init.orthogonal_(torch.empty(4, 4)) * 0.5, [(Orthogonal(0.5), None)]),
-    "eye_": (lambda: nn.init.eye_(torch.empty(3, 4)), [(OneHot(1.0, 4, 3, 3, 0, 1), None)]),
-    "dirac_": (lambda: nn.init.dirac_(torch.empty(2, 2, 3)), [(OneHot(1.0, 6, 2, 2, 1, 3), None)]),
-    "sparse_": (lambda: nn.init.sparse_(torch.empty(10, 4), 0.3), [(SparseNormal(10, 3, 0.01), None)]),
-    "constants": (lambda: torch.ones(4).mul(0.5), [(Constant(0.5), None)]),
-    "zeros where nothing is left": (lambda: torch.randn(4).mul_(0), [(Constant(0.0), None)]),
-    "parameter of data": (lambda: torch.zeros(4).copy_(torch.randn(4)), [(Normal(0.0, 1.0), None)]),
-    "xavier": (
-        lambda: nn.init.xavier_uniform_(torch.empty(2, 4)),
-        [(Uniform(*(s * math.sqrt(3.0) * math.sqrt(2.0 / 6.0) for s in (-1, 1))), None)],
-    ),
-}
-
-
-def scaled_rows() -> Tensor:
-    w = torch.randn(4, 4)
-    w[:2] *= 0.5
-    return w
-
-
-@pytest.mark.parametrize("name", FOLDED)
-def test_code_folds_into_a_distribution(name: str) -> None:
-    make, expected = FOLDED[name]
-    assert lines(make) == expected
-
-
-WHOLE = {name: found[0][0] for name, (_, found) in FOLDED.items() if len(found) == 1 and found[0][1] is None}
-DRAWN = [name for name, distribution in WHOLE.items() if not isinstance(distribution, Computed | Orthogonal)]
-
-
-@pytest.mark.parametrize("name", DRAWN)
-def test_values_are_the_lines(name: str) -> None:
-    """Folded or not: what is materialised is what the distribution gives under the name's stream."""
-    make, [(distribution, _)] = FOLDED[name]
-    w = made(make).w
-    assert torch.equal(w, drawn(distribution, w.shape, dtype=w.dtype))
-
-
-NOT_FOLDED: dict[str, Callable[[], Tensor]] = {
-    "negated": lambda: -torch.rand(50),
-    "clamped within": lambda: torch.randn(50).clamp_(-1, 1),
-    "exp": lambda: torch.randn(50).exp_(),
-    "sum of draws": lambda: torch.randn(50) + torch.randn(50),
-    "masked": lambda: torch.randn(50) * (torch.arange(50) > 20),
-    "product": lambda: torch.randn(5, 5) @ torch.randn(5, 10),
-    "every second": lambda: torch.zeros(50)[::2].normal_(),
-    "diagonal": lambda: torch.randn(7, 7).fill_diagonal_(0),
-    "weight norm": lambda: torch.nn.functional.normalize(torch.randn(5, 10)),
-    "exponential_": lambda: torch.empty(50).exponential_(),
-    "bernoulli": lambda: torch.bernoulli(torch.full((50,), 0.5)),
-    "randperm": lambda: torch.randperm(50),
-    "randint": lambda: torch.randint(0, 9, (50,)),
-    "dropout": lambda: torch.nn.functional.dropout(torch.ones(50)),
-    "orthogonal slices": orthogonal_slices,
-    "turned matrix": lambda: nn.init.dirac_(torch.empty(4, 4, 3)).permute(2, 0, 1).contiguous(),
-    "sorted": lambda: torch.randn(50).sort().values,
-    "double of ints": lambda: torch.rand(50).mul(10).to(torch.int64),
-}
-
-
-@pytest.mark.parametrize("name", NOT_FOLDED)
-def test_the_rest_is_replayed_from_the_seed(name: str) -> None:
-    assert all(isinstance(distribution, Computed) for distribution, _ in lines(NOT_FOLDED[name]))
-    torch.manual_seed(1)
-    one = made(NOT_FOLDED[name], seed=5).w
-    torch.manual_seed(2)
-    assert torch.equal(one, made(NOT_FOLDED[name], seed=5).w)
-    if name != "turned matrix":
-        assert not torch.equal(one, made(NOT_FOLDED[name], seed=6).w)
-
-
-def test_orthogonal_slices_are_orthogonal() -> None:
-    w = made(orthogonal_slices).w
-    for part in w.chunk(2):
-        torch.testing.assert_close(part @ part.T, torch.eye(4), rtol=0, atol=1e-5)
-    assert not torch.equal(*w.chunk(2))
-
-
-def test_a_draw_that_is_replayed_has_the_plans_numbers() -> None:
-    """b is computed from the values that a has."""
-
-    def make() -> dict[str, Tensor]:
-        a = torch.randn(6, 4)
-        return {"a": a, "b": a.exp(), "c": a[1:3].clone(), "d": a.clone(), "e": a * 0.5, "f": a.t().clone()}
-
-    holder = made(make, seed=9)
-    assert torch.equal(holder.a, drawn(Normal(0.0, 1.0), (6, 4), "a", seed=9))
-    assert torch.equal(holder.b, holder.a.exp())
-    assert torch.equal(holder.c, holder.a[1:3])
-    assert torch.equal(holder.d, holder.a)
-    torch.testing.assert_close(holder.e, holder.a * 0.5)
-    assert torch.equal(holder.f, holder.a.t())
-
-
-def test_a_norm_is_the_norm_of_its_weight() -> None:
-    with wi.deferred() as recording:
-        net = nn.utils.parametrizations.weight_norm(nn.Linear(6, 5))
-    recording.materialize_(net)
-    g, v = net.parametrizations.weight.original0, net.parametrizations.weight.original1
-    torch.testing.assert_close(g, v.norm(dim=1, keepdim=True))
-
-
-def test_chunks_of_one_draw() -> None:
-    """Each has its own name's stream, unless somebody else knows the whole draw."""
-    alone = made(lambda: dict(zip("ab", torch.randn(8, 4).chunk(2), strict=True)))
-    assert torch.equal(alone.b, drawn(Normal(0.0, 1.0), (4, 4), "b"))
-
-    def make() -> dict[str, Tensor]:
-        whole = torch.randn(8, 4)
-        a, b = whole.chunk(2)
-        return {"a": a, "b": b, "norm": whole.norm()}
-
-    known = made(make)
-    torch.testing.assert_close(known.norm, torch.cat([known.a, known.b]).norm())
-
-
-def test_parts_keep_the_words_of_their_indices() -> None:
-    """A row that is scaled keeps its random numbers; one that is drawn again shares none with another row."""
-    w = made(scaled_rows).w
-    assert torch.equal(w[2:], drawn(Normal(0.0, 1.0), (4, 4))[2:])
-    assert torch.equal(w[:2], drawn(Normal(0.0, 0.5), (4, 4))[:2])
-    w = made(fused).w
-    assert torch.equal(w[8:], drawn(Uniform(-0.5, 0.5), (12, 4))[8:])
-    assert len(set(w[w != 0].tolist())) == 32
-
-
-def test_deep_copies_are_equal() -> None:
-    with wi.deferred() as recording:
-        layer = nn.Embedding(6, 4, padding_idx=1)
-        net = nn.ModuleList(copy.deepcopy(layer) for _ in range(3))
-        net.append(nn.Embedding(6, 4, padding_idx=1))
-    recording.materialize_(net)
-    assert torch.equal(net[0].weight, net[2].weight)
-    assert not net[0].weight[1].any()
-    assert net[0].weight[0].any()
-    assert not torch.equal(net[0].weight, net[3].weight)
-
-
-def test_asked_values_stay() -> None:
-    """What Python has seen of a random tensor is what it will hold; it comes from torch's generator."""
-    seen: list[float] = []
-
-    def make() -> dict[str, Tensor]:
-        w = torch.randn(5)
-        seen[:] = w.tolist()
-        return {"w": w, "twice": w * 2}
-
-    torch.manual_seed(0)
-    holder = made(make, seed=1)
-    assert holder.w.tolist() == seen
-    assert torch.equal(holder.twice, holder.w * 2)
-    first = list(seen)
-    torch.manual_seed(0)
-    assert made(make, seed=2).w.tolist() == first
-
-
-def test_asking_for_constants_changes_nothing() -> None:
-    def make() -> Tensor:
-        w = torch.ones(4)
-        assert w.sum().item() == 4
-        return w.mul_(0.5)
-
-    assert lines(make) == [(Constant(0.5), None)]
-
-
-def test_other_parameters_do_not_matter() -> None:
-    """Names decide: a layer more changes nothing else, folded or replayed."""
-
-    def make(more: bool) -> dict[str, Tensor]:
-        first = {"z": torch.randn(3).exp(), "y": torch.randn(4)} if more else {}
-        return {**first, "a": torch.randn(5).exp(), "b": torch.rand(5)}
-
-    one, two = made(lambda: make(False)), made(lambda: make(True))
-    assert torch.equal(one.a, two.a)
-    assert torch.equal(one.b, two.b)
-    assert not torch.equal(two.z, two.a[:3])
 
 
 # ---- what stays of a tensor -------------------------------------------------------------------------------------------
@@ -681,6 +382,13 @@ def test_surroundings() -> None:
         net = nn.Linear(3, 3)
     assert torch.equal(recording.materialize_(net).weight, expected)
     assert torch.get_default_device() == torch.device("cpu")
+
+
+def test_values_asked_for_in_inference_mode() -> None:
+    with torch.inference_mode():
+        recording, holder = recorded(asked)
+    recording.materialize_(holder)
+    assert torch.equal(holder.w, asked())
 
 
 def test_default_dtype_of_the_block() -> None:

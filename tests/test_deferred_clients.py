@@ -273,6 +273,12 @@ def test_the_scheme_is_transformers_own(recordings: Any) -> None:
     assert plan["lm_head.weight"][0].name == "transformer.wte.weight"
 
 
+def test_a_default_device_of_meta_is_taken_for_cpu() -> None:
+    with torch.device("meta"), wi.deferred() as recorded:
+        net = TRANSFORMERS["llama"]()
+    assert recorded.plan(net)["model.layers.0.self_attn.q_proj.weight"][0].distribution == Normal(0.0, 0.02)
+
+
 def test_lazy_modules_stay_lazy() -> None:
     with wi.deferred() as recorded:
         net = nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 2))

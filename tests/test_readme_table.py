@@ -57,6 +57,7 @@ def test_readme_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
     kinds = [("uniform", "float32"), ("uniform", "bfloat16")]
     rows = [json_row("fill", *kind, 2**25, threads, 8.125 * threads) for kind in kinds for threads in (1, 2)]
+    rows += [json_row("model", "GPT-2 XL", "float32", 144_000_000, threads) for threads in (1, 2)]
     rows += [json_row("fill", "uniform", "float32", 2**27, 1), json_row("small", "uniform_", "float32", 10, 1)]
     write_results(tmp_path, "cpu.json", rows)
     assert command_line.main(["readme-table", "--check"]) == 1
@@ -69,6 +70,8 @@ def test_readme_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "Zen 3, 2 cores, avx2, torch 2.13.0, 2026-11-22, commit abcdef012345" in text
     assert "| 2^25 values, 10^9 a second | dtype | ours, 1 thread | nn.init | x | ours, 2 threads | nn.init | x |" in text
     assert "| uniform | bfloat16 | 2 | 0.25 | 8.12 [7.12-9.12] | 2 | 0.25 | 16.2 [15.2-17.2] |" in text
+    assert "| GPT-2 XL, filled in place | float32 | 144 M | 2e-06 | 3e-06 | 8.12 [7.12-9.12] |" in text
+    assert text.count("GPT-2 XL") == 1
     assert "| `uniform_` | 10 | 2 | 3 | 8.12 [7.12-9.12] |" in text
     assert readme_table.NO_GPU in text
 

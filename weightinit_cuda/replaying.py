@@ -109,7 +109,7 @@ def replay(
     real: dict[Memory, Tensor] = {}
     last = {memory: at for at, step in enumerate(steps) for memory in (*_reads(step), *(v.memory for v in step.writes))}
     kept = set(memories)
-    with _disable_current_modes(), torch.inference_mode(False), torch.no_grad():
+    with _disable_current_modes():
         for at, step in enumerate(steps):
             _run(step, real, source)
             if remember and is_random(step):

@@ -1,4 +1,4 @@
-"""Where local memory lies in a global tensor: the only file that knows DTensor.
+"""Where local memory lies in a global tensor: the one file that knows placements of DTensors.
 
 ``parts`` turns any tensor into plain local tensors with their regions; jobs are made of those, so nobody else needs to know how
 a tensor is spread over ranks. Nothing is communicated and nothing of the global size is made: a rank computes where its shard

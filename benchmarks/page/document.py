@@ -87,7 +87,8 @@ def _instructions() -> str:
     note = "; ".join(
         f"{escape(isa)}: {escape(entry['compiler'])}, {escape(entry['how'])}" for isa, entry in counted["isas"].items()
     )
-    return _plots(plots.instruction_bars(counts, kernel) for kernel in kernels) + f'<p class="note">{note}</p>'
+    bars = _plots(plots.instruction_bars(counts, kernel) for kernel in kernels)
+    return bars + tables.instructions(counts) + f'<p class="note">{note}</p>'
 
 
 def _environment(at: dict[str, Any]) -> str:

@@ -60,11 +60,11 @@ def small_bars(rows: Sequence[Row], threads: int) -> str:
 
 
 def instruction_bars(counts: dict[str, dict[str, float]], kernel: str) -> str:
-    """Instructions per value of one kernel, an instruction set each."""
+    """Instructions per value of one kernel, a vector instruction set each."""
     found = {isa: of[kernel] for isa, of in counts.items() if kernel in of}
     if not found:
         return ""
-    names = sorted(found, key=lambda isa: -found[isa])
+    names = sorted((isa for isa in found if isa != "scalar"), key=lambda isa: -found[isa])
     spreads = [(found[isa], found[isa], found[isa]) for isa in names]
     return _bars(f"instructions-{_id(kernel)}", kernel, "instructions a value", names, spreads, colour=COLOURS["ours"])
 
@@ -108,11 +108,13 @@ def tail_plot(quality: Sequence[Row]) -> str:
         for at, (name, colour) in enumerate(zip(names, colours, strict=False)):
             for y, row in enumerate(drawn):
                 found = row["findings"][name]
+                if found["expected"] < 1.0:
+                    continue  # no count would say anything
                 count, expected = found["count"], found["expected"]
                 low, high = stats.chi2.ppf(0.025, 2 * count) / 2 if count else 0.0, stats.chi2.ppf(0.975, 2 * count + 2) / 2
                 place = y + 0.27 - 0.18 * at
                 axes.plot([low / expected, min(high / expected, 3.0)], [place, place], color=colour, linewidth=1.4)
-                axes.plot(count / expected, place, "o", color=colour, markersize=4, label=name if y == 0 else None)
+                axes.plot(count / expected, place, "o", color=colour, markersize=4, label=f"{name} σ" if y == 0 else None)
         axes.axvline(1.0, color=INK, linewidth=0.9)
         axes.set_yticks(range(len(drawn)), [row["source"] for row in drawn])
         axes.set_xlim(0, 3)

@@ -10,7 +10,7 @@ from ..contestants import BASELINE, CAST, EAGER, OURS, STORES
 from ..curves import fitted
 from ..row import STORE_LIMIT
 
-__all__ = ["fill", "models", "quality", "scaling", "skipped", "targets"]
+__all__ = ["fill", "instructions", "models", "quality", "scaling", "skipped", "targets"]
 
 Row = dict[str, Any]
 Cell = str | tuple[str, str]  # text, or text and its class
@@ -87,26 +87,42 @@ def models(rows: Sequence[Row]) -> str:
 
 
 def quality(rows: Sequence[Row]) -> str:
-    """p of every finding, and what is not judged."""
+    """p of every finding and what is not judged; counts in the tails apart."""
     drawn = [row for row in rows if not row["skipped"]]
-    names = list(dict.fromkeys(name for row in drawn for name in row["findings"] if name != "distinct"))
+    if not drawn:
+        return ""
+    every = [name for name in dict.fromkeys(name for row in drawn for name in row["findings"]) if name != "distinct"]
+    tails = [name for name in every if name.startswith("beyond")]
+    in_tails = [row for row in drawn if tails and tails[0] in row["findings"]]
+    header = ["source", *(f"{name} σ" for name in tails)]
+    counts = _table(header, [_tail_cells(row, tails) for row in in_tails], "count / expected") if in_tails else ""
+    return counts + _findings(drawn, [name for name in every if name not in tails])
+
+
+def _tail_cells(row: Row, names: Sequence[str]) -> list[Cell]:
+    found = [row["findings"][name] for name in names]
+    return [row["source"], *((f"{f['count']} / {f['expected']:.3g}", "bad" if f["seen"] else "") for f in found)]
+
+
+def _findings(drawn: Sequence[Row], names: Sequence[str]) -> str:
     lines: list[list[Cell]] = []
     for row in drawn:
         cells: list[Cell] = [row["source"], row["law"], row["dtype"]]
         for name in names:
             found = row["findings"].get(name)
-            text = (
-                ""
-                if found is None
-                else f"{found['count']} / {found['expected']:.3g}"
-                if "count" in found
-                else f"{found['p']:.1g}"
-            )
+            text = "" if found is None else f"{found['p']:.1g}"
             cells.append((text, "bad" if found and found["seen"] else ""))
         bias, alike = row["findings"]["mean"], row["findings"]["distinct"]["alike_as_log2"]
         lines.append([*cells, f"{bias['bias']:+.1e}", "" if alike is None else f"{alike:.1f}"])
     header = ["source", "law", "dtype", *names, "bias, sigmas", "values alike, log₂"]
-    return _table(header, lines, "p of each statistic; tails: count / expected") if lines else ""
+    return _table(header, lines, "p of each statistic")
+
+
+def instructions(counts: dict[str, dict[str, float]]) -> str:
+    """All kernels, a column for each instruction set."""
+    kernels = dict.fromkeys(kernel for of in counts.values() for kernel in of)
+    lines: list[list[Cell]] = [[name, *(f"{of[name]:g}" if name in of else "" for of in counts.values())] for name in kernels]
+    return _folded("all kernels", _table(["kernel", *counts], lines))
 
 
 def targets(verdicts: Sequence[Row]) -> str:

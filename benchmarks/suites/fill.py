@@ -41,6 +41,7 @@ FULL = {
 }
 # The other dtypes differ from float32 in the kernel and in the bytes stored: one size for each regime shows both.
 FEW = (2**10, 2**14, 2**20, 2**25)
+FLOAT8 = (2**14, 2**20)  # two kernels, cache only: float8 is stored, hardly ever initialised
 QUICK = (2**10, 2**14, 2**20)
 GIVEN = "given on the command line"
 
@@ -74,12 +75,18 @@ def _fill(threads: int, sizes: Sequence[int] | None, quick: bool, full: bool) ->
     rows = []
     for label, call, arguments in DISTRIBUTIONS:
         for dtype in DTYPES:
-            own = QUICK if quick else tuple(LADDER) if dtype == torch.float32 else FEW
+            own = QUICK if quick else _own_sizes(dtype)
             own += tuple(FULL) if full else ()
             for size in sorted(own if sizes is None else sizes):
                 why = whys.get(size, GIVEN)
                 rows.append(Case("fill", label, call, arguments, dtype, (size,), threads, why))
     return rows
+
+
+def _own_sizes(dtype: torch.dtype) -> tuple[int, ...]:
+    if dtype == torch.float32:
+        return tuple(LADDER)
+    return FLOAT8 if dtype.itemsize == 1 else FEW
 
 
 def _small(threads: int) -> list[Case]:
