@@ -88,15 +88,19 @@ FillJob make_job(const JobTuple& tuple) {
     return job;
 }
 
-std::vector<FillJob> make_jobs(const std::vector<JobTuple>& tuples) {
+std::vector<FillJob> make_jobs(const std::vector<JobTuple>& tuples, int mode) {
+    if (mode < 0 || mode >= kModes) throw std::invalid_argument("mode out of range");
     std::vector<FillJob> jobs;
     jobs.reserve(tuples.size());
-    for (const JobTuple& tuple : tuples) jobs.push_back(make_job(tuple));
+    for (const JobTuple& tuple : tuples) {
+        jobs.push_back(make_job(tuple));
+        if (!can_combine(Mode(mode), jobs.back().storage)) throw std::invalid_argument("this storage cannot be combined");
+    }
     return jobs;
 }
 
-void fill(const std::vector<JobTuple>& tuples, int threads) {
-    CpuFill cpu_fill(make_jobs(tuples));
+void fill(const std::vector<JobTuple>& tuples, int threads, int mode, double weight) {
+    CpuFill cpu_fill(make_jobs(tuples, mode), {Mode(mode), weight});
     run_interruptibly(cpu_fill, threads);
 }
 
@@ -145,7 +149,7 @@ PYBIND11_MODULE(_C, m) {
           py::arg("seed"), py::arg("stream"), py::arg("threads"));
     m.def("fill_drawn", &fill_drawn, py::arg("data"), py::arg("storage"), py::arg("count"), py::arg("transform"),
           py::arg("seed"), py::arg("threads"));
-    m.def("fill", &fill, py::arg("jobs"), py::arg("threads"));
+    m.def("fill", &fill, py::arg("jobs"), py::arg("threads"), py::arg("mode") = 0, py::arg("weight") = 0.0);
     m.def("available_isas", &available_isas);
     m.def("selected_isa", &selected_isa);
     m.def("select_isa", &select_isa, py::arg("name"));

@@ -1,5 +1,5 @@
-// Plain data between Python and the kernels: what to write (Transform), where and with which random numbers (FillJob).
-// Numbers of the enums are shared with weightinit_cuda/distributions.py.
+// Plain data between Python and the kernels: what to write (Transform), where and with which random numbers (FillJob), and how
+// it meets what is there (Combine). Numbers of the enums are shared with weightinit_cuda/distributions.py and combining.py.
 #pragma once
 #include <cstdint>
 
@@ -67,8 +67,29 @@ struct Draw {
     uint64_t seed, stream;
 };
 
+// What becomes of an element x and the value v that is made for it (docs/numerics.md, section 5).
+enum class Mode : int {
+    kStore = 0,  // v
+    kAdd = 1,    // x + v
+    kLerp = 2,   // x + weight (v - x)
+};
+constexpr int kModes = 3;
+
+struct Combine {
+    Mode mode;
+    double weight;  // of kLerp; the nearest float32 where the arithmetic is float32
+};
+
 // Writes elements [index, index + n) of the global tensor to out, consecutively.
 using RunFn = void (*)(void* out, uint64_t index, uint64_t n, const Transform& transform, const Draw& draw);
+
+// The type in which v comes to be combined with elements of `storage`: rounded as they are; to be added, not yet rounded.
+WI_HOST_DEVICE constexpr Storage made_storage(Mode mode, Storage storage) {
+    return mode == Mode::kAdd && item_size(storage) < 4 ? Storage::kFloat32 : storage;
+}
+
+// Combines n consecutive elements at `memory` with n values of made_storage().
+using CombineFn = void (*)(void* memory, const void* made, uint64_t n, double weight);
 
 // One dimension of a region: `size` elements, `stride` elements apart in memory, `step` apart in the global index.
 struct Dim {

@@ -119,6 +119,14 @@ struct Avx2 {
     WI_FN void store(float* out, F x) { _mm256_storeu_ps(out, x.v); }
     WI_FN void store(uint32_t* out, U x) { _mm256_storeu_si256((__m256i*)out, x.v); }
     WI_FN void store(double* out, D x) { _mm256_storeu_pd(out, x.v); }
+    WI_FN F load(const float* in) { return _mm256_loadu_ps(in); }
+    WI_FN D load(const double* in) { return _mm256_loadu_pd(in); }
+    WI_FN void load16(const uint16_t* in, U x[4]) {
+        for (int i = 0; i < 4; ++i) x[i] = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(in + 8 * i)));
+    }
+    WI_FN void load8(const uint8_t* in, U x[4]) {
+        for (int i = 0; i < 4; ++i) x[i] = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(in + 8 * i)));
+    }
     WI_FN __m256i pack16(U a, U b) { return _mm256_permute4x64_epi64(_mm256_packus_epi32(a.v, b.v), 0xD8); }
     WI_FN void store16(uint16_t* out, const U x[4]) {
         _mm256_storeu_si256((__m256i*)out, pack16(x[0], x[1]));

@@ -116,6 +116,14 @@ struct Avx512 {
     WI_FN void store(float* out, F x) { _mm512_storeu_ps(out, x.v); }
     WI_FN void store(uint32_t* out, U x) { _mm512_storeu_si512(out, x.v); }
     WI_FN void store(double* out, D x) { _mm512_storeu_pd(out, x.v); }
+    WI_FN F load(const float* in) { return _mm512_loadu_ps(in); }
+    WI_FN D load(const double* in) { return _mm512_loadu_pd(in); }
+    WI_FN void load16(const uint16_t* in, U x[4]) {
+        for (int i = 0; i < 4; ++i) x[i] = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(in + 16 * i)));
+    }
+    WI_FN void load8(const uint8_t* in, U x[4]) {
+        for (int i = 0; i < 4; ++i) x[i] = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(in + 16 * i)));
+    }
     WI_FN void store16(uint16_t* out, const U x[4]) {
         for (int i = 0; i < 4; ++i) _mm256_storeu_si256((__m256i*)(out + 16 * i), _mm512_cvtepi32_epi16(x[i].v));
     }

@@ -113,6 +113,19 @@ struct Neon {
     WI_FN void store(float* out, F x) { vst1q_f32(out, x.v); }
     WI_FN void store(uint32_t* out, U x) { vst1q_u32(out, x.v); }
     WI_FN void store(double* out, D x) { vst1q_f64(out, x.v); }
+    WI_FN F load(const float* in) { return vld1q_f32(in); }
+    WI_FN D load(const double* in) { return vld1q_f64(in); }
+    WI_FN void load16(const uint16_t* in, U x[4]) {
+        for (int i = 0; i < 4; ++i) x[i] = vmovl_u16(vld1_u16(in + 4 * i));
+    }
+    WI_FN void load8(const uint8_t* in, U x[4]) {
+        const uint8x16_t bytes = vld1q_u8(in);
+        const uint16x8_t low = vmovl_u8(vget_low_u8(bytes)), high = vmovl_high_u8(bytes);
+        x[0] = vmovl_u16(vget_low_u16(low));
+        x[1] = vmovl_high_u16(low);
+        x[2] = vmovl_u16(vget_low_u16(high));
+        x[3] = vmovl_high_u16(high);
+    }
     WI_FN uint16x8_t narrow(U a, U b) { return vmovn_high_u32(vmovn_u32(a.v), b.v); }
     WI_FN void store16(uint16_t* out, const U x[4]) {
         vst1q_u16(out, narrow(x[0], x[1]));

@@ -104,6 +104,14 @@ struct Scalar {
     WI_FN void store(float* out, F x) { *out = x; }
     WI_FN void store(uint32_t* out, U x) { *out = x; }
     WI_FN void store(double* out, D x) { *out = x; }
+    WI_FN F load(const float* in) { return *in; }
+    WI_FN D load(const double* in) { return *in; }
+    WI_FN void load16(const uint16_t* in, U x[4]) {  // of four vectors, to their low halves
+        for (int i = 0; i < 4; ++i) x[i] = in[i];
+    }
+    WI_FN void load8(const uint8_t* in, U x[4]) {
+        for (int i = 0; i < 4; ++i) x[i] = in[i];
+    }
     WI_FN void store16(uint16_t* out, const U x[4]) {  // the low halves of four vectors
         for (int i = 0; i < 4; ++i) out[i] = uint16_t(x[i]);
     }

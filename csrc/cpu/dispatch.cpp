@@ -12,10 +12,12 @@ namespace {
 
 constexpr uint64_t kTileElements = 1 << 16;
 constexpr uint64_t kScatterElements = 2048;  // made consecutively, then stored where the strides say
+constexpr uint64_t kCombineElements = 1536;  // made, then combined while they are in L1: whole tiles of blocks
 
 struct Isa {
     std::string name;
     RunFn (*find_run)(Kind, Storage);
+    CombineFn (*find_combine)(Mode, Storage);
 };
 
 std::vector<Isa> find_isas() {
@@ -25,12 +27,12 @@ std::vector<Isa> find_isas() {
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
-        isas.push_back({"avx512", find_run_avx512});
-    if (avx2) isas.push_back({"avx2", find_run_avx2});
+        isas.push_back({"avx512", find_run_avx512, find_combine_avx512});
+    if (avx2) isas.push_back({"avx2", find_run_avx2, find_combine_avx2});
 #elif defined(__aarch64__)
-    isas.push_back({"neon", find_run_neon});
+    isas.push_back({"neon", find_run_neon, find_combine_neon});
 #endif
-    isas.push_back({"scalar", find_run_scalar});
+    isas.push_back({"scalar", find_run_scalar, find_combine_scalar});
     return isas;
 }
 
@@ -87,29 +89,48 @@ RunFn find_run(const Transform& transform, Storage storage) {
     return current()->find_run(transform.kind, storage);
 }
 
-template <class T>
-void scatter_as(char* data, const T* values, const Region& r, uint64_t first, uint64_t n) {
+// Copies between consecutive values and the elements [first, first + n) of a run.
+template <class T, bool kScatter>
+void move_as(char* data, T* values, const Region& r, uint64_t first, uint64_t n) {
     const Dim& inner = r.dims[r.ndim - 1];
     const uint64_t size = uint64_t(inner.size);
     for (uint64_t done = 0; done < n;) {  // once a stretch of the innermost dimension
         const uint64_t at = (first + done) % size, stretch = std::min(size - at, n - done);
-        T* to = reinterpret_cast<T*>(data) + place_of(r, r.outer, r.ndim, first + done).memory;
-        for (uint64_t i = 0; i < stretch; ++i) to[int64_t(i) * inner.stride] = values[done + i];
+        T* at_memory = reinterpret_cast<T*>(data) + place_of(r, r.outer, r.ndim, first + done).memory;
+        for (uint64_t i = 0; i < stretch; ++i) {
+            T &there = at_memory[int64_t(i) * inner.stride], &here = values[done + i];
+            kScatter ? there = here : here = there;
+        }
         done += stretch;
     }
 }
 
-void scatter(char* data, const void* values, int size, const Region& r, uint64_t first, uint64_t n) {
+template <bool kScatter>
+void move(char* data, void* values, int size, const Region& r, uint64_t first, uint64_t n) {
     switch (size) {
-        case 1: return scatter_as(data, static_cast<const uint8_t*>(values), r, first, n);
-        case 2: return scatter_as(data, static_cast<const uint16_t*>(values), r, first, n);
-        case 4: return scatter_as(data, static_cast<const uint32_t*>(values), r, first, n);
-        default: return scatter_as(data, static_cast<const uint64_t*>(values), r, first, n);
+        case 1: return move_as<uint8_t, kScatter>(data, static_cast<uint8_t*>(values), r, first, n);
+        case 2: return move_as<uint16_t, kScatter>(data, static_cast<uint16_t*>(values), r, first, n);
+        case 4: return move_as<uint32_t, kScatter>(data, static_cast<uint32_t*>(values), r, first, n);
+        default: return move_as<uint64_t, kScatter>(data, static_cast<uint64_t*>(values), r, first, n);
     }
 }
 
+// How elements come to be.
+struct Program {
+    RunFn run;
+    CombineFn combine;  // null: values are stored as they are made
+    double weight;
+};
+
+// Makes n <= kCombineElements values and combines them with consecutive memory.
+void combine_portion(char* memory, const FillJob& job, const Program& program, uint64_t index, uint64_t n) {
+    alignas(64) uint64_t made[kCombineElements];
+    program.run(made, index, n, job.transform, job.draw);
+    program.combine(memory, made, n, program.weight);
+}
+
 // Elements [first, first + n) of the region, in row-major order.
-void fill_range(const FillJob& job, RunFn run, const Region& r, uint64_t first, uint64_t n) {
+void fill_range(const FillJob& job, const Program& program, const Region& r, uint64_t first, uint64_t n) {
     const int size = item_size(job.storage);
     while (n > 0) {
         const uint64_t in_run = first % r.run;
@@ -117,13 +138,23 @@ void fill_range(const FillJob& job, RunFn run, const Region& r, uint64_t first, 
         char* data = job.data + outer.memory * size;
         const uint64_t index = job.index + uint64_t(outer.index) + in_run;
         uint64_t part = std::min(n, r.run - in_run);
+        if (program.combine) part = std::min(part, kCombineElements - index % 4);  // so that the next one begins with a block
         if (r.contiguous) {
-            run(data + int64_t(in_run) * size, index, part, job.transform, job.draw);
+            char* const memory = data + int64_t(in_run) * size;
+            if (program.combine)
+                combine_portion(memory, job, program, index, part);
+            else
+                program.run(memory, index, part, job.transform, job.draw);
         } else {
             part = std::min(part, kScatterElements);
             alignas(64) uint64_t values[kScatterElements];
-            run(values, index, part, job.transform, job.draw);
-            scatter(data, values, size, r, in_run, part);
+            if (program.combine) {
+                move<false>(data, values, size, r, in_run, part);
+                combine_portion(reinterpret_cast<char*>(values), job, program, index, part);
+            } else {
+                program.run(values, index, part, job.transform, job.draw);
+            }
+            move<true>(data, values, size, r, in_run, part);
         }
         first += part;
         n -= part;
@@ -155,15 +186,18 @@ bool select_isa(const std::string& name) {
 
 bool has_kernel(const Transform& transform, Storage storage) { return find_run(transform, storage) != nullptr; }
 
+bool can_combine(Mode mode, Storage storage) { return mode == Mode::kStore || current()->find_combine(mode, storage); }
+
 struct CpuFill::Prepared {
-    RunFn run;
+    Program program;
     Region region;
 };
 
-CpuFill::CpuFill(std::vector<FillJob> jobs) : jobs_(std::move(jobs)), first_tile_{0} {
+CpuFill::CpuFill(std::vector<FillJob> jobs, Combine combine) : jobs_(std::move(jobs)), first_tile_{0} {
     for (const FillJob& job : jobs_) {
         const Region region = collapse(job.dims, job.ndim);
-        prepared_.push_back({find_run(job.transform, job.storage), region});
+        const RunFn run = find_run(job.transform, made_storage(combine.mode, job.storage));
+        prepared_.push_back({{run, current()->find_combine(combine.mode, job.storage), combine.weight}, region});
         first_tile_.push_back(first_tile_.back() + int64_t((region.count + kTileElements - 1) / kTileElements));
     }
 }
@@ -176,7 +210,7 @@ void CpuFill::run_tile(void* self, int64_t tile) {
     const size_t i = size_t(after - fill.first_tile_.begin()) - 1;
     const Prepared& p = fill.prepared_[i];
     const uint64_t first = uint64_t(tile - fill.first_tile_[i]) * kTileElements;
-    fill_range(fill.jobs_[i], p.run, p.region, first, std::min(kTileElements, p.region.count - first));
+    fill_range(fill.jobs_[i], p.program, p.region, first, std::min(kTileElements, p.region.count - first));
 }
 
 void fill_small(const Transform& transform, Storage storage, const Draw& draw, char* data, uint64_t count) {

@@ -13,13 +13,14 @@ const std::vector<std::string>& available_isas();
 const std::string& selected_isa();
 bool select_isa(const std::string& name);  // false if not available
 
-// Whether there is a kernel for the transform in this storage.
+// Whether there is a kernel for the transform in this storage; and one that combines its values with what is there.
 bool has_kernel(const Transform& transform, Storage storage);
+bool can_combine(Mode mode, Storage storage);
 
-// A list of jobs as one range of tiles.
+// A list of jobs as one range of tiles. All are combined with what is there in the same way.
 class CpuFill {
   public:
-    explicit CpuFill(std::vector<FillJob> jobs);
+    explicit CpuFill(std::vector<FillJob> jobs, Combine combine = {});
     ~CpuFill();
     int64_t tiles() const { return first_tile_.back(); }
     void run(int64_t begin, int64_t end, int threads);

@@ -18,9 +18,11 @@
 #include "../core/lanes_avx2.h"
 #include "../core/philox_avx2.h"
 #include "../core/fill.h"
+#include "../core/combine.h"
 
 namespace wi {
 RunFn find_run_avx2(Kind kind, Storage storage) { return avx2::find_run<avx2::Avx2>(kind, storage); }
+CombineFn find_combine_avx2(Mode mode, Storage storage) { return avx2::find_combine<avx2::Avx2>(mode, storage); }
 }  // namespace wi
 
 #if defined(__clang__)

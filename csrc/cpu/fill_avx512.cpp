@@ -21,9 +21,11 @@
 #define WI_TRANSFORM_PACK 2
 #include "../core/lanes_avx512.h"
 #include "../core/fill.h"
+#include "../core/combine.h"
 
 namespace wi {
 RunFn find_run_avx512(Kind kind, Storage storage) { return avx512::find_run<avx512::Avx512>(kind, storage); }
+CombineFn find_combine_avx512(Mode mode, Storage storage) { return avx512::find_combine<avx512::Avx512>(mode, storage); }
 }  // namespace wi
 
 #if defined(__clang__)

@@ -11,7 +11,9 @@
 #define WI_TRANSFORM_PACK 2
 #include "../core/lanes_neon.h"
 #include "../core/fill.h"
+#include "../core/combine.h"
 
 namespace wi {
 RunFn find_run_neon(Kind kind, Storage storage) { return neon::find_run<neon::Neon>(kind, storage); }
+CombineFn find_combine_neon(Mode mode, Storage storage) { return neon::find_combine<neon::Neon>(mode, storage); }
 }  // namespace wi

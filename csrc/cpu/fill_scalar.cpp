@@ -9,7 +9,9 @@
 #define WI_TRANSFORM_PACK 1
 #include "../core/lanes_scalar.h"
 #include "../core/fill.h"
+#include "../core/combine.h"
 
 namespace wi {
 RunFn find_run_scalar(Kind kind, Storage storage) { return scalar::find_run<scalar::Scalar>(kind, storage); }
+CombineFn find_combine_scalar(Mode mode, Storage storage) { return scalar::find_combine<scalar::Scalar>(mode, storage); }
 }  // namespace wi
