@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from . import reference
 from ._version import FORMAT
+from .combining import STORE, Combine, Mode, made_dtype, settled
 from .distributions import SPARSE_PLACES, Constant, Distribution, SparseNormal, Transform, lower
 from .formats import REAL_DTYPE
 from .job import FillJob, Region
@@ -214,7 +215,7 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
 
 
 def fill(jobs: Sequence[FillJob]) -> None:
-    """Fills every job's tensor: one parallel pass over all CPU tensors, one launch for each GPU.
+    """Fills every job's tensor: one parallel pass over all CPU tensors, one launch for each GPU, for each way of combining.
 
     All jobs are checked before the first element is written. Jobs on the same memory count as if they ran one after another:
     the later one wins, in a pass of its own.
@@ -227,8 +228,14 @@ def fill(jobs: Sequence[FillJob]) -> None:
         jobs = [_with_plain_region(job) for job in jobs]
         for job in jobs:
             _check(job)
-        for apart in _without_overlap(jobs):
+        for apart in _without_overlap([job for job in map(_settled, jobs) if job is not None]):
             _fill(apart)
+
+
+def _settled(job: FillJob) -> FillJob | None:
+    """The job with a weight of its dtype; None if it leaves the tensor as it is."""
+    combine = settled(job.combine, REAL_DTYPE[job.tensor.dtype])
+    return combine and job._replace(combine=combine)
 
 
 def _without_overlap(jobs: Sequence[FillJob]) -> Iterator[Sequence[FillJob]]:
@@ -265,27 +272,27 @@ def _with_plain_region(job: FillJob) -> FillJob:
 
 
 def _fill(jobs: Sequence[FillJob]) -> None:
-    native: dict[torch.device, list[Any]] = {}
+    native: dict[tuple[torch.device, Combine], list[Any]] = {}
     by_reference: list[tuple[FillJob, Transform]] = []
     copies: list[tuple[torch.Tensor, torch.Tensor]] = []
     for job in jobs:
         if job.tensor.is_meta or job.tensor.numel() == 0:
             continue
         for part in _real_parts(_resolved(job, copies)):
-            transform = lower(part.distribution, part.tensor.dtype)
+            transform = lower(part.distribution, made_dtype(part.combine.mode, part.tensor.dtype))
             if _has_kernels(part.tensor.device) and part.tensor.dim() <= _C.max_dims:
-                native.setdefault(part.tensor.device, []).append(_native_job(part, transform))
+                native.setdefault((part.tensor.device, part.combine), []).append(_native_job(part, transform))
             else:
                 by_reference.append((part, transform))
     if written := [job.tensor for job in jobs if not (job.tensor.is_meta or job.tensor.is_inference())]:
         _increment_version(tuple(written))
-    for device, native_jobs in native.items():
+    for (device, combine), native_jobs in native.items():
         if device.type == "cpu":
-            _C.fill(native_jobs, torch.get_num_threads())
+            _C.fill(native_jobs, torch.get_num_threads(), *combine)
         else:
-            _fill_cuda(device, native_jobs)
+            _fill_cuda(device, native_jobs, combine)
     for part, transform in by_reference:
-        reference.fill(part.tensor, transform, part.seed, part.stream, part.region)
+        reference.fill(part.tensor, transform, part.seed, part.stream, part.region, part.combine)
     with torch.no_grad():
         for tensor, made in copies:
             tensor.copy_(made)
@@ -304,7 +311,7 @@ def _cuda_works() -> bool:
     return torch.version.hip is None and not _C.why_no_cuda()
 
 
-def _fill_cuda(device: torch.device, jobs: list[Any]) -> None:
+def _fill_cuda(device: torch.device, jobs: list[Any], combine: Combine = STORE) -> None:
     """One launch on the device's current stream: no synchronisation, and no allocation if the table fits into the parameters.
 
     While a graph is captured there are several launches instead of a large table, whose host memory would have to outlive it.
@@ -313,12 +320,12 @@ def _fill_cuda(device: torch.device, jobs: list[Any]) -> None:
         stream = torch.cuda.current_stream(device).cuda_stream
         launch = _C.CudaLaunch(jobs)
         if len(launch) <= _C.cuda_inline_jobs:
-            launch.run(0, stream)
+            launch.run(0, stream, *combine)
         elif torch.cuda.is_current_stream_capturing():
             if len(jobs) == 1:
                 raise RuntimeError("fill: too many separate runs to capture in a CUDA graph. Make the tensor contiguous first.")
             for begin in range(0, len(jobs), _C.cuda_inline_jobs):
-                _fill_cuda(device, jobs[begin : begin + _C.cuda_inline_jobs])
+                _fill_cuda(device, jobs[begin : begin + _C.cuda_inline_jobs], combine)
         else:
             pinned = torch.frombuffer(bytearray(launch.bytes()), dtype=torch.uint8).pin_memory()
             table = pinned.to(device, non_blocking=True)  # kept until the launch is queued
@@ -381,6 +388,8 @@ def _check(job: FillJob) -> None:
         )
     if job.region is not None:
         _check_region(job.region, tensor, where)
+    if job.combine.mode is not Mode.STORE:
+        _check_combine(job, where)
     if not isinstance(job.distribution, Constant):
         lower(job.distribution, REAL_DTYPE[tensor.dtype])  # refuses bounds that hold no value of the dtype
 
@@ -401,11 +410,20 @@ def _check_region(region: Region, tensor: torch.Tensor, where: str) -> None:
         )
 
 
+def _check_combine(job: FillJob, where: str) -> None:
+    if not math.isfinite(job.combine.weight):
+        raise ValueError(f"fill: a weight must be finite, got {job.combine.weight}{where}.")
+    if isinstance(job.distribution, SparseNormal):
+        raise NotImplementedError(
+            f"fill: combined with what is there can be what one pass makes, got {job.distribution}{where}. Fill another tensor."
+        )
+
+
 def _resolved(job: FillJob, copies: list[tuple[torch.Tensor, torch.Tensor]]) -> FillJob:
     """The job on memory that means what it holds: a lazily conjugated or negated view is filled aside and copied after."""
     tensor = job.tensor.detach()
     if tensor.is_neg() or tensor.is_conj():
-        made = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+        made = tensor.resolve_conj().resolve_neg()
         copies.append((tensor, made))
         tensor = made
     return job._replace(tensor=tensor)

@@ -1,6 +1,7 @@
 """What one fill is: plain data, checked nowhere else.
 
-A :class:`FillJob` names a tensor, what to put into it and which random numbers to use. A :class:`Region` says where a local
+A :class:`FillJob` names a tensor, what to put into it, which random numbers to use and whether to combine them with what is
+there. A :class:`Region` says where a local
 tensor lies in the global one, for shards. Everything above (``init``, plans, shards) makes jobs; everything below
 (``engine`` and the backends) executes them.
 """
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 
+from .combining import STORE, Combine
 from .distributions import Distribution
 
 __all__ = ["FillJob", "Region"]
@@ -43,6 +45,7 @@ class FillJob(NamedTuple):
         stream: 64-bit stream, the high half of the counter. 0 is the stream of unnamed draws.
         region: where the tensor lies in a global tensor; None means it is the global tensor.
         name: qualified name for error messages; empty if it has none.
+        combine: what becomes of the elements that are there; they are overwritten unless it says otherwise.
     """
 
     tensor: torch.Tensor
@@ -51,6 +54,7 @@ class FillJob(NamedTuple):
     stream: int = 0
     region: Region | None = None
     name: str = ""
+    combine: Combine = STORE
 
 
 Jobs = Sequence[FillJob]

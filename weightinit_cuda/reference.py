@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from . import coefficients as table
+from .combining import STORE, Combine, Mode, made_dtype
 from .distributions import Kind, Transform
 
-__all__ = ["bits", "fill", "values"]
+__all__ = ["bits", "combined", "fill", "values"]
 
 MASK32 = 0xFFFFFFFF
 MINUS_2_LN_2 = -1.3862943611198906  # f64(-2 ln 2)
@@ -277,6 +278,35 @@ def _working_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.float64 or not dtype.is_floating_point else torch.float32
 
 
+# ---- combination ----------------------------------------------------------------------------------------------------
+
+_QUIET_NAN = {
+    torch.float64: (torch.int64, 0x7FF8 << 48),
+    torch.float32: (torch.int32, 0x7FC0 << 16),
+    torch.float16: (torch.int16, 0x7E00),
+    torch.bfloat16: (torch.int16, 0x7FC0),
+    torch.float8_e4m3fn: (torch.int8, 0x7F),
+    torch.float8_e5m2: (torch.int8, 0x7F),
+}
+
+
+def combined(x: Tensor, made: Tensor, combine: Combine) -> Tensor:
+    """What becomes of elements x and the values made for them: x + v, or x + weight (v - x), rounded once to x's dtype.
+
+    A NaN is the positive quiet one without payload: which one an addition gives differs from machine to machine.
+    """
+    working = _working_dtype(x.dtype)
+    old, v, weight = x.to(working), made.to(working), combine.weight
+    if combine.mode is Mode.ADD:
+        new = old + v
+    else:
+        new = (v - old) * weight + old if working == torch.float64 else fma(v - old, weight, old)
+    result = convert(new, x.dtype)
+    integer, quiet_nan = _QUIET_NAN[x.dtype]
+    result.view(integer).masked_fill_(new.isnan(), quiet_nan)
+    return result
+
+
 # ---- the pure function ----------------------------------------------------------------------------------------------
 
 
@@ -379,14 +409,16 @@ def fill(
     seed: int,
     stream: int = 0,
     region: tuple[Sequence[int], Sequence[int]] | None = None,
+    combine: Combine = STORE,
 ) -> Tensor:
-    """Writes ``tensor[i] = value(index of i)`` in place, in chunks, outside autograd.
+    """Writes ``tensor[i] = value(index of i)``, or combines the two, in place, in chunks, outside autograd.
 
     Args:
         tensor: any strides, any device, without overlaps; conjugate and negative views are resolved by the caller.
         transform, seed, stream: as in :func:`values`.
         region: (global_shape, offset) of a shard, ``tensor[i]`` has the row-major index of ``offset + i`` in
             global_shape; None if the tensor is the global one.
+        combine: how the value meets ``tensor[i]``; the transform is one for the dtype that ``made_dtype`` gives.
     """
     target = tensor.detach()
     shape, offset = (target.shape, (0,) * target.dim()) if region is None else region
@@ -397,8 +429,10 @@ def fill(
         for start, extent in _boxes(global_shape, (0,) * target.dim(), tuple(target.shape), _scratch_values(target.device)):
             place = tuple(o + s for o, s in zip(origin, start, strict=True))
             starts, length = _box_runs(global_shape, place, extent, target.device)
-            made = _run_values(transform, target.dtype, seed, stream, starts, length).reshape(extent)
-            _store(target[tuple(slice(s, s + n) for s, n in zip(start, extent, strict=True))], made)
+            dtype = made_dtype(combine.mode, target.dtype)
+            made = _run_values(transform, dtype, seed, stream, starts, length).reshape(extent)
+            there = target[tuple(slice(s, s + n) for s, n in zip(start, extent, strict=True))]
+            _store(there, made if combine.mode is Mode.STORE else combined(_loaded(there), made, combine))
     return tensor
 
 
@@ -413,6 +447,13 @@ def _subnormals() -> Iterator[None]:
     finally:
         if flushes:
             torch.set_flush_denormal(True)
+
+
+def _loaded(target: Tensor) -> Tensor:
+    """A contiguous copy of target, for the same reason as :func:`_store`."""
+    if target.dtype in _SATURATES_AT:
+        return target.view(torch.uint8).contiguous().view(target.dtype)
+    return target.contiguous()
 
 
 def _store(target: Tensor, made: Tensor) -> None:
