@@ -109,11 +109,13 @@ void fill(const std::vector<JobTuple>& tuples, int threads, int mode, double wei
 struct CudaLaunch {
     std::vector<CudaJob> table;
     uint32_t tiles = 0;
+    Combine combine = {};
 };
 
-CudaLaunch make_launch(const std::vector<JobTuple>& tuples) {
+CudaLaunch make_launch(const std::vector<JobTuple>& tuples, int mode, double weight) {
     CudaLaunch launch;
-    launch.table = make_table(make_jobs(tuples), launch.tiles);
+    launch.table = make_table(make_jobs(tuples, mode), launch.tiles);
+    launch.combine = {Mode(mode), weight};
     return launch;
 }
 
@@ -126,7 +128,9 @@ void run_launch(const CudaLaunch& launch, uintptr_t far, uintptr_t stream) {
     std::string error;
     {
         const py::gil_scoped_release release;
-        error = launch_fill(launch.table, far, launch.tiles, stream);
+        error = launch.combine.mode == Mode::kStore
+                    ? launch_fill(launch.table, far, launch.tiles, stream)
+                    : launch_combine(launch.table, far, launch.tiles, stream, launch.combine);
     }
     if (!error.empty()) throw std::runtime_error("weightinit_cuda: the kernel launch failed with " + error);
 }
@@ -160,7 +164,7 @@ PYBIND11_MODULE(_C, m) {
     m.def("why_no_cuda", &why_no_cuda);
     m.attr("cuda_inline_jobs") = kInlineJobs;
     py::class_<CudaLaunch>(m, "CudaLaunch")
-        .def(py::init(&make_launch), py::arg("jobs"))
+        .def(py::init(&make_launch), py::arg("jobs"), py::arg("mode") = 0, py::arg("weight") = 0.0)
         .def("__len__", [](const CudaLaunch& launch) { return launch.table.size(); })
         .def("bytes", &launch_bytes)
         .def("run", &run_launch, py::arg("far"), py::arg("stream"));

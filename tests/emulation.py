@@ -88,10 +88,10 @@ def compiled(source: Path, flags: Sequence[str] = ()) -> Path:
     return made(BUILD / f"{source.stem}.o", command, [source, *HEADERS])
 
 
-def ptx(architecture: int) -> Path:
-    """What nvcc makes of the kernel, with the build's flags and line numbers. Raises sass_budget.Missing."""
-    command = sass_budget.to_ptx(architecture)
-    return made(BUILD / f"compute_{architecture}.ptx", command, [sass_budget.KERNEL, *HEADERS])
+def ptx(architecture: int, source: Path = sass_budget.KERNEL) -> Path:
+    """What nvcc makes of a kernel, with the build's flags and line numbers. Raises sass_budget.Missing."""
+    command = sass_budget.to_ptx(architecture, source)
+    return made(BUILD / f"{source.stem}_{architecture}.ptx", command, [source, *HEADERS])
 
 
 def harness(kernel: Path, name: str) -> Path:
@@ -101,11 +101,13 @@ def harness(kernel: Path, name: str) -> Path:
     return made(BUILD / name, [CXX, *map(str, objects), str(kernel), "-ldl", "-lpthread"], [*objects, kernel])
 
 
-def rows() -> Path:
-    """Every kernel and every branch of its parameters, as the lines that emulated_gpu reads."""
+def rows(combining: bool) -> Path:
+    """Every kernel and every branch of its parameters, as the lines that emulated_gpu reads; of combining, one line a program."""
     lines = list(dict.fromkeys(chain(_lowered(), _raw())))
+    if combining:
+        lines = list({(*line.split()[1:3], "_wide" in line): line for line in lines}.values())
     BUILD.mkdir(parents=True, exist_ok=True)
-    path = BUILD / "rows.txt"
+    path = BUILD / ("combining_rows.txt" if combining else "rows.txt")
     path.write_text("\n".join(lines) + "\n")
     return path
 
@@ -132,12 +134,14 @@ def _raw() -> Iterator[str]:
         yield _line(f"one_hot/{name}", storage, Transform(Kind.ONE_HOT, (), (37, 5, 4, 3, 8, pattern)))
 
 
-def check(program: Path, section: str) -> None:
-    """One section of emulated_gpu.
+def check(program: Path, section: str, *mode: str) -> None:
+    """One section of emulated_gpu; a mode if its kernel is the one that combines.
 
     Raises:
         AssertionError: with what it printed, if a check failed or none was made.
     """
-    done = subprocess.run([program, rows(), section], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        [program, rows(bool(mode)), section, *mode], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     assert int(done.stdout.split()[-4]) > 0, done.stdout

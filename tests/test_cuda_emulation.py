@@ -1,6 +1,6 @@
 """The CUDA kernel's source, run on the CPU for every thread and block, gives the bits of the CPU backend.
 
-fill_kernel.h is compiled by g++ and run by tests/native/emulated_gpu.cpp, whose sections are the tests here: each is many
+fill_kernel.h, or combine_kernel.h, is compiled by g++ and run by tests/native/emulated_gpu.cpp, whose sections are the tests here: each is many
 launches, of tables that make_table() made. In each, every element is stored exactly once, by aligned stores, and nothing else.
 """
 
@@ -15,21 +15,28 @@ from emulation import BUILD, CXX, FLAGS, HEADERS, NATIVE, check, compiled, harne
 pytestmark = pytest.mark.skipif(shutil.which(CXX) is None, reason=f"no {CXX}")
 
 SECTIONS = ("kinds", "consecutive", "regions", "far_index", "tables", "grids")
+WATCHED = ["-fsanitize=thread", "-fno-exceptions", "-Wno-unknown-pragmas"]  # the hooks of watched.h see every store
 
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    watched = [
-        "-fsanitize=thread",
-        "-fno-exceptions",
-        "-Wno-unknown-pragmas",
-    ]  # the hooks of emulated_kernel.cpp see every store
-    return harness(compiled(NATIVE / "emulated_kernel.cpp", watched), "emulated_gpu")
+    return harness(compiled(NATIVE / "emulated_kernel.cpp", WATCHED), "emulated_gpu")
+
+
+@pytest.fixture(scope="module")
+def combining_program() -> Path:
+    return harness(compiled(NATIVE / "emulated_combine.cpp", WATCHED), "emulated_combining_gpu")
 
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_source(program: Path, section: str) -> None:
     check(program, section)
+
+
+@pytest.mark.parametrize("section", SECTIONS[1:])
+@pytest.mark.parametrize("mode", ["add", "lerp"])
+def test_combining_source(combining_program: Path, mode: str, section: str) -> None:
+    check(combining_program, section, mode)
 
 
 def test_device_math() -> None:

@@ -20,48 +20,60 @@ import emulation
 import pytest
 from emulation import BUILD, CC, ROOT, check, harness, made, ptx_to_c, run_command
 
-ARCHITECTURES = (75, 90)  # without and with conversions to float16 and bfloat16
+# Each of the two kernels without and with conversions to float16 and bfloat16.
+KERNELS = [(source, architecture) for source in ("fill_cuda", "combine_cuda") for architecture in (75, 90)]
 SECTIONS = ("kinds", "consecutive", "regions", "far_index", "tables", "grids")
 NVCC = os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc")
 needs_cc = pytest.mark.skipif(shutil.which(CC) is None, reason=f"no {CC}")
-each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+each_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=str)
+Kernel = tuple[str, int]
 
 
-def on_all(task: Callable[[int], Path]) -> dict[int, Path]:
-    with ThreadPoolExecutor(len(ARCHITECTURES)) as pool:
-        return dict(zip(ARCHITECTURES, pool.map(task, ARCHITECTURES), strict=True))
-
-
-@pytest.fixture(scope="module")
-def ptx() -> dict[int, Path]:
-    return on_all(emulation.ptx)
+def on_all(task: Callable[[Kernel], Path]) -> dict[Kernel, Path]:
+    with ThreadPoolExecutor(len(KERNELS)) as pool:
+        return dict(zip(KERNELS, pool.map(task, KERNELS), strict=True))
 
 
 @pytest.fixture(scope="module")
-def kernels(ptx: dict[int, Path]) -> dict[int, ptx_to_c.Kernel]:
-    return {architecture: ptx_to_c.parse(path.read_text()) for architecture, path in ptx.items()}
+def ptx() -> dict[Kernel, Path]:
+    return on_all(lambda kernel: emulation.ptx(kernel[1], ROOT / "csrc" / "cuda" / f"{kernel[0]}.cu"))
 
 
 @pytest.fixture(scope="module")
-def programs(kernels: dict[int, ptx_to_c.Kernel]) -> dict[int, Path]:
-    def compile_to_object(architecture: int) -> Path:
-        source = BUILD / f"compute_{architecture}.c"
-        source.write_text(ptx_to_c.translate(kernels[architecture], "gpu_thread"))
+def kernels(ptx: dict[Kernel, Path]) -> dict[Kernel, ptx_to_c.Kernel]:
+    return {kernel: ptx_to_c.parse(path.read_text()) for kernel, path in ptx.items()}
+
+
+@pytest.fixture(scope="module")
+def programs(kernels: dict[Kernel, ptx_to_c.Kernel]) -> dict[Kernel, Path]:
+    def compile_to_object(kernel: Kernel) -> Path:
+        name = f"{kernel[0]}_{kernel[1]}"
+        source = BUILD / f"{name}.c"
+        source.write_text(ptx_to_c.translate(kernels[kernel], "gpu_thread"))
         command = [CC, "-std=c11", "-Og", "-ffp-contract=off", "-fno-math-errno", "-c", str(source)]
-        return made(BUILD / f"compute_{architecture}.o", command, [source])
+        return made(BUILD / f"{name}.o", command, [source])
 
     objects = on_all(compile_to_object)
-    return {architecture: harness(kernel, f"emulated_compute_{architecture}") for architecture, kernel in objects.items()}
+    return {kernel: harness(compiled, f"emulated_{kernel[0]}_{kernel[1]}") for kernel, compiled in objects.items()}
 
 
 @needs_nvcc
 @needs_cc
-@each_architecture
+@pytest.mark.parametrize("kernel", KERNELS[:2], ids=str)
 @pytest.mark.parametrize("section", SECTIONS)
-def test_bits(programs: dict[int, Path], architecture: int, section: str) -> None:
-    check(programs[architecture], section)
+def test_bits(programs: dict[Kernel, Path], kernel: Kernel, section: str) -> None:
+    check(programs[kernel], section)
+
+
+@needs_nvcc
+@needs_cc
+@pytest.mark.parametrize("kernel", KERNELS[2:], ids=str)
+@pytest.mark.parametrize("mode", ["add", "lerp"])
+@pytest.mark.parametrize("section", ["consecutive", "regions", "far_index"])
+def test_combined_bits(programs: dict[Kernel, Path], kernel: Kernel, mode: str, section: str) -> None:
+    check(programs[kernel], section, mode)
 
 
 # ---- what the PTX is made of ----------------------------------------------------------------------------------------
@@ -71,33 +83,33 @@ def test_bits(programs: dict[int, Path], architecture: int, section: str) -> Non
 # float64, where the format has none. That no fma is one that the source does not ask for is shown by the bits.
 FLOAT = re.compile(
     r"(add|sub|mul)\.rn\.f(32|64)|fma\.rn\.f32|(div|sqrt)\.rn\.f64|(neg|mov|selp)\.f(32|64)|setp\.(lt|gt|le|ge|eq)\.f(32|64)"
-    r"|(ld|st)(\.\w+)*\.f(32|64)|cvt\.rn\.f32\.s32|cvt\.rn(\.satfinite)?\.(b?f16|e4m3|e5m2)x2\.f32"
+    r"|(ld|st)(\.\w+)*\.f(32|64)|cvt\.rn\.f32\.(s32|f64)|cvt\.rn(\.satfinite)?\.(b?f16|e4m3|e5m2)x2\.f32"
     r"|(min|max)\.(f32|b?f16x2)|(rsqrt|rcp)\.approx(\.ftz)?\.f32"
 )
 ONE, HALF = "0f3F800000", "0f3F000000"
 
 
 @needs_nvcc
-@each_architecture
-def test_arithmetic_is_exact(kernels: dict[int, ptx_to_c.Kernel], architecture: int) -> None:
-    for at in kernels[architecture].instructions:
+@each_kernel
+def test_arithmetic_is_exact(kernels: dict[Kernel, ptx_to_c.Kernel], kernel: Kernel) -> None:
+    for at in kernels[kernel].instructions:
         if re.search(r"\.b?f\d|\.e[45]m|\.approx|\.ftz|\.full", at.opcode):
             assert FLOAT.fullmatch(at.opcode), str(at)
 
 
 @needs_nvcc
-@each_architecture
-def test_approximations_are_only_seeds(kernels: dict[int, ptx_to_c.Kernel], architecture: int) -> None:
+@each_kernel
+def test_approximations_are_only_seeds(kernels: dict[Kernel, ptx_to_c.Kernel], kernel: Kernel) -> None:
     """Each is read by the first step of its sequence (csrc/cuda/device_math.h) and by nothing else."""
     readers: dict[str, list[ptx_to_c.Instruction]] = defaultdict(list)
     names: dict[str, str] = {}  # of a copied or negated register, or of one that holds a constant
-    for at in kernels[architecture].instructions:
+    for at in kernels[kernel].instructions:
         for operand in at.operands[1:]:
             readers[operand].append(at)
         if at.opcode in ("neg.f32", "mov.f32"):
             names[at.operands[0]] = at.operands[1] if at.operands[0] not in names else ""
     seeds = 0
-    for at in kernels[architecture].instructions:
+    for at in kernels[kernel].instructions:
         if ".approx" not in at.opcode:
             continue
         seeds += 1
@@ -112,12 +124,12 @@ def test_approximations_are_only_seeds(kernels: dict[int, ptx_to_c.Kernel], arch
 
 
 @needs_nvcc
-@each_architecture
-def test_memory(ptx: dict[int, Path], kernels: dict[int, ptx_to_c.Kernel], architecture: int) -> None:
+@each_kernel
+def test_memory(ptx: dict[Kernel, Path], kernels: dict[Kernel, ptx_to_c.Kernel], kernel: Kernel) -> None:
     """No local or shared memory, no calls, no barriers; and stores of 16 bytes."""
-    text = ptx[architecture].read_text()
+    text = ptx[kernel].read_text()
     assert not re.search(r"\.local|\.shared|__local_depot|\bcall\b|\bbar\.|\batom\.", text)
-    assert any(re.fullmatch(r"st(\.\w+)*\.v4\.[bfu]32", at.opcode) for at in kernels[architecture].instructions)
+    assert any(re.fullmatch(r"st(\.\w+)*\.v4\.[bfu]32", at.opcode) for at in kernels[kernel].instructions)
 
 
 # ---- the translator itself ------------------------------------------------------------------------------------------
@@ -192,6 +204,7 @@ CASES = {
     "mov.f32 %f1, 0f7F800000; sub.rn.f32 %f2, %f1, %f1; setp.ne.f32 %p1, %f2, %f2; selp.b64 %rd7, 1, 2, %p1;": 2,
     "mov.f64 %fd1, 0d3FF8000000000000; neg.f64 %fd2, %fd1; mov.b64 %rd7, %fd2;": 0xBFF8000000000000,
     "cvt.rn.f32.s32 %f1, %r1; mov.b32 %r3, %f1;": 0xCEECA864,
+    "mov.f64 %fd1, 0d3FF0000030000000; cvt.rn.f32.f64 %f1, %fd1; mov.b32 %r3, %f1;": 0x3F800002,
     "mov.f32 %f1, 0f477FF000; mov.f32 %f2, 0fB3000001; cvt.rn.f16x2.f32 %r3, %f1, %f2;": 0x7C008001,
     "mov.f32 %f1, 0f477FEFFF; mov.f32 %f2, 0f3F801000; cvt.rn.f16x2.f32 %r3, %f1, %f2;": 0x7BFF3C00,
     "mov.f32 %f1, 0f3F808000; mov.f32 %f2, 0fBF818000; cvt.rn.bf16x2.f32 %r3, %f1, %f2;": 0x3F80BF82,

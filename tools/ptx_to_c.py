@@ -239,6 +239,7 @@ def _operations() -> Iterator[tuple[str, Operation]]:
     for source in ("u32", "s32", "u64", "s64"):
         for to in ("f32", "f64"):
             yield f"cvt.rn.{to}.{source}", Operation(to, (source,), "a")
+    yield "cvt.rn.f32.f64", Operation("f32", ("f64",), "a")
     for name, sign in (("and", "&"), ("or", "|"), ("xor", "^")):
         yield f"{name}.pred", Operation("pred", ("pred", "pred"), f"a {sign} b")
     yield "not.pred", Operation("pred", ("pred",), "!a")

@@ -318,9 +318,9 @@ def _fill_cuda(device: torch.device, jobs: list[Any], combine: Combine = STORE) 
     """
     with torch.cuda.device(device):
         stream = torch.cuda.current_stream(device).cuda_stream
-        launch = _C.CudaLaunch(jobs)
+        launch = _C.CudaLaunch(jobs, *combine)
         if len(launch) <= _C.cuda_inline_jobs:
-            launch.run(0, stream, *combine)
+            launch.run(0, stream)
         elif torch.cuda.is_current_stream_capturing():
             if len(jobs) == 1:
                 raise RuntimeError("fill: too many separate runs to capture in a CUDA graph. Make the tensor contiguous first.")

@@ -19,12 +19,17 @@ WI_FN D combined64(D x, D v, D weight) {
     return weight * (v - x) + x;
 }
 
+template <class F, class U>
+WI_FN U nan_mask(F x) {
+    return less(U(0x7F800000u), as_bits(x) & U(0x7FFFFFFFu));
+}
+
 // Bits of x, rounded; of the quiet NaN if x is one.
 template <class L, Storage kStorage>
 WI_FN typename L::U bits_or_nan(typename L::F x) {
     using E = Element<L, kStorage>;
     using U = typename L::U;
-    return select(less(U(0x7F800000u), as_bits(x) & U(0x7FFFFFFFu)), U(E::kNaN), E::bits(x));
+    return select(nan_mask<typename L::F, U>(x), U(E::kNaN), E::bits(x));
 }
 template <class D, class Q>
 WI_FN D quiet_nan64(D x) {

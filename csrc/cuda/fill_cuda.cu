@@ -1,4 +1,4 @@
-// The GPU evaluator: the core compiled for the device, and its launch. The only file that knows the CUDA runtime.
+// The GPU evaluator: the core compiled for the device, and its launch. This file and combine_cuda.cu know the CUDA runtime.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -13,13 +13,11 @@
 #include "fill_kernel.h"
 
 namespace wi {
-namespace {
 
-std::string message(cudaError_t error) {
+std::string cuda_message(int number) {
+    const cudaError_t error = cudaError_t(number);
     return error == cudaSuccess ? std::string() : std::string(cudaGetErrorName(error)) + ": " + cudaGetErrorString(error);
 }
-
-}  // namespace
 
 std::string launch_fill(const std::vector<CudaJob>& table, uint64_t far, uint32_t tiles, uint64_t stream) {
     if (tiles == 0) return {};
@@ -31,13 +29,13 @@ std::string launch_fill(const std::vector<CudaJob>& table, uint64_t far, uint32_
     if (!far) std::copy(table.begin(), table.end(), parameters.here);
     const uint32_t grid = std::min(tiles, uint32_t(1) << 20);  // values do not depend on it; a block strides over the rest
     cuda::fill_kernel<<<grid, kThreads, 0, reinterpret_cast<cudaStream_t>(stream)>>>(parameters);
-    return message(cudaGetLastError());
+    return cuda_message(int(cudaGetLastError()));
 }
 
 int cuda_devices(std::string& why) {
     int count = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
-    why = message(error);
+    why = cuda_message(int(error));
     return error == cudaSuccess ? count : 0;
 }
 

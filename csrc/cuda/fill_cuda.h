@@ -14,6 +14,12 @@ std::vector<CudaJob> make_table(const std::vector<FillJob>& jobs, uint32_t& tile
 // Returns an empty string or the CUDA error's name and text.
 std::string launch_fill(const std::vector<CudaJob>& table, uint64_t far, uint32_t tiles, uint64_t stream);
 
+// The same for jobs whose values meet what is there.
+std::string launch_combine(const std::vector<CudaJob>& table, uint64_t far, uint32_t tiles, uint64_t stream, Combine how);
+
+// The name and text of a CUDA error, a cudaError_t; empty for success.
+std::string cuda_message(int error);
+
 // Number of devices, or 0 and why there is none.
 int cuda_devices(std::string& why);
 

@@ -462,6 +462,7 @@ WI_KERNEL_FN const CudaJob& job_of(const CudaTable& table, uint32_t tile) {
     return jobs[low];
 }
 
+#if !defined(WI_NO_KERNEL)  // where combine_kernel.h has its own
 #if defined(WI_EMULATED)
 inline void
 #else
@@ -473,6 +474,7 @@ __global__ void __launch_bounds__(kThreads, kResidentBlocks)
         fill_tile(job, tile - job.first_tile);
     }
 }
+#endif
 
 }  // namespace WI_ISA
 }  // namespace wi

@@ -133,7 +133,9 @@ def test_a_draw_in_a_graph_is_refused() -> None:
 def test_many_tensors_are_one_launch(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     launch = engine._fill_cuda
-    monkeypatch.setattr(engine, "_fill_cuda", lambda device, native: (calls.append(len(native)), launch(device, native)))
+    monkeypatch.setattr(
+        engine, "_fill_cuda", lambda device, native, *how: (calls.append(len(native)), launch(device, native, *how))
+    )
     done = jobs(count, "cuda")
     engine.fill(done)
     assert calls == [count]

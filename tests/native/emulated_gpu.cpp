@@ -1,10 +1,11 @@
 // The CUDA kernel run on the CPU, thread by thread, against the CPU backend:
 //
-//     emulated_gpu <rows> <section>
+//     emulated_gpu <rows> <section> [add | lerp]
 //
 // prints every failure and `N passed, N failed`; the exit status is 0 if none failed. One check is one launch: all bytes of its
 // memory equal, guards included, and every element's bytes stored once and by aligned stores, no other byte ever.
 // gpu_thread() is one thread of the kernel: fill_kernel.h by g++ (emulated_kernel.cpp), or nvcc's PTX as C (tools/ptx_to_c.py).
+// With a mode it is one of combine_kernel.h (emulated_combine.cpp), and memory begins as random bytes instead of a pattern.
 // A line of <rows>: name, storage, kind, params, integers; the last two separated by commas, - if there are none.
 #include <algorithm>
 #include <cmath>
@@ -28,6 +29,9 @@ namespace wi {  // the plainest evaluator alone is linked; core_tests compares t
 RunFn find_run_avx2(Kind, Storage) { return nullptr; }
 RunFn find_run_avx512(Kind, Storage) { return nullptr; }
 RunFn find_run_neon(Kind, Storage) { return nullptr; }
+CombineFn find_combine_avx2(Mode, Storage) { return nullptr; }
+CombineFn find_combine_avx512(Mode, Storage) { return nullptr; }
+CombineFn find_combine_neon(Mode, Storage) { return nullptr; }
 }  // namespace wi
 
 namespace {
@@ -57,6 +61,9 @@ uint64_t random_below(uint64_t n) { return random64() % n; }
 
 // ---- the machine ---------------------------------------------------------------------------------------------------------
 
+Combine how = {Mode::kStore, 0.3};
+bool combines() { return how.mode != Mode::kStore; }
+
 struct Span {
     uint64_t begin = 0, bytes = 0;
     bool holds(uint64_t address, uint64_t n) const { return address >= begin && address + n <= begin + bytes; }
@@ -75,7 +82,8 @@ extern "C" {
 void gpu_thread(const unsigned char* param, uint32_t tid, uint32_t ctaid, uint32_t nctaid);
 
 void gpu_read(uint64_t address, uint32_t bytes) {
-    const bool inside = machine.parameters.holds(address, bytes) || machine.table.holds(address, bytes);
+    const bool inside = machine.parameters.holds(address, bytes) || machine.table.holds(address, bytes) ||
+                        (combines() && machine.memory.holds(address, bytes));
     machine.faults += !inside || address % bytes != 0;
 }
 
@@ -157,16 +165,22 @@ struct Memory {  // n bytes from a 256-byte line on
 
 enum class Form { kHere, kFar };
 
+struct Parameters {  // of either kernel: the one that fills has the table alone
+    CudaTable table;
+    Combine how;
+};
+
 void run(const std::vector<CudaJob>& table, uint32_t tiles, Form form, uint32_t grid) {
-    Memory parameters(sizeof(CudaTable), 0xCD), far(table.size() * sizeof(CudaJob), 0);
-    CudaTable& p = *reinterpret_cast<CudaTable*>(parameters.data);
+    Memory parameters(sizeof(Parameters), 0xCD), far(table.size() * sizeof(CudaJob), 0);
+    CudaTable& p = reinterpret_cast<Parameters*>(parameters.data)->table;
+    if (combines()) reinterpret_cast<Parameters*>(parameters.data)->how = how;
     if (form == Form::kHere && table.size() > size_t(kInlineJobs)) stop("the table does not fit");
     p.far = form == Form::kFar ? reinterpret_cast<const CudaJob*>(far.data) : nullptr;
     p.jobs = uint32_t(table.size());
     p.tiles = tiles;
     memcpy(static_cast<void*>(form == Form::kFar ? far.data : reinterpret_cast<unsigned char*>(p.here)), table.data(),
            table.size() * sizeof(CudaJob));
-    machine.parameters = parameters.span(sizeof(CudaTable));
+    machine.parameters = parameters.span(combines() ? sizeof(Parameters) : sizeof(CudaTable));
     machine.table = form == Form::kFar ? far.span(table.size() * sizeof(CudaJob)) : Span{};
     for (uint32_t block = 0; block < grid; ++block)
         for (uint32_t thread = 0; thread < uint32_t(kThreads); ++thread) gpu_thread(parameters.data, thread, block, grid);
@@ -184,6 +198,7 @@ void check(const std::vector<Target>& targets, const std::string& what, Form for
         size = (places.back() + size_t(extent(t) * t.row->item()) + 63 + 64) / 64 * 64;
     }
     Memory expected(size, 0xA5), made(size, 0xA5);
+    for (size_t i = 0; combines() && i < size; ++i) expected.data[i] = made.data[i] = static_cast<unsigned char>(random64() >> 56);
     std::vector<uint8_t> once(size);
     std::vector<FillJob> on_cpu, on_gpu;
     for (size_t i = 0; i < targets.size(); ++i) {
@@ -205,7 +220,7 @@ void check(const std::vector<Target>& targets, const std::string& what, Form for
         });
     }
     if (!nothing) {
-        CpuFill fill(on_cpu);
+        CpuFill fill(on_cpu, how);
         fill.run(0, fill.tiles(), 1);
     }
     uint32_t tiles;
@@ -394,7 +409,7 @@ Rows read_rows(const char* path) {
             row.transform.params[i] = strtod(params[i].c_str(), nullptr);
         for (size_t i = 0; i < integers.size() && integers[i] != "-"; ++i)
             row.transform.integers[i] = int64_t(strtoull(integers[i].c_str(), nullptr, 10));
-        rows.push_back(row);
+        if (can_combine(how.mode, row.storage)) rows.push_back(row);
     }
     if (rows.empty()) stop(std::string("no rows in ") + path);
     return rows;
@@ -407,8 +422,10 @@ int main(int argc, char** argv) {
         {"kinds", check_kinds},         {"consecutive", check_consecutive}, {"regions", check_regions},
         {"far_index", check_far_index}, {"tables", check_tables},           {"grids", check_grids},
     };
-    const auto section = argc == 3 ? sections.find(argv[2]) : sections.end();
-    if (section == sections.end()) stop("usage: emulated_gpu <rows> <section>");
+    const std::string mode = argc == 4 ? argv[3] : "";
+    const auto section = argc == 3 || mode == "add" || mode == "lerp" ? sections.find(argv[2]) : sections.end();
+    if (section == sections.end()) stop("usage: emulated_gpu <rows> <section> [add | lerp]");
+    if (argc == 4) how.mode = mode == "add" ? Mode::kAdd : Mode::kLerp;
     select_isa("scalar");
     section->second(read_rows(argv[1]));
     printf("%d passed, %d failed\n", passed, failed);

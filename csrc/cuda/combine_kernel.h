@@ -1,0 +1,270 @@
+// The kernel that combines: as the one in fill_kernel.h it takes tiles of a table's jobs, but reads the elements that are there
+// (docs/numerics.md, section 5). A thread makes one Philox block, reads the block's elements, writes them. One body for all
+// kinds, storages and layouts, chosen block by block: memory is the limit here, and the fills' own kernel stays as it is.
+// Compiled by nvcc, and by g++ for the emulation in tests/native/.
+#pragma once
+#include "../core/combine.h"
+#include "fill_kernel.h"
+
+namespace wi {
+namespace WI_ISA {
+
+// n words that are read and written at once.
+template <int n>
+struct alignas(4 * n) Words {
+    uint32_t word[n];
+};
+
+// Elements packed into words, and back. A NaN becomes the quiet one.
+template <Storage kStorage>
+WI_KERNEL_FN void pack_elements(const float x[4], uint32_t* words) {
+    constexpr int kBits = 8 * item_size(kStorage);
+    float numbers[4];  // 0 for NaN
+    uint32_t nan[4];
+    WI_UNROLL for (int i = 0; i < 4; ++i) {
+        nan[i] = nan_mask<float, uint32_t>(x[i]);
+        numbers[i] = as_float(as_bits(x[i]) & ~nan[i]);
+    }
+    PackWords<kStorage>::pack(numbers, words);
+    WI_UNROLL for (int i = 0; i < 4; ++i)
+        words[i * kBits / 32] |= (nan[i] & Element<Scalar, kStorage>::kNaN) << (i * kBits % 32);
+}
+
+template <Storage kStorage>
+WI_KERNEL_FN void unpack_elements(const uint32_t* words, float x[4]) {
+    constexpr int kBits = 8 * item_size(kStorage);
+    WI_UNROLL for (int i = 0; i < 4; ++i)
+        x[i] = Element<Scalar, kStorage>::value(words[i * kBits / 32] >> (i * kBits % 32) & (~0u >> (32 - kBits)));
+}
+
+// The elements of a block meet the values that are made for them, float32 or float64.
+template <Storage kStorage>
+struct Meeting {
+    using Value = float;
+    static constexpr int kPerBlock = 4, kWords = item_size(kStorage);
+    WI_KERNEL_FN static void combine(const Combine& how, const float made[4], uint32_t* words) {
+        float x[4], v[4];
+        unpack_elements<kStorage>(words, x);
+        if (how.mode == Mode::kAdd) {
+            WI_UNROLL for (int i = 0; i < 4; ++i) x[i] = combined32<Mode::kAdd>(x[i], made[i], 0.0f);
+        } else {
+            uint32_t rounded[kWords];
+            pack_elements<kStorage>(made, rounded);
+            unpack_elements<kStorage>(rounded, v);
+            WI_UNROLL for (int i = 0; i < 4; ++i) x[i] = combined32<Mode::kLerp>(x[i], v[i], float(how.weight));
+        }
+        pack_elements<kStorage>(x, words);
+    }
+};
+
+template <>
+struct Meeting<Storage::kFloat64> {
+    using Value = double;
+    static constexpr int kPerBlock = 2, kWords = 4;
+    WI_KERNEL_FN static void combine(const Combine& how, const double made[2], uint32_t* words) {
+        WI_UNROLL for (int i = 0; i < 2; ++i) {
+            const double x = as_float(uint64_t(words[2 * i + 1]) << 32 | words[2 * i]);
+            const double y = how.mode == Mode::kAdd ? combined64<Mode::kAdd>(x, made[i], 0.0)
+                                                    : combined64<Mode::kLerp>(x, made[i], how.weight);
+            const uint64_t bits = as_bits(quiet_nan64<double, uint64_t>(y));
+            words[2 * i] = uint32_t(bits);
+            words[2 * i + 1] = uint32_t(bits >> 32);
+        }
+    }
+};
+
+// The value of an element's bits in the type in which constants come.
+WI_KERNEL_FN float value_of(Storage storage, uint32_t bits) {
+    switch (storage) {
+        case Storage::kFloat16: return Element<Scalar, Storage::kFloat16>::value(bits);
+        case Storage::kBFloat16: return Element<Scalar, Storage::kBFloat16>::value(bits);
+        case Storage::kFloat8E4M3: return Element<Scalar, Storage::kFloat8E4M3>::value(bits);
+        case Storage::kFloat8E5M2: return Element<Scalar, Storage::kFloat8E5M2>::value(bits);
+        default: return as_float(bits);
+    }
+}
+
+template <bool kOneHot>
+WI_KERNEL_FN void make_pattern32(const CudaJob& job, Storage made, uint64_t block, float v[4]) {
+    const BlockPattern<uint32_t, kOneHot> pattern(job);
+    WI_UNROLL for (int i = 0; i < 4; ++i) v[i] = value_of(made, pattern.element(block * 4 + uint64_t(i)));
+}
+
+template <bool kOneHot>
+WI_KERNEL_FN void make_pattern64(const CudaJob& job, uint64_t block, double v[2]) {
+    const BlockPattern<uint64_t, kOneHot> pattern(job);
+    WI_UNROLL for (int i = 0; i < 2; ++i) v[i] = as_float(pattern.element(block * 2 + uint64_t(i)));
+}
+
+WI_KERNEL_FN void make(const CudaJob& job, Storage made, uint64_t block, const uint32_t w[4], float v[4]) {
+    switch (job.program / kStorages) {
+        case int(Kind::kUniform): return Uniform32Open<float, uint32_t>(job)(w, v);
+        case int(Kind::kUniformClamped): return Uniform32Clamped<float, uint32_t>(job)(w, v);
+        case kUniformWide: return UniformWide32<float, uint32_t>(job)(w, v);
+        case int(Kind::kNormal): return Normal32<float, uint32_t>(job)(w, v);
+        case int(Kind::kTruncNormalCentral): return TruncNormalCentral32<float, uint32_t>(job)(w, v);
+        case int(Kind::kTruncNormal): return TruncNormal32<float, uint32_t>(job)(w, v);
+        case int(Kind::kConstant): return make_pattern32<false>(job, made, block, v);
+        default: return make_pattern32<true>(job, made, block, v);
+    }
+}
+
+WI_KERNEL_FN void make(const CudaJob& job, Storage, uint64_t block, const uint32_t w[4], double v[2]) {
+    const uint64_t d0 = uint64_t(w[0]) << 32 | w[1], d1 = uint64_t(w[2]) << 32 | w[3];
+    switch (job.program / kStorages) {
+        case int(Kind::kUniform):
+        case int(Kind::kUniformClamped): return Uniform64<double, uint64_t>(job)(d0, d1, v);
+        case int(Kind::kNormal): return Normal64<double, uint64_t>(job)(d0, d1, v);
+        case int(Kind::kTruncNormal): return TruncNormal64<double, uint64_t>(job)(d0, d1, v);
+        case int(Kind::kConstant): return make_pattern64<false>(job, block, v);
+        default: return make_pattern64<true>(job, block, v);
+    }
+}
+
+template <int kBytes>
+struct BitsOf;
+template <>
+struct BitsOf<1> {
+    using Type = uint8_t;
+};
+template <>
+struct BitsOf<2> {
+    using Type = uint16_t;
+};
+template <>
+struct BitsOf<4> {
+    using Type = uint32_t;
+};
+template <>
+struct BitsOf<8> {
+    using Type = uint64_t;
+};
+
+// A stretch of consecutive global index, [first, end), and the address of its first element.
+struct Stretch {
+    uint64_t first, end, address;
+};
+
+// Of the element that follows the stretch's first after n others.
+WI_KERNEL_FN uint64_t address_of(const CudaJob& job, const Stretch& stretch, uint64_t n, int size) {
+    if (job.layout == Layout::kLinear) return stretch.address + n * uint64_t(size);
+    int64_t offset = 0;
+#pragma unroll 1
+    for (int d = job.ndim - 1; d >= job.outer; --d) {
+        const uint64_t length = uint64_t(job.dims[d].size);
+        offset += int64_t(n % length) * job.dims[d].stride;
+        n /= length;
+    }
+    return stretch.address + uint64_t(offset) * uint64_t(size);
+}
+
+// Those elements of a block that lie in the stretch; all at once where they are consecutive and aligned.
+template <Storage kStorage>
+WI_KERNEL_FN void combine_elements(const CudaJob& job, const Combine& how, const Stretch& stretch, uint64_t block,
+                                   const typename Meeting<kStorage>::Value* made) {
+    using M = Meeting<kStorage>;
+    constexpr int kSize = item_size(kStorage), kBits = 8 * kSize;
+    using Bits = typename BitsOf<kSize>::Type;
+    const uint64_t n = block * uint64_t(M::kPerBlock) - stretch.first, count = stretch.end - stretch.first;  // n wraps before first
+    const uint64_t address = stretch.address + n * uint64_t(kSize);
+    Words<M::kWords> elements;
+    if (job.layout == Layout::kLinear && n < count && n + M::kPerBlock <= count && address % (4 * M::kWords) == 0) {
+        Words<M::kWords>* const memory = reinterpret_cast<Words<M::kWords>*>(address);
+        elements = *memory;
+        M::combine(how, made, elements.word);
+        *memory = elements;
+        return;
+    }
+    WI_UNROLL for (int i = 0; i < M::kWords; ++i) elements.word[i] = 0;
+    WI_UNROLL for (int i = 0; i < M::kPerBlock; ++i) {
+        if (n + uint64_t(i) >= count) continue;
+        const Bits bits = *reinterpret_cast<const Bits*>(address_of(job, stretch, n + uint64_t(i), kSize));
+        elements.word[i * kBits / 32] |= uint32_t(bits) << (i * kBits % 32);
+        if constexpr (kSize == 8) elements.word[2 * i + 1] = uint32_t(bits >> 32);
+    }
+    M::combine(how, made, elements.word);
+    WI_UNROLL for (int i = 0; i < M::kPerBlock; ++i) {
+        if (n + uint64_t(i) >= count) continue;
+        uint64_t bits = elements.word[i * kBits / 32] >> (i * kBits % 32);
+        if constexpr (kSize == 8) bits |= uint64_t(elements.word[2 * i + 1]) << 32;
+        *reinterpret_cast<Bits*>(address_of(job, stretch, n + uint64_t(i), kSize)) = Bits(bits);
+    }
+}
+
+WI_KERNEL_FN void combine_block(const CudaJob& job, const Combine& how, const Stretch& stretch, uint64_t block) {
+    const Storage storage = Storage(job.program % kStorages);
+    const PhiloxSpan<uint32_t> span(job.seed, job.stream, uint32_t(block >> 32));
+    uint32_t w[4];
+    philox4x32_10(uint32_t(block), span, w);
+    if (storage == Storage::kFloat64) {
+        double made[2];
+        make(job, storage, block, w, made);
+        return combine_elements<Storage::kFloat64>(job, how, stretch, block, made);
+    }
+    float made[4];
+    make(job, made_storage(how.mode, storage), block, w, made);
+    switch (storage) {
+        case Storage::kFloat32: return combine_elements<Storage::kFloat32>(job, how, stretch, block, made);
+        case Storage::kFloat16: return combine_elements<Storage::kFloat16>(job, how, stretch, block, made);
+        case Storage::kBFloat16: return combine_elements<Storage::kBFloat16>(job, how, stretch, block, made);
+        case Storage::kFloat8E4M3: return combine_elements<Storage::kFloat8E4M3>(job, how, stretch, block, made);
+        case Storage::kFloat8E5M2: return combine_elements<Storage::kFloat8E5M2>(job, how, stretch, block, made);
+        default: return;
+    }
+}
+
+// The tile's blocks that this thread takes, as table.cpp has cut them.
+WI_KERNEL_FN void combine_tile(const CudaJob& job, const Combine& how, uint32_t tile) {
+    const Storage storage = Storage(job.program % kStorages);
+    const int size = item_size(storage);
+    const uint64_t per_block = size == 8 ? 2 : 4, group = uint64_t(group_elements(storage));
+    const bool linear = job.layout == Layout::kLinear;
+    const uint64_t in_tile = uint64_t(kTileGroups) * (linear ? group / per_block : 1);  // blocks
+    const uint64_t begin = linear ? job.index / group * (group / per_block) : 0;        // block, or number among the runs' blocks
+    const uint64_t end = linear ? (job.index + job.count - 1) / per_block + 1 : job.count;
+#pragma unroll 1
+    for (uint64_t i = threadIdx.x; i < in_tile; i += kThreads) {
+        const uint64_t at = begin + tile * in_tile + i;
+        if (at >= end) return;
+        Stretch stretch = {job.index, job.index + job.count, job.data};
+        uint64_t block = at;
+        if (!linear) {
+            uint64_t n = at / job.run_groups;
+            int64_t memory = 0, step = 0;
+#pragma unroll 1
+            for (int d = job.outer - 1; d >= 0; --d) {
+                const uint64_t length = uint64_t(job.dims[d].size), place = n % length;
+                n /= length;
+                memory += int64_t(place) * job.dims[d].stride;
+                step += int64_t(place) * job.dims[d].step;
+            }
+            const uint64_t first = job.index + uint64_t(step);
+            stretch = {first, first + job.run, job.data + uint64_t(memory) * uint64_t(size)};
+            block = first / per_block + at % job.run_groups;
+        }
+        combine_block(job, how, stretch, block);
+    }
+}
+
+constexpr int kCombiningBlocks = 3;  // on a multiprocessor: a fourth would leave too few registers for float64
+
+struct CombineTable {
+    CudaTable table;
+    Combine how;
+};
+static_assert(sizeof(CombineTable) <= 4096, "kernel parameters are limited to 4 KB");
+
+#if defined(WI_EMULATED)
+inline void
+#else
+__global__ void __launch_bounds__(kThreads, kCombiningBlocks)
+#endif
+    combine_kernel(const WI_GRID_CONSTANT CombineTable parameters) {
+    for (uint32_t tile = blockIdx.x; tile < parameters.table.tiles; tile += gridDim.x) {
+        const CudaJob& job = job_of(parameters.table, tile);
+        combine_tile(job, parameters.how, tile - job.first_tile);
+    }
+}
+
+}  // namespace WI_ISA
+}  // namespace wi
