@@ -14,6 +14,7 @@ from .export import export
 from .fingerprint import fingerprint
 from .job import FillJob, Region
 from .patching import patch, patched, unpatch
+from .perturbing import add_noise_, lerp_to_init_
 from .plan import Plan, initialize_, plan
 from .ranks import check_ranks
 from .regeneration import regenerate, restore_
@@ -34,6 +35,7 @@ __all__ = [
     "Rule",
     "RuleSet",
     "__version__",
+    "add_noise_",
     "backend_info",
     "bits",
     "check_ranks",
@@ -42,6 +44,7 @@ __all__ = [
     "fingerprint",
     "init",
     "initialize_",
+    "lerp_to_init_",
     "patch",
     "patched",
     "plan",

@@ -9,13 +9,15 @@ from __future__ import annotations
 from functools import lru_cache
 from hashlib import blake2b
 
-__all__ = ["UNNAMED", "stream_of"]
+__all__ = ["UNNAMED", "noise_stream_of", "stream_of"]
 
 UNNAMED = 0
 """The stream of draws that have no name: the drop-in calls."""
 
 DOMAIN = b"weightinit_cuda"[:16]
 """BLAKE2's personalisation (at most 16 bytes): keeps our hashes apart from anyone else's hash of the same name."""
+NOISE_DOMAIN = b"weightinit_noise"
+"""The same for noise that is added to values, which is so apart from the values themselves."""
 
 
 @lru_cache(maxsize=65536)
@@ -36,5 +38,15 @@ def stream_of(name: str) -> int:
     >>> hex(stream_of("tok.weight"))
     '0xdaef894c3be395ed'
     """
-    digest = blake2b(name.encode("utf-8"), digest_size=8, person=DOMAIN).digest()
+    return _hash(name, DOMAIN)
+
+
+@lru_cache(maxsize=65536)
+def noise_stream_of(name: str) -> int:
+    """The stream of noise on a tensor: ``BLAKE2b-64(name as UTF-8, person=b"weightinit_noise")``, as :func:`stream_of`."""
+    return _hash(name, NOISE_DOMAIN)
+
+
+def _hash(name: str, domain: bytes) -> int:
+    digest = blake2b(name.encode("utf-8"), digest_size=8, person=domain).digest()
     return int.from_bytes(digest, "little") or UNNAMED + 1
