@@ -102,7 +102,7 @@ def harness(kernel: Path, name: str) -> Path:
 
 
 def rows(combining: bool) -> Path:
-    """Every kernel and every branch of its parameters, as the lines that emulated_gpu reads; of combining, one line a program."""
+    """Every kernel and every branch of its parameters, as the lines that emulated_gpu reads; to combine, one line a program."""
     lines = list(dict.fromkeys(chain(_lowered(), _raw())))
     if combining:
         lines = list({(*line.split()[1:3], "_wide" in line): line for line in lines}.values())
