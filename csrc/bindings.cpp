@@ -128,9 +128,8 @@ void run_launch(const CudaLaunch& launch, uintptr_t far, uintptr_t stream) {
     std::string error;
     {
         const py::gil_scoped_release release;
-        error = launch.combine.mode == Mode::kStore
-                    ? launch_fill(launch.table, far, launch.tiles, stream)
-                    : launch_combine(launch.table, far, launch.tiles, stream, launch.combine);
+        error = launch.combine.mode == Mode::kStore ? launch_fill(launch.table, far, launch.tiles, stream)
+                                                    : launch_combine(launch.table, far, launch.tiles, stream, launch.combine);
     }
     if (!error.empty()) throw std::runtime_error("weightinit_cuda: the kernel launch failed with " + error);
 }

@@ -121,6 +121,21 @@ Golden parse_golden(const std::string& row) {
     return g;
 }
 
+struct Combined {  // a row of combined.txt
+    Combine how;
+    bool x_is_bits;
+    Golden made;
+};
+
+Combined parse_combined(const std::string& row) {
+    const std::vector<std::string> c = split(row, ' ');
+    if (c.size() != 14 || (c[0] != "add" && c[0] != "lerp")) stop("not a row of combined.txt: " + row);
+    const Combine how = {c[0] == "add" ? Mode::kAdd : Mode::kLerp, strtod(c[1].c_str(), nullptr)};
+    Golden made = parse_golden(row.substr(row.find(c[2] + " ") + c[2].size() + 1));
+    made.name = c[0] + " " + made.name;
+    return {how, c[2] == "bits", made};
+}
+
 uint64_t fnv1a64(const unsigned char* data, size_t size) {
     uint64_t hash = 0xCBF29CE484222325;
     for (size_t i = 0; i < size; ++i) hash = (hash ^ data[i]) * 0x100000001B3;
@@ -137,10 +152,11 @@ struct Guarded {  // n bytes for elements of one size, aligned to that size and 
     Guarded(uint64_t n, size_t item) : bytes(n + 160, kUntouched), data(bytes.data() + 64 + item) {}
 };
 
-void fill_dims(const Golden& g, uint64_t index, const std::vector<Dim>& dims, unsigned char* out, int threads = 1) {
+void fill_dims(const Golden& g, uint64_t index, const std::vector<Dim>& dims, unsigned char* out, int threads = 1,
+               Combine how = {}) {
     FillJob job = {reinterpret_cast<char*>(out), g.storage, g.transform, g.draw, index, int(dims.size()), {}};
     std::copy(dims.begin(), dims.end(), job.dims);
-    CpuFill fill({job});
+    CpuFill fill({job}, how);
     fill.run(0, fill.tiles(), threads);
 }
 
@@ -153,6 +169,26 @@ Bytes filled(const Golden& g, uint64_t index, uint64_t n, int threads = 1) {
     fill_run(g, index, n, buffer.data, threads);
     return buffer.bytes;
 }
+
+// ---- floating-point environment ------------------------------------------------------------------------------------------
+
+#if defined(__x86_64__)
+constexpr uint64_t kHostile = 0x1F80 | 0x8040 | 0x4000;  // MXCSR: flush results and operands to zero, round up
+uint64_t float_control() { return _mm_getcsr() & 0xFFC0; }
+void set_float_control(uint64_t control) { _mm_setcsr(unsigned(control)); }
+#elif defined(__aarch64__)
+constexpr uint64_t kHostile = 1 << 24 | 1 << 22;  // FPCR: flush to zero, round up
+uint64_t float_control() {
+    uint64_t control;
+    asm volatile("mrs %0, fpcr" : "=r"(control));
+    return control;
+}
+void set_float_control(uint64_t control) { asm volatile("msr fpcr, %0" : : "r"(control)); }
+#else  // nothing is known of it
+constexpr uint64_t kHostile = 0;
+uint64_t float_control() { return 0; }
+void set_float_control(uint64_t) {}
+#endif
 
 // ---- checks --------------------------------------------------------------------------------------------------------------
 
@@ -200,6 +236,52 @@ void check_golden(const Golden& g, const char* isa) {
     std::fill_n(whole.data, g.count * g.item(), kUntouched);
     const bool inside = std::all_of(whole.bytes.begin(), whole.bytes.end(), [](unsigned char c) { return c == kUntouched; });
     expect(inside, "%s: %s wrote outside its elements", isa, g.name.c_str());
+}
+
+// The elements that a row of combined.txt begins with.
+Bytes elements_before(const Combined& c) {
+    const Golden& g = c.made;
+    const Draw draw = {g.draw.seed, g.draw.stream ^ 1};
+    const Golden bits = {"", Storage::kUInt32, {}, draw, 0, 0, {}, 0};
+    Golden normal = {"", g.storage, {Kind::kNormal, {0, 1}, {}}, draw, 0, 0, {}, 0};
+    const uint64_t bytes = g.count * g.item(), words = (bytes + 3) / 4;
+    Bytes x(words * 4 + 8);
+    if (c.x_is_bits)
+        fill_run(bits, 0, words, x.data());
+    else
+        fill_run(normal, g.index, g.count, x.data());
+    x.resize(bytes);
+    return x;
+}
+
+// The whole row at once; every other element of a matrix twice as wide; and in a hostile floating-point environment.
+void check_combined(const Combined& c, const char* isa) {
+    const Golden& g = c.made;
+    const Bytes x = elements_before(c);
+    Guarded whole(x.size(), g.item()), strided(2 * x.size(), g.item());
+    memcpy(whole.data, x.data(), x.size());
+    for (uint64_t i = 0; i < g.count; ++i) memcpy(strided.data + 2 * i * g.item(), x.data() + i * g.item(), g.item());
+    const uint64_t before = float_control();
+    set_float_control(kHostile);
+    fill_dims(g, g.index, {{int64_t(g.count), 1, 1}}, whole.data, 1, c.how);
+    fill_dims(g, g.index, {{int64_t(g.count), 2, 1}}, strided.data, 2, c.how);
+    set_float_control(before);
+    uint64_t first[4] = {};
+    for (size_t i = 0; i < 4; ++i) memcpy(&first[i], whole.data + i * g.item(), g.item());
+    expect(std::equal(first, first + 4, g.first), "%s: %s starts otherwise", isa, g.name.c_str());
+    expect(fnv1a64(whole.data, x.size()) == g.hash, "%s: %s has another hash", isa, g.name.c_str());
+    bool same = true;
+    for (uint64_t i = 0; i < g.count; ++i) {
+        unsigned char* at = strided.data + 2 * i * g.item();
+        same = same && memcmp(at, whole.data + i * g.item(), g.item()) == 0;
+        std::fill_n(at, g.item(), kUntouched);
+    }
+    expect(same, "%s: %s, every other element, differs", isa, g.name.c_str());
+    std::fill_n(whole.data, x.size(), kUntouched);
+    const auto untouched = [](const Bytes& b) {
+        return std::all_of(b.begin(), b.end(), [](auto v) { return v == kUntouched; });
+    };
+    expect(untouched(whole.bytes) && untouched(strided.bytes), "%s: %s wrote outside its elements", isa, g.name.c_str());
 }
 
 // An ISA has a kernel exactly where scalar has one.
@@ -276,26 +358,6 @@ void check_region(const Shape& shape, const Golden& g, const char* isa) {
     expect(made.bytes == expected.bytes, "%s: region '%s' of %s differs", isa, shape.name, g.name.c_str());
 }
 
-// ---- floating-point environment ------------------------------------------------------------------------------------------
-
-#if defined(__x86_64__)
-constexpr uint64_t kHostile = 0x1F80 | 0x8040 | 0x4000;  // MXCSR: flush results and operands to zero, round up
-uint64_t float_control() { return _mm_getcsr() & 0xFFC0; }
-void set_float_control(uint64_t control) { _mm_setcsr(unsigned(control)); }
-#elif defined(__aarch64__)
-constexpr uint64_t kHostile = 1 << 24 | 1 << 22;  // FPCR: flush to zero, round up
-uint64_t float_control() {
-    uint64_t control;
-    asm volatile("mrs %0, fpcr" : "=r"(control));
-    return control;
-}
-void set_float_control(uint64_t control) { asm volatile("msr fpcr, %0" : : "r"(control)); }
-#else  // nothing is known of it
-constexpr uint64_t kHostile = 0;
-uint64_t float_control() { return 0; }
-void set_float_control(uint64_t) {}
-#endif
-
 // Flush to zero and another rounding, as an application may have set them, change nothing and are there again afterwards.
 void check_float_environment(const Golden& g, const char* isa) {
     const Bytes expected = filled(g, g.index, g.count);
@@ -315,8 +377,10 @@ int main(int argc, char** argv) {
     dlopen("libgomp.so.1", RTLD_NOW | RTLD_GLOBAL);  // so that there are threads, where there are any
     std::vector<Answer> answers;
     std::vector<Golden> golden;
+    std::vector<Combined> combined;
     for (const std::string& row : read_rows(std::string(argv[1]) + "/philox.txt")) answers.push_back(parse_answer(row));
     for (const std::string& row : read_rows(std::string(argv[1]) + "/format1.txt")) golden.push_back(parse_golden(row));
+    for (const std::string& row : read_rows(std::string(argv[1]) + "/combined.txt")) combined.push_back(parse_combined(row));
 
     std::vector<Golden> random_rows;  // whose kernels have an ISA
     std::copy_if(golden.begin(), golden.end(), std::back_inserter(random_rows),
@@ -332,6 +396,8 @@ int main(int argc, char** argv) {
             check_float_environment(g, isa.c_str());
             if (isa != "scalar") check_against_scalar(g, isa);
         }
+        select_isa(isa);
+        for (const Combined& c : combined) check_combined(c, isa.c_str());
         for (size_t i = 0; i < 4 * std::size(kShapes); ++i)
             check_region(kShapes[i / 4], random_rows[i * 37 % random_rows.size()], isa.c_str());
         for (size_t i = 0; i < golden.size(); i += 40) {

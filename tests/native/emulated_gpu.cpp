@@ -198,7 +198,8 @@ void check(const std::vector<Target>& targets, const std::string& what, Form for
         size = (places.back() + size_t(extent(t) * t.row->item()) + 63 + 64) / 64 * 64;
     }
     Memory expected(size, 0xA5), made(size, 0xA5);
-    for (size_t i = 0; combines() && i < size; ++i) expected.data[i] = made.data[i] = static_cast<unsigned char>(random64() >> 56);
+    for (size_t i = 0; combines() && i < size; ++i)
+        expected.data[i] = made.data[i] = static_cast<unsigned char>(random64() >> 56);
     std::vector<uint8_t> once(size);
     std::vector<FillJob> on_cpu, on_gpu;
     for (size_t i = 0; i < targets.size(); ++i) {
