@@ -17,6 +17,7 @@ import pytest
 from conftest import RANDOM, REAL_DTYPES
 
 from weightinit_cuda import reference
+from weightinit_cuda.combining import Mode
 from weightinit_cuda.distributions import Kind
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,16 +43,17 @@ INCLUDES: dict[str, set[str]] = {
     "core/math.h": {"core/coefficients.h", "core/lanes_scalar.h"},
     "core/distributions.h": {"core/math.h", "job.h"},
     "core/convert.h": {"core/lanes_scalar.h", "job.h"},
+    "core/combine.h": {"core/convert.h"},
     "core/fill.h": {"core/convert.h", "core/distributions.h", "core/pack.h", "core/philox.h"},
     "cpu/kernels.h": {"job.h"},
     "cpu/parallel.h": set(),
     "cpu/parallel.cpp": {"cpu/parallel.h"},
     "cpu/dispatch.h": {"job.h"},
     "cpu/dispatch.cpp": {"cpu/dispatch.h", "cpu/kernels.h", "cpu/parallel.h", "core/address.h"},
-    "cpu/fill_scalar.cpp": {"cpu/kernels.h", "core/lanes_scalar.h", "core/fill.h"},
-    "cpu/fill_avx2.cpp": {"cpu/kernels.h", "core/lanes_avx2.h", "core/philox_avx2.h", "core/fill.h"},
-    "cpu/fill_avx512.cpp": {"cpu/kernels.h", "core/lanes_avx512.h", "core/fill.h"},
-    "cpu/fill_neon.cpp": {"cpu/kernels.h", "core/lanes_neon.h", "core/fill.h"},
+    "cpu/fill_scalar.cpp": {"cpu/kernels.h", "core/lanes_scalar.h", "core/fill.h", "core/combine.h"},
+    "cpu/fill_avx2.cpp": {"cpu/kernels.h", "core/lanes_avx2.h", "core/philox_avx2.h", "core/fill.h", "core/combine.h"},
+    "cpu/fill_avx512.cpp": {"cpu/kernels.h", "core/lanes_avx512.h", "core/fill.h", "core/combine.h"},
+    "cpu/fill_neon.cpp": {"cpu/kernels.h", "core/lanes_neon.h", "core/fill.h", "core/combine.h"},
     "bindings.cpp": {"cpu/dispatch.h", "cpu/parallel.h", "cuda/fill_cuda.h", "job.h"},
 }
 # cuda/ may use all of core but the vector lanes, the job, and itself.
@@ -131,7 +133,7 @@ STANDARD = set(sys.stdlib_module_names)
 # Layers from the bottom; a module may import from lower layers, and from those of its own that are named in BESIDE.
 LAYERS: list[set[str]] = [
     {"_version", "coefficients", "probability", "streams", "formats", "boxes", "naming", "callers", "materializing", "operators"},
-    {"scaling", "distributions", "geometry"},
+    {"scaling", "distributions", "geometry", "combining"},
     {"job", "reference", "entry", "arithmetic"},
     {"engine", "_C", "sharding"},
     {"schemes", "arguments", "overriding"},
@@ -143,7 +145,7 @@ LAYERS: list[set[str]] = [
     {"mup"},
     {"rule_sets"},
     {"plan"},
-    {"deferred", "regeneration"},
+    {"deferred", "regeneration", "perturbing"},
     {"export", "verify"},
     {"__init__"},
     {"__main__", "demo", "doctor"},
@@ -153,13 +155,13 @@ BESIDE = {("distributions", "scaling"), ("engine", "_C"), ("patching", "init"), 
 OPTIONAL = {("entry", "rich"), ("verify", "rich"), ("checkpoint", "safetensors")}
 # What stays small stays small: all that these import.
 ONLY: dict[str, set[str]] = {
-    "reference": {"torch", "coefficients", "distributions"},
+    "reference": {"torch", "coefficients", "combining", "distributions"},
     "streams": set(),
     "probability": set(),
     "formats": {"torch"},
     "coefficients": set(),
     "scaling": {"probability"},
-    "job": {"torch", "distributions"},
+    "job": {"torch", "combining", "distributions"},
     "distributions": {"torch", "coefficients", "formats", "probability"},
 }
 
@@ -243,10 +245,11 @@ def test_every_kind_is_tested() -> None:
 
 def test_kinds_have_the_numbers_of_the_kernels() -> None:
     header = (CSRC / "job.h").read_text()
-    enum = re.search(r"enum class Kind : int \{(.*?)\};", header, re.DOTALL)
-    assert enum
-    numbers = {name: int(number) for name, number in re.findall(r"k(\w+) = (\d+)", enum[1])}
-    assert numbers == {"".join(part.capitalize() for part in kind.name.split("_")): int(kind) for kind in Kind}
+    for kinds in (Kind, Mode):
+        enum = re.search(rf"enum class {kinds.__name__} : int \{{(.*?)\}};", header, re.DOTALL)
+        assert enum
+        numbers = {name: int(number) for name, number in re.findall(r"k(\w+) = (\d+)", enum[1])}
+        assert numbers == {"".join(part.capitalize() for part in kind.name.split("_")): int(kind) for kind in kinds}
 
 
 def tracked() -> list[Path]:

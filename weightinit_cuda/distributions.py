@@ -163,7 +163,7 @@ def _pattern(value: float, dtype: torch.dtype) -> int:
 @lru_cache(maxsize=4096)
 def _pattern_of(value: float, _sign: float, dtype: torch.dtype) -> int:  # 0.0 and -0.0 are one key, so the sign is another
     if math.isnan(value):
-        return _QUIET_NAN[dtype]
+        return QUIET_NAN[dtype]
     if FORMATS[dtype].saturates:
         value = min(max(value, -FORMATS[dtype].largest), FORMATS[dtype].largest)
     made = torch.tensor([value], dtype=_COMPUTED[dtype], device="cpu").to(dtype)
@@ -171,7 +171,7 @@ def _pattern_of(value: float, _sign: float, dtype: torch.dtype) -> int:  # 0.0 a
 
 
 _COMPUTED = {dtype: torch.float64 if dtype == torch.float64 else torch.float32 for dtype in FORMATS}
-_QUIET_NAN = {
+QUIET_NAN = {
     torch.float64: 0x7FF8 << 48,
     torch.float32: 0x7FC0 << 16,
     torch.float16: 0x7E00,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from . import coefficients as table
 from .combining import STORE, Combine, Mode, made_dtype
-from .distributions import Kind, Transform
+from .distributions import QUIET_NAN, Kind, Transform
 
 __all__ = ["bits", "combined", "fill", "values"]
 
@@ -280,14 +280,7 @@ def _working_dtype(dtype: torch.dtype) -> torch.dtype:
 
 # ---- combination ----------------------------------------------------------------------------------------------------
 
-_QUIET_NAN = {
-    torch.float64: (torch.int64, 0x7FF8 << 48),
-    torch.float32: (torch.int32, 0x7FC0 << 16),
-    torch.float16: (torch.int16, 0x7E00),
-    torch.bfloat16: (torch.int16, 0x7FC0),
-    torch.float8_e4m3fn: (torch.int8, 0x7F),
-    torch.float8_e5m2: (torch.int8, 0x7F),
-}
+_INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def combined(x: Tensor, made: Tensor, combine: Combine) -> Tensor:
@@ -302,8 +295,7 @@ def combined(x: Tensor, made: Tensor, combine: Combine) -> Tensor:
     else:
         new = (v - old) * weight + old if working == torch.float64 else fma(v - old, weight, old)
     result = convert(new, x.dtype)
-    integer, quiet_nan = _QUIET_NAN[x.dtype]
-    result.view(integer).masked_fill_(new.isnan(), quiet_nan)
+    result.view(_INTEGER[x.itemsize]).masked_fill_(new.isnan(), QUIET_NAN[x.dtype])
     return result
 
 
@@ -361,8 +353,7 @@ def _run_values(transform: Transform, dtype: torch.dtype, seed: int, stream: int
     if transform.kind is Kind.CONSTANT:
         shape, value = (len(starts), length), transform.params[0]
         if value != value:  # NaN: these bits, not the ones that a conversion would choose
-            unsigned = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32, 8: torch.uint64}[dtype.itemsize]
-            return torch.full(shape, transform.integers[0], dtype=unsigned, device=starts.device).view(dtype)
+            return torch.full(shape, transform.integers[0], dtype=_INTEGER[dtype.itemsize], device=starts.device).view(dtype)
         return convert(torch.full(shape, value, dtype=working, device=starts.device), dtype)
     if transform.kind is Kind.ONE_HOT:
         return convert(_one_hot(transform, working, starts[:, None] + torch.arange(length, device=starts.device)), dtype)
@@ -450,10 +441,8 @@ def _subnormals() -> Iterator[None]:
 
 
 def _loaded(target: Tensor) -> Tensor:
-    """A contiguous copy of target, for the same reason as :func:`_store`."""
-    if target.dtype in _SATURATES_AT:
-        return target.view(torch.uint8).contiguous().view(target.dtype)
-    return target.contiguous()
+    """The elements of target in one piece, for the same reason as :func:`_store`."""
+    return target.view(_INTEGER[target.itemsize]).contiguous().view(target.dtype)
 
 
 def _store(target: Tensor, made: Tensor) -> None:

@@ -49,8 +49,7 @@ __global__ void prove(uint64_t begin, uint64_t end, unsigned long long* counts) 
 }  // namespace wi
 
 // counts: 2 numbers in device memory. Returns a CUDA error; the work is done when it returns.
-extern "C" __attribute__((visibility("default"))) int run_proof(int claim, uint64_t begin, uint64_t end,
-                                                                unsigned long long* counts) {
+extern "C" __attribute__((visibility("default"))) int run_proof(int claim, uint64_t begin, uint64_t end, unsigned long long* counts) {
     namespace p = wi::proofs;
     switch (claim) {
         case 0: p::prove<p::SquareRoot><<<4096, 256>>>(begin, end, counts); break;
