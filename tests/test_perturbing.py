@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Callable
 
 import pytest
+import test_sharding
 import torch
 from conftest import differing, each_real_dtype, made
 from torch import nn
@@ -23,6 +24,7 @@ from weightinit_cuda.combining import lerp
 from weightinit_cuda.distributions import Constant, Normal, Orthogonal, SparseNormal
 from weightinit_cuda.naming import named_tensors
 from weightinit_cuda.reference import combined, convert
+from weightinit_cuda.sharding import parts
 from weightinit_cuda.streams import noise_stream_of, stream_of
 
 
@@ -284,6 +286,28 @@ def test_bad_weights(weight: float) -> None:
     net, plan, _ = trained()
     with pytest.raises(ValueError, match="lerp_to_init_: weight must be"):
         wi.lerp_to_init_(net, plan, weight)
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns", "uneven", "empty", "mesh", "strided uneven"])
+def test_every_rank_moves_its_part(layout: str) -> None:
+    """Shards of the moved tensor, whatever the mesh, without communication."""
+    shape, mesh, placements = test_sharding.LAYOUTS[layout]
+    start = made(Normal(0.0, 1.0), torch.float32, shape)
+    plan = wi.Plan((wi.Entry("w", shape, torch.float32, Normal(0.0, 0.5), 1, "test"),))
+    acts: tuple[Callable[[torch.Tensor], object], ...] = (
+        lambda w: wi.add_noise_({"w": w}, 0.1, seed=0),
+        lambda w: wi.lerp_to_init_({"w": w}, plan, 0.1),
+    )
+    for act in acts:
+        whole = start.clone()
+        act(whole)
+        for tensor in test_sharding.each_rank(start, mesh, placements):
+            version = tensor._version
+            act(tensor)
+            assert tensor._version > version
+            for part, region in parts(tensor):
+                assert region is not None
+                assert differing(part, whole[region.slices(part.shape)]) == 0
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from conftest import each_distribution, each_dtype
 from on_device import LAYOUTS, Layout, base, fill, in_bytes, on_cpu, on_gpu, same, wrong_memory
 
 from weightinit_cuda import engine
+from weightinit_cuda.combining import ADD, Combine, lerp
 from weightinit_cuda.distributions import Distribution, Normal, TruncNormal, Uniform
-from weightinit_cuda.job import Region
+from weightinit_cuda.job import FillJob, Region
 
 pytestmark = [*on_gpu]
 
@@ -24,6 +25,25 @@ def test_the_compiled_kernels_are_used() -> None:
 def test_every_layout(distribution: Distribution, dtype: torch.dtype) -> None:
     wrong = {name: n for name, layout in LAYOUTS.items() if (n := wrong_memory(layout, distribution, dtype))}
     assert not wrong, f"bytes that differ from the CPU's: {wrong}"
+
+
+@each_dtype
+@each_distribution
+@pytest.mark.parametrize("combine", [ADD, lerp(0.3)], ids=["add", "lerp"])
+def test_combination(distribution: Distribution, dtype: torch.dtype, combine: Combine) -> None:
+    """Elements of any bits: aligned, misaligned, strided and part of a larger tensor."""
+    generator = torch.Generator().manual_seed(0)
+    memory = torch.randint(0, 256, (200_003 * dtype.itemsize,), dtype=torch.uint8, generator=generator).view(dtype)
+    made = []
+    for device in ("cpu", "cuda"):
+        x = memory.to(device, copy=True)
+        parts = (x[:70_000], x[70_001:140_000].reshape(-1, 3).t()[:, :20_000], x[140_000:200_000].view(300, 200)[7:, 3:])
+        regions = (None, None, Region((400, 300), (50, 60)))
+        engine.fill(
+            [FillJob(part, distribution, 20, 3, region, "", combine) for part, region in zip(parts, regions, strict=True)]
+        )
+        made.append(x)
+    assert same(made[1], made[0])
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**63, 2**64 - 1])
