@@ -27,7 +27,7 @@ NVCC = os.environ.get("CUDACXX") or shutil.which("nvcc") or shutil.which("nvcc",
 
 needs_nvcc = pytest.mark.skipif(NVCC is None, reason="no nvcc")
 needs_cc = pytest.mark.skipif(shutil.which(CC) is None, reason=f"no {CC}")
-each_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=str)
+each_kernel = pytest.mark.parametrize("kernel", KERNELS, ids="{0[0]}_{0[1]}".format)
 Kernel = tuple[str, int]
 
 
@@ -61,7 +61,7 @@ def programs(kernels: dict[Kernel, ptx_to_c.Kernel]) -> dict[Kernel, Path]:
 
 @needs_nvcc
 @needs_cc
-@pytest.mark.parametrize("kernel", KERNELS[:2], ids=str)
+@pytest.mark.parametrize("kernel", KERNELS[:2], ids="{0[0]}_{0[1]}".format)
 @pytest.mark.parametrize("section", SECTIONS)
 def test_bits(programs: dict[Kernel, Path], kernel: Kernel, section: str) -> None:
     check(programs[kernel], section)
@@ -69,7 +69,7 @@ def test_bits(programs: dict[Kernel, Path], kernel: Kernel, section: str) -> Non
 
 @needs_nvcc
 @needs_cc
-@pytest.mark.parametrize("kernel", KERNELS[2:], ids=str)
+@pytest.mark.parametrize("kernel", KERNELS[2:], ids="{0[0]}_{0[1]}".format)
 @pytest.mark.parametrize("mode", ["add", "lerp"])
 @pytest.mark.parametrize("section", ["consecutive", "regions", "far_index"])
 def test_combined_bits(programs: dict[Kernel, Path], kernel: Kernel, mode: str, section: str) -> None:
