@@ -6,6 +6,7 @@ torch.nn.init, taken within each run, are compared first: they do not move with 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from .results_file import Run, read
 
 __all__ = ["Change", "changes", "run"]
 
+PLAIN_WIDTH = 140  # of the table in a pipe or a file
 LEAST = 0.03  # relative: two runs on a quiet machine differ by less
 ENVIRONMENT = ("cpu", "gpu", "cores", "isa", "versions", "python", "parallel_runtime", "huge_pages", "commit", "format")
 
@@ -39,7 +41,7 @@ def run(before: Path, after: Path) -> int:
     from rich.table import Table
 
     a, b = read(before), read(after)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     for name in ENVIRONMENT:
         if a["environment"].get(name) != b["environment"].get(name):
             console.print(f"{name}: {a['environment'].get(name)} -> {b['environment'].get(name)}", style="dim", highlight=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,7 +153,7 @@ def test_philox_with_ten_rounds_is_ours() -> None:
 @pytest.mark.peer
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_peers_draw_what_is_wanted_or_say_why_not(peer: Any) -> None:
-    threads = 1 if not peer.name.startswith("jax") else __import__("os").cpu_count()
+    threads = 1 if not peer.name.startswith("jax") else os.cpu_count()
     wanted = Wanted(peer.calls[0], (), torch.float32, threads, seed=3)
     drawn = peer.open(wanted)
     if isinstance(drawn, str):

@@ -23,6 +23,8 @@ def open_stateless(wanted: Wanted) -> Draw | str:
         fill(key, torch.empty(4, dtype=wanted.dtype))
     except (ImportError, AttributeError):
         return f"torch {torch.__version__} has no torch.func._random, or it has no such distribution"
+    except NotImplementedError:
+        return f"torch {torch.__version__} has torch.func._random, but not for CPUs"
     except Exception as error:  # a peer that does not work here is left out, whatever it raises
         return f"torch.func._random failed: {str(error).splitlines()[0][:120]}"
     counter = itertools.count()
