@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine, patching
-from weightinit_cuda.distributions import Uniform
+from weightinit_cuda.distributions import Normal, Uniform
 
 
 @pytest.fixture(autouse=True)
@@ -297,6 +297,8 @@ def test_unwritten_tensors_are_named() -> None:
     assert net.weight.is_meta
     recording.materialize_(net, rules=[wi.Rule("*", "constant_", val=5.0)])
     assert net.weight.tolist() == [[5.0] * 3] * 3
+    assert net.partly[3:].tolist() == [[5.0] * 3]
+    assert torch.equal(net.partly[:3], drawn(Normal(0.0, 1.0), (4, 3), "partly")[:3])
     assert net.whole.tolist() == [1, 1, 2, 2]
 
 
@@ -344,6 +346,8 @@ def test_an_error_in_the_block_ends_it() -> None:
         (lambda: nn.init.uniform_(torch.empty(3), 1.0, 0.0), RuntimeError),
         (lambda: nn.init.xavier_normal_(torch.empty(3)), ValueError),
         (lambda: torch.zeros(3) + torch.zeros(4), RuntimeError),
+        (lambda: torch.zeros(1).expand(3).normal_(), RuntimeError),
+        (lambda: torch.zeros(3, dtype=torch.int64).uniform_(), RuntimeError),
     ],
 )
 def test_errors_of_the_code_are_torchs(call: Callable[[], Any], error: type[Exception]) -> None:

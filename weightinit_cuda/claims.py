@@ -53,7 +53,7 @@ class Claims:
         self._steps, self._views = steps, views
         folded = Folded(steps)
         self._parts = {name: self._read(folded, view) for name, view in views.items()}
-        self.unwritten = [name for name, view in views.items() if self._is_unwritten(folded, name, view)]
+        self.unwritten = {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
         self._settle()
         self._sources = self._owned() | self._free()
 
@@ -62,8 +62,8 @@ class Claims:
 
         Boxes that are all filled alike (experts in a loop) are one line: a value depends on its index, not on its box.
         """
-        lines = [self._line(name, box, value) for box, value in self._parts[name]]
-        alike = len({line._replace(box=None) for line in lines}) == 1
+        lines = [self._line(name, box, value) for box, value in self._parts[name] if not isinstance(value, Nothing)]
+        alike = len({line._replace(box=None) for line in lines}) == 1 and name not in self.unwritten
         return [lines[0]._replace(box=None)] if alike else lines
 
     def computed(self, name: str) -> list[Box]:
@@ -78,16 +78,13 @@ class Claims:
 
     def _read(self, folded: Folded, view: View) -> list[tuple[Box, Value]]:
         parts = folded.read(view)
-        if parts is None or view.conj:
-            parts = [(Box.whole(view.shape), Computed(self._steps[view.memory.steps[-1]].source))]
-        return parts
+        if parts is not None and not view.conj:
+            return parts
+        source = self._steps[view.memory.steps[-1]].source
+        unwritten = parts is None and folded.unwritten(view)
+        return [(Box.whole(view.shape), Nothing(source) if unwritten else Computed(source))]
 
-    def _is_unwritten(self, folded: Folded, name: str, view: View) -> bool:
-        if any(isinstance(value, Nothing) for _, value in self._parts[name]):
-            return True
-        return folded.read(view) is None and folded.unwritten(view)
-
-    def _line(self, name: str, box: Box, value: Value) -> Line:
+    def _line(self, name: str, box: Box, value: Drawn | Computed) -> Line:
         where = None if box == Box.whole(self._views[name].shape) else box
         if not isinstance(value, Drawn):
             return Line(ComputedLine(self._how(name)), stream_of(name), value.source, where)

@@ -8,6 +8,7 @@ real memory under the same tensors (``materializing``): one pass of the engine f
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, SupportsIndex, TypeVar
@@ -29,7 +30,7 @@ from .geometry import box_of
 from .materializing import allocate, finish, put_under
 from .naming import Named, named_tensors
 from .plan import Plan
-from .recording import CPU, META, Fill, Recorder, View
+from .recording import CPU, META, Fill, Memory, Recorder, View
 from .replaying import evaluate, needed, place_of, replay
 from .rules import Rules, distribution_of, resolve
 from .sharding import is_dtensor, parts
@@ -136,9 +137,8 @@ class Recording:
         return model
 
     def _plan(self, model: nn.Module, targets: Sequence[_Target], claims: Claims, seed: int, rules: Rules | None) -> Plan:
-        unwritten = {name for name in claims.unwritten if any(t.named.name == name for t in targets)}
-        given = _by_rules(model, [t.named for t in targets if t.named.name in unwritten], rules)
-        entries = [entry for t in targets for entry in given.get(t.named.name) or _entries(t, claims)]
+        given = _by_rules(model, [t.named for t in targets if t.named.name in claims.unwritten], rules)
+        entries = [entry for t in targets for entry in (*given.get(t.named.name, ()), *_entries(t, claims))]
         return Plan(tuple(entries), seed, "deferred")
 
     def _claims(self, targets: Sequence[_Target]) -> Claims:
@@ -162,6 +162,7 @@ class Recording:
         if self._active:
             raise RuntimeError(f"{function}: must be called after the block, got a call inside. Leave `with deferred()` first.")
         first: dict[View, int] = {}
+        on_memory: dict[Memory, list[_Target]] = defaultdict(list)
         targets: list[_Target] = []
         missing: list[str] = []
         for named in (*named_tensors(model), *_attributes(model)):
@@ -173,7 +174,8 @@ class Recording:
                 targets[first[view]] = _tied(targets[first[view]], named)
             else:
                 first[view] = len(targets)
-                targets.append(_Target(named, view, (named.tensor,), _container(view, targets), is_attribute))
+                targets.append(_Target(named, view, (named.tensor,), _container(view, on_memory[view.memory]), is_attribute))
+                on_memory[view.memory].append(targets[-1])
         if missing:
             raise ValueError(
                 f"{function}: tensors on meta must have been made in the block, got {', '.join(missing)}."
@@ -307,9 +309,8 @@ def _tied(target: _Target, named: Named) -> _Target:
 
 
 def _container(view: View, targets: Sequence[_Target]) -> str:
-    """The name of a tensor that holds all of this one."""
-    inside = (t.named.name for t in targets if t.view.memory is view.memory and box_of(t.view.geometry, view.geometry))
-    return next(inside, "")
+    """The name of a tensor on the same memory that holds all of this one."""
+    return next((t.named.name for t in targets if box_of(t.view.geometry, view.geometry)), "")
 
 
 # ---- lines and memory ------------------------------------------------------------------------------------------------
@@ -326,7 +327,7 @@ def _entries(target: _Target, claims: Claims) -> list[Entry]:
 
 
 def _by_rules(model: nn.Module, unwritten: Sequence[Named], rules: Rules | None) -> dict[str, list[Entry]]:
-    """The lines of tensors that the code leaves unwritten."""
+    """Lines for tensors that the code leaves unwritten, wholly or in part. What it does write lies over them."""
     if unwritten and rules is None:
         raise ValueError(
             f"deferred: the code must write every tensor it keeps, got {len(unwritten)} that it only allocates"
@@ -345,11 +346,19 @@ def _by_rules(model: nn.Module, unwritten: Sequence[Named], rules: Rules | None)
 def _real(targets: Sequence[_Target], plan: Plan, device: torch.device | None) -> dict[str, Tensor]:
     """Memory for every target: what it has, or new."""
     bare = [t for t in targets if t.named.tensor.is_meta]
-    asked = [device or (CPU if t.view.memory.device == META else t.view.memory.device) for t in bare]
+    asked = [device or _asked(t) for t in bare]
     dtypes = [plan[t.named.name][0].dtype for t in bare]
     made = allocate([(t.named.tensor, where, dtype) for t, where, dtype in zip(bare, asked, dtypes, strict=True)])
     real = {t.named.name: t.named.tensor for t in targets if not t.named.tensor.is_meta}
     return real | {t.named.name: tensor for t, tensor in zip(bare, made, strict=True)}
+
+
+def _asked(target: _Target) -> torch.device:
+    """Where the code, or the mesh of a sharded tensor, wants it."""
+    tensor, device = target.named.tensor, target.view.memory.device
+    if is_dtensor(tensor):
+        return torch.device(tensor.device_mesh.device_type)
+    return CPU if device == META else device
 
 
 def _settle(tensor: Tensor, real: Tensor) -> None:

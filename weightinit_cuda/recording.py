@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 from torch.utils._pytree import tree_map
 
 from . import schemes
+from .arguments import OVERLAPPING
 from .callers import caller
 from .distributions import Constant, Initial
 from .geometry import Geometry, fills_storage
@@ -164,6 +165,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _record(self, call: Call) -> Any:
         """An operator on tensors on meta."""
+        if call.operator in _REFILLS and (refilled := self._refill(call)) is not None:
+            return refilled
         result = self._on_meta(call)
         if result is _IMPOSSIBLE:
             return self._run(call)
@@ -180,6 +183,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if writes and not call.nature.only_views:
             self._append(_step(on_tape, tuple(writes), tuple(made)))
         return result
+
+    def _refill(self, call: Call) -> Tensor | None:
+        """One of the commonest fills, in place: not run on meta, where Python would look at it for 0.1 ms."""
+        tensor: Tensor = call.args[0]
+        if torch._debug_has_internal_overlap(tensor) == 1:
+            raise RuntimeError(OVERLAPPING)
+        meaning = _meaning(call.nature.name, call.given, tensor.dtype)
+        if meaning is None or meaning[0] is None:
+            return self._run(call) if call.nature.random else None  # torch refuses it
+        self.fill(tensor, meaning[0])
+        return tensor
 
     def _on_meta(self, call: Call) -> Any:
         """The result on meta; not possible where the shape depends on values, nobody has written the operator for meta, or it
@@ -220,6 +234,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 _aten = torch.ops.aten
 _ASKS = {_aten._local_scalar_dense.default, _aten.equal.default}  # Python wants the answer
+_REFILLS = {_aten.normal_.default, _aten.uniform_.default, _aten.zero_.default, _aten.fill_.Scalar}
 _IMPOSSIBLE = object()
 
 
