@@ -99,6 +99,11 @@ class Operation(Step):
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records one thread. ``steps`` is the tape."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """torch.compile never comes here, so it need not be told; telling it would import it, which takes a second."""
+        return False
+
     def __init__(self, evaluate: Callable[[Recorder, View], Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
