@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from . import reference
 from ._version import FORMAT
-from .combining import STORE, Combine, Mode, made_dtype, settled
+from .checking import check
+from .combining import STORE, Combine, made_dtype, settled
 from .distributions import SPARSE_PLACES, Constant, Distribution, SparseNormal, Transform, lower
 from .formats import REAL_DTYPE
 from .job import FillJob, Region
@@ -225,34 +226,57 @@ def fill(jobs: Sequence[FillJob]) -> None:
         NotImplementedError, ValueError: no such layout, dtype, region or distribution; the job is named.
     """
     with _disable_current_modes():
-        jobs = [_with_plain_region(job) for job in jobs]
-        for job in jobs:
-            _check(job)
-        for apart in _without_overlap([job for job in map(_settled, jobs) if job is not None]):
+        for apart in _without_overlap([checked for job in jobs if (checked := _plain(job) or _checked(job))]):
             _fill(apart)
 
 
-def _settled(job: FillJob) -> FillJob | None:
-    """The job with a weight of its dtype; None if it leaves the tensor as it is."""
+class _Checked(NamedTuple):
+    """A job that can be run, the bytes it writes, and the kernels' form of it where its tensor is plain."""
+
+    job: FillJob
+    extent: tuple[int, int]
+    native: tuple[Any, ...] | None = None
+
+
+def _plain(job: FillJob) -> _Checked | None:
+    """What most of a model is, in a few microseconds: a dense tensor that is its own global tensor; None for all else."""
+    tensor, distribution, seed, stream, region, _, combine = job
+    storage = _STORAGE.get(tensor.dtype)
+    if storage is None or region is not None or combine is not STORE or type(distribution) is SparseNormal:
+        return None
+    if type(tensor) not in _PLAIN or not (tensor.is_cpu or tensor.is_cuda) or not _has_kernels(tensor.device):
+        return None
+    if tensor.layout is not torch.strided or not tensor.is_contiguous() or tensor.is_inference() or tensor.is_neg():
+        return None
+    address, n = tensor.data_ptr(), tensor.numel()
+    if not address:
+        return None
+    transform = _native_transform_of(distribution, tensor.dtype)
+    native = address, storage, transform, seed & _MASK64, stream & _MASK64, 0, [(n, 1, 1)]
+    return _Checked(job, (address, address + n * tensor.itemsize), native)
+
+
+def _native_transform_of(distribution: Distribution, dtype: torch.dtype) -> Any:
+    if not isinstance(distribution, Constant):
+        return _native_transform(distribution, dtype)
+    value = distribution.value
+    if type(value) is not float:
+        return _native_of(lower(distribution, dtype))
+    return _native_constant(value, math.copysign(1.0, value), dtype)
+
+
+@lru_cache(maxsize=4096)
+def _native_constant(value: float, _sign: float, dtype: torch.dtype) -> Any:  # 0.0 and -0.0 are one key, so the sign is another
+    return _native_of(lower(Constant(value), dtype))
+
+
+def _checked(job: FillJob) -> _Checked | None:
+    """Any job, checked; None if it leaves the tensor as it is."""
+    if job.region is not None:  # shapes and offsets as Python integers, which do not overflow
+        job = job._replace(region=Region(*(tuple(map(operator.index, numbers)) for numbers in job.region)))
+    check(job)
     combine = settled(job.combine, REAL_DTYPE[job.tensor.dtype])
-    return combine and job._replace(combine=combine)
-
-
-def _without_overlap(jobs: Sequence[FillJob]) -> Iterator[Sequence[FillJob]]:
-    """The jobs in order, cut before each one whose memory may overlap that of a job since the last cut."""
-    extents = [_extent(job.tensor) for job in jobs]
-    in_order = sorted(extents)
-    if all(end <= begin for (_, end), (begin, _) in pairwise(in_order)):
-        yield jobs
-        return
-    first, since = 0, list[tuple[int, int]]()  # `since` is sorted, and its extents are apart
-    for number, extent in enumerate(extents):
-        at = bisect(since, extent)
-        if any(begin < extent[1] and extent[0] < end for begin, end in since[max(at - 1, 0) : at + 1]):
-            yield jobs[first:number]
-            first, since, at = number, [], 0
-        since.insert(at, extent)
-    yield jobs[first:]
+    return combine and _Checked(job._replace(combine=combine), _extent(job.tensor))
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
@@ -264,19 +288,31 @@ def _extent(tensor: torch.Tensor) -> tuple[int, int]:
     return begin, begin + (last + 1) * tensor.itemsize
 
 
-def _with_plain_region(job: FillJob) -> FillJob:
-    """Shapes and offsets as Python integers, which do not overflow."""
-    if job.region is None:
-        return job
-    return job._replace(region=Region(*(tuple(map(operator.index, numbers)) for numbers in job.region)))
+def _without_overlap(jobs: Sequence[_Checked]) -> Iterator[Sequence[_Checked]]:
+    """The jobs in order, cut before each one whose memory may overlap that of a job since the last cut."""
+    in_order = sorted(job.extent for job in jobs)
+    if all(end <= begin for (_, end), (begin, _) in pairwise(in_order)):
+        yield jobs
+        return
+    first, since = 0, list[tuple[int, int]]()  # `since` is sorted, and its extents are apart
+    for number, job in enumerate(jobs):
+        at = bisect(since, job.extent)
+        if any(begin < job.extent[1] and job.extent[0] < end for begin, end in since[max(at - 1, 0) : at + 1]):
+            yield jobs[first:number]
+            first, since, at = number, [], 0
+        since.insert(at, job.extent)
+    yield jobs[first:]
 
 
-def _fill(jobs: Sequence[FillJob]) -> None:
+def _fill(jobs: Sequence[_Checked]) -> None:
     native: dict[tuple[torch.device, Combine], list[Any]] = {}
     by_reference: list[tuple[FillJob, Transform]] = []
     copies: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for job in jobs:
-        if job.tensor.is_meta or job.tensor.numel() == 0:
+    for job, (begin, end), plain in jobs:
+        if plain is not None:
+            native.setdefault((job.tensor.device, STORE), []).append(plain)
+            continue
+        if begin == end:
             continue
         for part in _real_parts(_resolved(job, copies)):
             transform = lower(part.distribution, made_dtype(part.combine.mode, part.tensor.dtype))
@@ -284,7 +320,7 @@ def _fill(jobs: Sequence[FillJob]) -> None:
                 native.setdefault((part.tensor.device, part.combine), []).append(_native_job(part, transform))
             else:
                 by_reference.append((part, transform))
-    if written := [job.tensor for job in jobs if not (job.tensor.is_meta or job.tensor.is_inference())]:
+    if written := [job.tensor for job, _, _ in jobs if not (job.tensor.is_meta or job.tensor.is_inference())]:
         _increment_version(tuple(written))
     for (device, combine), native_jobs in native.items():
         if device.type == "cpu":
@@ -296,7 +332,7 @@ def _fill(jobs: Sequence[FillJob]) -> None:
     with torch.no_grad():
         for tensor, made in copies:
             tensor.copy_(made)
-        for job in jobs:
+        for job, _, _ in jobs:
             if isinstance(job.distribution, SparseNormal) and not job.tensor.is_meta:
                 _write_zeros(job, job.distribution)
 
@@ -362,61 +398,6 @@ def bits(seed: int, stream: int, n: int, start: int = 0) -> torch.Tensor:
         transform = _C.Transform(0, [], [])
         _C.fill([(words.data_ptr(), _UINT32, transform, seed, stream, start, [(n, 1, 1)])], torch.get_num_threads())
     return words
-
-
-def _check(job: FillJob) -> None:
-    """Refuses what cannot be filled, in torch's words where torch has them."""
-    tensor, where = job.tensor, f" ({job.name})" if job.name else ""
-    if tensor.layout is not torch.strided:
-        raise NotImplementedError(f"fill: a strided tensor is required, got {tensor.layout}{where}. Fill its values instead.")
-    if tensor.dtype not in REAL_DTYPE:
-        raise NotImplementedError(f"fill: a floating-point or complex tensor is required, got {tensor.dtype}{where}.")
-    if tensor.is_meta:
-        return
-    if tensor.numel() and not tensor.data_ptr():
-        raise RuntimeError(f"fill: the tensor must have memory, got a freed storage{where}. Resize the storage first.")
-    if tensor.is_inference() and not torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            "Inplace update to inference tensor outside InferenceMode is not allowed."
-            "You can make a clone to get a normal tensor before doing inplace update."
-            "See https://github.com/pytorch/rfcs/pull/17 for more details."
-        )
-    if tensor.numel() and any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
-        raise RuntimeError(
-            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
-            "Please clone() the tensor before performing the operation."
-        )
-    if job.region is not None:
-        _check_region(job.region, tensor, where)
-    if job.combine.mode is not Mode.STORE:
-        _check_combine(job, where)
-    if not isinstance(job.distribution, Constant):
-        lower(job.distribution, REAL_DTYPE[tensor.dtype])  # refuses bounds that hold no value of the dtype
-
-
-def _check_region(region: Region, tensor: torch.Tensor, where: str) -> None:
-    shape, offset = region
-    if not len(shape) == len(offset) == tensor.dim():
-        raise ValueError(
-            f"fill: global_shape and offset must have as many dimensions as the tensor, "
-            f"got {tuple(shape)} and {tuple(offset)} for a tensor of shape {tuple(tensor.shape)}{where}."
-        )
-    if math.prod(shape) * (2 if tensor.is_complex() else 1) > 2**64:
-        raise ValueError(f"fill: global_shape must have at most 2**64 numbers, got {tuple(shape)}{where}.")
-    if any(at < 0 or at + n > whole for at, n, whole in zip(offset, tensor.shape, shape, strict=True)):
-        raise ValueError(
-            f"fill: the tensor must lie inside global_shape, got global_shape {tuple(shape)}, offset {tuple(offset)} "
-            f"and a tensor of shape {tuple(tensor.shape)}{where}."
-        )
-
-
-def _check_combine(job: FillJob, where: str) -> None:
-    if not math.isfinite(job.combine.weight):
-        raise ValueError(f"fill: a weight must be finite, got {job.combine.weight}{where}.")
-    if isinstance(job.distribution, SparseNormal):
-        raise NotImplementedError(
-            f"fill: combined with what is there can be what one pass makes, got {job.distribution}{where}. Fill another tensor."
-        )
 
 
 def _resolved(job: FillJob, copies: list[tuple[torch.Tensor, torch.Tensor]]) -> FillJob:

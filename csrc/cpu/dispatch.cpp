@@ -199,6 +199,7 @@ CpuFill::CpuFill(std::vector<FillJob> jobs, Combine combine) : jobs_(std::move(j
         const RunFn run = find_run(job.transform, made_storage(combine.mode, job.storage));
         prepared_.push_back({{run, current()->find_combine(combine.mode, job.storage), combine.weight}, region});
         first_tile_.push_back(first_tile_.back() + int64_t((region.count + kTileElements - 1) / kTileElements));
+        elements_ += region.count;
     }
 }
 
@@ -228,6 +229,9 @@ void fill_small(const Transform& transform, Storage storage, const Draw& draw, c
     parallel_tiles(0, 1, 1, fill, &small);
 }
 
-void CpuFill::run(int64_t begin, int64_t end, int threads) { parallel_tiles(begin, end, threads, run_tile, this); }
+void CpuFill::run(int64_t begin, int64_t end, int threads) {
+    const uint64_t worth = 1 + elements_ / kTileElements;  // a thousand biases are no work for a second thread
+    parallel_tiles(begin, end, int(std::min(uint64_t(threads), worth)), run_tile, this);
+}
 
 }  // namespace wi

@@ -31,6 +31,7 @@ class CpuFill {
     std::vector<FillJob> jobs_;
     std::vector<Prepared> prepared_;
     std::vector<int64_t> first_tile_;  // of each job, and the number of tiles
+    uint64_t elements_ = 0;
 };
 
 // `count` consecutive elements from global index 0, on the calling thread, without allocation: the path of small tensors.

@@ -1,0 +1,72 @@
+"""What cannot be filled, in torch's words where torch has them: the engine's last look at a job before anything is written.
+
+Arguments were checked above, in the words of the user; what is refused here are tensors and regions that no kernel can write.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from .combining import Mode
+from .distributions import Constant, SparseNormal, lower
+from .formats import REAL_DTYPE
+from .job import FillJob, Region
+
+__all__ = ["check"]
+
+
+def check(job: FillJob) -> None:
+    """Refuses what cannot be filled, in torch's words where torch has them."""
+    tensor, where = job.tensor, f" ({job.name})" if job.name else ""
+    if tensor.layout is not torch.strided:
+        raise NotImplementedError(f"fill: a strided tensor is required, got {tensor.layout}{where}. Fill its values instead.")
+    if tensor.dtype not in REAL_DTYPE:
+        raise NotImplementedError(f"fill: a floating-point or complex tensor is required, got {tensor.dtype}{where}.")
+    if tensor.is_meta:
+        return
+    if tensor.numel() and not tensor.data_ptr():
+        raise RuntimeError(f"fill: the tensor must have memory, got a freed storage{where}. Resize the storage first.")
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "Inplace update to inference tensor outside InferenceMode is not allowed."
+            "You can make a clone to get a normal tensor before doing inplace update."
+            "See https://github.com/pytorch/rfcs/pull/17 for more details."
+        )
+    if tensor.numel() and any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
+            "Please clone() the tensor before performing the operation."
+        )
+    if job.region is not None:
+        _check_region(job.region, tensor, where)
+    if job.combine.mode is not Mode.STORE:
+        _check_combine(job, where)
+    if not isinstance(job.distribution, Constant):
+        lower(job.distribution, REAL_DTYPE[tensor.dtype])  # refuses bounds that hold no value of the dtype
+
+
+def _check_region(region: Region, tensor: torch.Tensor, where: str) -> None:
+    shape, offset = region
+    if not len(shape) == len(offset) == tensor.dim():
+        raise ValueError(
+            f"fill: global_shape and offset must have as many dimensions as the tensor, "
+            f"got {tuple(shape)} and {tuple(offset)} for a tensor of shape {tuple(tensor.shape)}{where}."
+        )
+    if math.prod(shape) * (2 if tensor.is_complex() else 1) > 2**64:
+        raise ValueError(f"fill: global_shape must have at most 2**64 numbers, got {tuple(shape)}{where}.")
+    if any(at < 0 or at + n > whole for at, n, whole in zip(offset, tensor.shape, shape, strict=True)):
+        raise ValueError(
+            f"fill: the tensor must lie inside global_shape, got global_shape {tuple(shape)}, offset {tuple(offset)} "
+            f"and a tensor of shape {tuple(tensor.shape)}{where}."
+        )
+
+
+def _check_combine(job: FillJob, where: str) -> None:
+    if not math.isfinite(job.combine.weight):
+        raise ValueError(f"fill: a weight must be finite, got {job.combine.weight}{where}.")
+    if isinstance(job.distribution, SparseNormal):
+        raise NotImplementedError(
+            f"fill: combined with what is there can be what one pass makes, got {job.distribution}{where}. Fill another tensor."
+        )
