@@ -90,6 +90,12 @@ def of_outside() -> Tensor:
     return OUTSIDE.to(w.device) * 2 + torch.ones(2, device=w.device)
 
 
+def data_for(w: Tensor) -> Tensor:
+    """Data that is to lie where a tensor is."""
+    found = torch.tensor([1.0, 2.0], device=w.device) + torch.as_tensor([3, 4], device=w.device) + w.new_tensor([5, 6])
+    return found + torch.tensor(np.ones(2), dtype=w.dtype, device=w.device).to(w)
+
+
 def forward_pass() -> dict[str, Tensor]:
     """Models run themselves once to learn their sizes; batch norms count that."""
     norm = nn.BatchNorm1d(3)
@@ -119,7 +125,7 @@ SAME: dict[str, Callable[[], Any]] = {
     "tril bool": lambda: torch.tril(torch.ones(5, 5, dtype=torch.bool)).view(1, 1, 5, 5),
     "arange": lambda: torch.arange(5).expand((1, -1)),
     "eye": lambda: torch.eye(3, 4),
-    "data": lambda: torch.tensor([[1, 2], [3, 4]]),
+    "table": lambda: torch.tensor([[1, 2], [3, 4]]),
     "scalar": lambda: torch.tensor(2.6592),
     "int scalar": lambda: torch.tensor(7, dtype=torch.int64),
     "bool": lambda: torch.zeros(3, dtype=torch.bool).logical_not(),
@@ -128,6 +134,7 @@ SAME: dict[str, Callable[[], Any]] = {
     "numpy": from_numpy,
     "rewritten": rewritten,
     "of outside": of_outside,
+    "data": lambda: data_for(torch.zeros(2)),
     "forward pass": forward_pass,
     "sparse": lambda: torch.sparse_coo_tensor(torch.tensor([[0, 1], [1, 0]]), torch.tensor([1.0, 2.0]), (2, 2)).to_dense(),
     "rows": lambda: numbered_rows(400),
@@ -283,6 +290,7 @@ class Unwritten(nn.Module):
         self.partly = nn.Parameter(torch.empty(4, 3))
         self.strided = nn.Parameter(torch.empty(6))
         self.whole = nn.Parameter(torch.empty(4))
+        self.copied = nn.Parameter(torch.empty(2).exp().clone())
         with torch.no_grad():
             self.partly[:3].normal_()
             self.strided[::2] = 1
@@ -292,7 +300,7 @@ class Unwritten(nn.Module):
 def test_unwritten_tensors_are_named() -> None:
     with wi.deferred() as recording:
         net = Unwritten()
-    with pytest.raises(ValueError, match=r"got 3 that it only allocates \(weight, partly, strided\).*rules="):
+    with pytest.raises(ValueError, match=r"got 4 that it only allocates \(weight, partly, strided, copied\).*rules="):
         recording.materialize_(net)
     assert net.weight.is_meta
     recording.materialize_(net, rules=[wi.Rule("*", "constant_", val=5.0)])

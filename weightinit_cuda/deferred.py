@@ -30,7 +30,7 @@ from .geometry import box_of
 from .materializing import allocate, finish, put_under
 from .naming import Named, named_tensors
 from .plan import Plan
-from .recording import CPU, META, Fill, Memory, Recorder, View
+from .recording import CPU, META, Fill, GivenData, Memory, Recorder, View
 from .replaying import evaluate, needed, place_of, replay
 from .rules import Rules, distribution_of, resolve
 from .sharding import is_dtensor, parts
@@ -249,6 +249,7 @@ def deferred() -> Iterator[Recording]:
         if torch.get_default_device() == META:
             stack.enter_context(CPU)
         made = stack.enter_context(_registered())
+        stack.enter_context(GivenData())
         stack.enter_context(recording._recorder)
         recording._active = True
         try:

@@ -149,11 +149,19 @@ class Folded:
     def _operate(self, step: Operation) -> None:
         parts = None if step.call.nature.random or len(step.writes) != 1 else self._result(step)
         if parts is None:
-            self._write_all(step, Computed(step.source))
+            self._write_all(step, Nothing(step.source) if self._reads_nothing(step) else Computed(step.source))
             return
         out = step.writes[0]
         for box, value in parts:
             self._write(out if box == Box.whole(out.shape) else out._replace(geometry=cut(out.geometry, box)), value)
+
+    def _reads_nothing(self, step: Operation) -> bool:
+        """Whether the operator takes values that nobody has written. What it changes itself it may be writing just now."""
+        written = {view.memory for view in step.writes}
+        read = [view for view in step.call.tensors(View) if view.memory not in written]
+        return not step.call.nature.name.endswith("_like") and any(
+            isinstance(value, Nothing) for view in read for _, value in self.read(view) or ()
+        )
 
     def _result(self, step: Operation) -> list[_Part] | None:
         """What the operator writes, as boxes of its result; None if that is no distribution known."""

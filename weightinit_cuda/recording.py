@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_map
 
@@ -24,7 +25,7 @@ from .distributions import Constant, Initial
 from .geometry import Geometry, fills_storage
 from .operators import Call, leaves
 
-__all__ = ["Data", "Fill", "Memory", "Operation", "Recorder", "Step", "View"]
+__all__ = ["Data", "Fill", "GivenData", "Memory", "Operation", "Recorder", "Step", "View"]
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 NOT_RECORDED = "deferred: a tensor on meta that was not made in the block"
@@ -237,6 +238,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return True
 
 
+class GivenData(TorchFunctionMode):
+    """Keeps data that is to go where a recorded tensor is: ``torch.tensor(data, device=w.device)`` would lose it on meta."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func is Tensor.new_tensor and args[0].is_meta and "device" not in kwargs:
+            kwargs = {"dtype": args[0].dtype, **kwargs, "device": CPU}
+            return torch.tensor(*args[1:], **kwargs)
+        if func in _CONSTRUCTORS and kwargs.get("device") is not None and torch.device(kwargs["device"]) == META:
+            kwargs = kwargs | {"device": CPU}
+        return func(*args, **kwargs)
+
+
+_CONSTRUCTORS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 _aten = torch.ops.aten
 _ASKS = {_aten._local_scalar_dense.default, _aten.equal.default}  # Python wants the answer
 _REFILLS = {_aten.normal_.default, _aten.uniform_.default, _aten.zero_.default, _aten.fill_.Scalar}
