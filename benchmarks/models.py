@@ -46,7 +46,7 @@ COMPARED, CHECKED = 32, 256  # parameters, and values of each, that are compared
 SHORT: dict[str, dict[str, Any]] = {
     "ResNet-50": {},
     "ViT-L": {"num_hidden_layers": 4},
-    "GPT-2 XL": {"n_layer": 2, "vocab_size": 8192},
+    "GPT-2 XL": {"n_layer": 2, "vocab_size": 8192, "bos_token_id": 0, "eos_token_id": 0},
     "Llama-3-8B": {"num_hidden_layers": 1, "vocab_size": 8192, "intermediate_size": 2048},
     "Mixtral-8x7B": {"num_hidden_layers": 1, "vocab_size": 8192, "intermediate_size": 512},
     "DeepSeek-V2-Lite": {"num_hidden_layers": 2, "vocab_size": 8192, "intermediate_size": 2048, "moe_intermediate_size": 128},

@@ -35,7 +35,9 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
 
 
 def print_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
-    """Target, measured, met?"""
+    """Target, measured, met? Nothing if this run has none of their rows."""
+    if all(verdict.measured is None for verdict in verdicts):
+        return
     table = _table("Targets: the worst row decides", "row", "ours against", "must", "stretch", "measured", "met?")
     colours = {"stretch": "green", "yes": "green", "no": "red"}
     for verdict in (verdict for verdict in verdicts if verdict.measured is not None):
