@@ -1,6 +1,6 @@
 """A Llama of 1.5 billion parameters in one process and in four: what each of them holds, and that it is the same model.
 
-    make demo-distributed          or: python examples/distributed_demo.py [processes]
+make demo-distributed          or: python examples/distributed_demo.py [processes]
 """
 
 from __future__ import annotations
