@@ -1,8 +1,9 @@
 """``python -m weightinit_cuda demo``: real architectures, initialised by their own code, through the drop-in and by torch.
 
 GPT-2 and Llama-3.2-1B's shape are built from their configuration classes, offline. Each is constructed, and its own
-``init_weights()`` run again on the parameters it has, under ``patched()`` and under ``torch.nn.init``. Time is one half of
-the answer; the other is that every group of parameters has the distribution that the configuration asks for.
+``init_weights()`` run again on the parameters it has, under ``patched()`` and under ``torch.nn.init``; then its construction is
+recorded by ``deferred()`` and materialised. Time is one half of the answer; the other is that every group of parameters has the
+distribution that the configuration asks for.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .deferred import deferred
 from .distributions import Constant, Normal
 from .patching import patched
 
@@ -40,7 +42,7 @@ SAMPLE = 1 << 17  # values of a parameter that are looked at; a group pools its 
 STANDARD_ERRORS = 5.0
 KOLMOGOROV = 2.7
 RERUNS = 3  # of ours, the median counts; torch takes too long for more than one
-STEPS = 7  # that compare announces
+STEPS = 8  # that compare announces
 
 
 @dataclass(frozen=True)
@@ -205,11 +207,14 @@ class Result(NamedTuple):
     ours: Side
     torchs: Side
     checks: list[Check]
+    deferred: float  # seconds of construction, recorded and materialised
+    deferred_checks: list[Check]
 
     @property
     def faults(self) -> list[str]:
         """Everything that is wrong; empty if nothing is."""
         faults = [f"{self.model.name}: {row.group}: {fault}" for row in self.checks for fault in row.faults]
+        faults += [f"{self.model.name}, deferred: {row.group}: {fault}" for row in self.deferred_checks for fault in row.faults]
         if len(set(self.ours.digests.values())) != 1:
             faults.append(f"{self.model.name}: other bits with another number of threads: {self.ours.digests}")
         return faults
@@ -244,10 +249,20 @@ def compare(model: Model, transformers: Any, announce: Callable[[str], None] = l
             digests = _digests(net)
         sides.append(Side(construction, median(seconds), samples, digests))
         del net
+    announce("deferred: construction")
+    start = perf_counter()
+    with deferred() as recorded:
+        net = build(config, dtype=model.dtype)
+    recorded.materialize_(net, seed=SEED)
+    seconds_deferred, samples_deferred = perf_counter() - start, samples_of(net)
     announce("checks")
     ours, torchs = sides
-    checks = [check(group, asked, ours.samples[group], torchs.samples[group]) for group, asked in groups.items()]
-    return Result(model, sum(parameter.numel() for parameter in shell.parameters()), ours, torchs, checks)
+    checks, deferred_checks = (
+        [check(group, asked, samples[group], torchs.samples[group]) for group, asked in groups.items()]
+        for samples in (ours.samples, samples_deferred)
+    )
+    parameters = sum(parameter.numel() for parameter in shell.parameters())
+    return Result(model, parameters, ours, torchs, checks, seconds_deferred, deferred_checks)
 
 
 def _initialise_again(net: Any, context: Callable[[], AbstractContextManager[Any]]) -> float:
@@ -340,6 +355,7 @@ def _time_table(results: Sequence[Result]) -> Table:
         for step, (ours, torchs) in (
             ("construction", [side.construction for side in sides]),
             ("init_weights()", [side.init_weights for side in sides]),
+            ("construction, deferred()", [result.deferred, result.torchs.construction]),
         ):
             rates = [f"{result.parameters / seconds / 1e9:.3g}" for seconds in (ours, torchs)]
             numbers = (f"{ours:.3f}", f"{torchs:.3f}", *rates, f"{torchs / ours:.1f}")
