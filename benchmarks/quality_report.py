@@ -77,12 +77,12 @@ def _print_tails(console: Console, rows: Sequence[QualityRow]) -> None:
     if not with_tails:
         return
     names = [name for name in with_tails[0].findings if name.startswith("beyond")]
-    expected = [f"{name} sigma ({with_tails[0].findings[name].details['expected']:.4g})" for name in names]
-    table = Table(title="tails of normal: counts, and what is expected", title_justify="left", header_style="bold")
-    for column in ("source", *expected, "largest"):
+    table = Table(title="tails of normal: count / expected", title_justify="left", header_style="bold")
+    for column in ("source", *(f"{name} sigma" for name in names), "largest"):
         table.add_column(column, justify="left" if column == "source" else "right")
     for row in with_tails:
         found = [row.findings[name] for name in names]
-        cells = [f"[red]{f.details['count']}[/]" if f.seen else str(f.details["count"]) for f in found]
-        table.add_row(row.source, *cells, f"{found[0].details['largest']:.3f}")
+        cells = [f"{f.details['count']} / {f.details['expected']:.3g}" for f in found]
+        marked = [f"[red]{cell}[/]" if f.seen else cell for cell, f in zip(cells, found, strict=True)]
+        table.add_row(row.source, *marked, f"{found[0].details['largest']:.3f}")
     console.print(table)

@@ -31,7 +31,7 @@ from benchmarks.runner import Runner
 from benchmarks.suites import model as model_suite
 from benchmarks.timing import Policy
 
-TINY = Plan(seeds=4, values=1 << 16, tail_values=1 << 20, tail_piece=1 << 18, fills=16, fill_values=1 << 11)
+TINY = Plan(4, 1 << 16, tail_values=1 << 20, long_tail_values=1 << 21, tail_piece=1 << 18, fills=16, fill_values=1 << 11)
 WHAT = (("uniform", torch.float32), ("uniform", torch.bfloat16), ("normal", torch.float32), ("trunc_normal", torch.bfloat16))
 POLICY = Policy(row_seconds=0.002, slice_seconds=1e-4, rounds=(2, 3))
 
@@ -84,7 +84,7 @@ def test_report_and_file(
     assert [row["name"] for row in kept["quality"]] == [row.name for row in rows]
     assert kept["rows"] == []
     tails = kept["quality"][[row.name for row in rows].index("quality/normal/float32/ours")]["findings"]["beyond 4"]
-    assert tails["expected"] == pytest.approx(math.erfc(4 / math.sqrt(2)) * TINY.tail_values, rel=1e-4)
+    assert tails["expected"] == pytest.approx(math.erfc(4 / math.sqrt(2)) * TINY.long_tail_values, rel=1e-4)
     assert "tails of normal" in capsys.readouterr().out
     monkeypatch.setattr(quality_report, "power_failures", lambda rows: ["blind"])
     assert command_line.main(["--suite", "quality"]) == 1

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..case import dtype_name
+from ..contestants import BASELINE, OURS
 from .findings import Finding
 from .laws import LAWS, Law
 from .sample import SIGMAS, Sample, crossed, distinct, tails
@@ -37,20 +38,23 @@ class Plan:
         seeds: as many, 0, 1, 2, ...
         values: of each seed.
         tail_values: for the counts beyond some sigmas, normal in float32 only; drawn in pieces.
+        long_tail_values: the same for ours and torch.nn.init: 8.5 of 2^30 are expected beyond 5.77 sigma.
         fills, fill_values: for correlations between seeds and between calls.
     """
 
     seeds: int = 8
     values: int = 1 << 21
     tail_values: int = 1 << 28
-    tail_piece: int = 1 << 22
+    long_tail_values: int = 1 << 30
+    tail_piece: int = 1 << 20
     fills: int = 64
     fill_values: int = 1 << 14
 
 
 TAIL_DTYPES = (torch.float32,)
-QUICK = Plan(seeds=4, values=1 << 18, tail_values=1 << 22, fill_values=1 << 12)
-FULL = Plan(values=1 << 22, tail_values=1 << 32)
+LONG = (OURS, BASELINE)
+QUICK = Plan(seeds=4, values=1 << 18, tail_values=1 << 22, long_tail_values=1 << 22, fill_values=1 << 12)
+FULL = Plan(values=1 << 22, tail_values=1 << 32, long_tail_values=1 << 32)
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def _row(plan: Plan, law: Law, dtype: torch.dtype, source: Source, device: str) 
     seeds = [_opened(source, law, dtype, seed, device)(plan.fill_values) for seed in range(plan.fills)]
     found["seeds"] = crossed(seeds, law)
     if law.name == "normal" and dtype in TAIL_DTYPES and not source.control:
-        found |= _tails(plan, law, first)
+        found |= _tails(law, first, plan.long_tail_values if source.name in LONG else plan.tail_values, plan.tail_piece)
     return QualityRow(law.name, dtype, source.name, sample.n, plan.seeds, found, source.control)
 
 
@@ -129,14 +133,14 @@ def _opened(source: Source, law: Law, dtype: torch.dtype, seed: int, device: str
     return values
 
 
-def _tails(plan: Plan, law: Law, values: Next) -> dict[str, Finding]:
+def _tails(law: Law, values: Next, total: int, piece: int) -> dict[str, Finding]:
     """Piece by piece: only what lies beyond the least number of sigmas is looked at twice."""
     beyond, n, most = dict.fromkeys(SIGMAS, 0), 0, 0.0
-    while n < plan.tail_values:
-        size = values(plan.tail_piece).abs_()
+    while n < total:
+        size = values(piece).abs_()
         far = size[size > SIGMAS[0]]
         for sigma in SIGMAS:
             beyond[sigma] += int((far > sigma).sum())
         most = max(most, float(far.max())) if far.numel() else most
-        n += plan.tail_piece
+        n += piece
     return tails(law, beyond, n, most)
