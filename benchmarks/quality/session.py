@@ -43,8 +43,8 @@ class Plan:
     """
 
     seeds: int = 8
-    values: int = 1 << 21
-    tail_values: int = 1 << 28
+    values: int = 1 << 20
+    tail_values: int = 1 << 27
     long_tail_values: int = 1 << 30
     tail_piece: int = 1 << 20
     fills: int = 64
