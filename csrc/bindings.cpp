@@ -104,6 +104,14 @@ void fill(const std::vector<JobTuple>& tuples, int threads, int mode, double wei
     run_interruptibly(cpu_fill, threads);
 }
 
+// Jobs made ready once, run under any seed: a copy of the table costs less than a microsecond for every ten jobs.
+CpuFill prepare(const std::vector<JobTuple>& tuples) { return CpuFill(make_jobs(tuples, int(Mode::kStore))); }
+
+void run_prepared(const CpuFill& prepared, uint64_t seed, int threads) {
+    CpuFill fill = prepared.with_seed(seed);
+    run_interruptibly(fill, threads);
+}
+
 #if !defined(WEIGHTINIT_NO_CUDA)
 // A table ready to launch. Where it does not fit into the kernel's parameters, Python copies bytes() to the device first.
 struct CudaLaunch {
@@ -153,6 +161,9 @@ PYBIND11_MODULE(_C, m) {
     m.def("fill_drawn", &fill_drawn, py::arg("data"), py::arg("storage"), py::arg("count"), py::arg("transform"),
           py::arg("seed"), py::arg("threads"));
     m.def("fill", &fill, py::arg("jobs"), py::arg("threads"), py::arg("mode") = 0, py::arg("weight") = 0.0);
+    py::class_<CpuFill>(m, "CpuFill")
+        .def(py::init(&prepare), py::arg("jobs"))
+        .def("run", &run_prepared, py::arg("seed"), py::arg("threads"));
     m.def("available_isas", &available_isas);
     m.def("selected_isa", &selected_isa);
     m.def("select_isa", &select_isa, py::arg("name"));

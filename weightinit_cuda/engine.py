@@ -28,7 +28,7 @@ from .distributions import SPARSE_PLACES, Constant, Distribution, SparseNormal, 
 from .formats import REAL_DTYPE
 from .job import FillJob, Region
 
-__all__ = ["BackendInfo", "backend_info", "bits", "draw_and_fill", "draw_seed", "fill", "fill_tensor", "select_cpu"]
+__all__ = ["BackendInfo", "Prepared", "backend_info", "bits", "draw_and_fill", "draw_seed", "fill", "fill_tensor", "select_cpu"]
 
 _MISSING = ""
 try:
@@ -228,6 +228,41 @@ def fill(jobs: Sequence[FillJob]) -> None:
     with _disable_current_modes():
         for apart in _without_overlap([checked for job in jobs if (checked := _plain(job) or _checked(job))]):
             _fill(apart)
+
+
+class Prepared:
+    """Jobs checked and lowered once, to be run again and again under other seeds: a call, a copy of the table and the fill.
+
+    Args:
+        jobs: as for :func:`fill`. Their tensors are kept alive.
+    """
+
+    def __init__(self, jobs: Sequence[FillJob]) -> None:
+        with _disable_current_modes():
+            checked = [one for job in jobs if (one := _plain(job) or _checked(job))]
+            self._groups = [(group, _table(group)) for group in _without_overlap(checked)]
+
+    def run(self, seed: int) -> None:
+        """Fills the memory that the tensors had when the jobs were prepared."""
+        with _disable_current_modes():
+            for group, table in self._groups:
+                if table is None:
+                    _fill([_with_seed(one, seed) for one in group])
+                else:
+                    _increment_version(tuple(one.job.tensor for one in group))
+                    table.run(seed & _MASK64, _get_num_threads())
+
+
+def _table(group: Sequence[_Checked]) -> Any:
+    """The kernels' table of a group, if it is plain tensors of the CPU and nothing else."""
+    if not all(one.native and one.job.tensor.is_cpu for one in group):
+        return None
+    return _C.CpuFill([one.native for one in group if one.native])
+
+
+def _with_seed(one: _Checked, seed: int) -> _Checked:
+    native = one.native and (*one.native[:3], seed & _MASK64, *one.native[4:])
+    return one._replace(job=one.job._replace(seed=seed), native=native)
 
 
 class _Checked(NamedTuple):

@@ -203,7 +203,14 @@ CpuFill::CpuFill(std::vector<FillJob> jobs, Combine combine) : jobs_(std::move(j
     }
 }
 
+CpuFill::CpuFill(const CpuFill&) = default;
 CpuFill::~CpuFill() = default;
+
+CpuFill CpuFill::with_seed(uint64_t seed) const {
+    CpuFill other = *this;
+    for (FillJob& job : other.jobs_) job.draw.seed = seed;
+    return other;
+}
 
 void CpuFill::run_tile(void* self, int64_t tile) {
     const CpuFill& fill = *static_cast<CpuFill*>(self);

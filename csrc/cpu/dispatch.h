@@ -21,7 +21,9 @@ bool can_combine(Mode mode, Storage storage);
 class CpuFill {
   public:
     explicit CpuFill(std::vector<FillJob> jobs, Combine combine = {});
+    CpuFill(const CpuFill& other);
     ~CpuFill();
+    CpuFill with_seed(uint64_t seed) const;  // the same jobs, all under this seed
     int64_t tiles() const { return first_tile_.back(); }
     void run(int64_t begin, int64_t end, int threads);
 
