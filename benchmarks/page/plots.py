@@ -114,13 +114,14 @@ def tail_plot(quality: Sequence[Row]) -> str:
                 low, high = stats.chi2.ppf(0.025, 2 * count) / 2 if count else 0.0, stats.chi2.ppf(0.975, 2 * count + 2) / 2
                 place = y + 0.27 - 0.18 * at
                 axes.plot([low / expected, min(high / expected, 3.0)], [place, place], color=colour, linewidth=1.4)
-                axes.plot(count / expected, place, "o", color=colour, markersize=4, label=f"{name} σ" if y == 0 else None)
+                axes.plot(count / expected, place, "o", color=colour, markersize=4, label=f"{name} σ")
         axes.axvline(1.0, color=INK, linewidth=0.9)
         axes.set_yticks(range(len(drawn)), [row["source"] for row in drawn])
         axes.set_xlim(0, 3)
         axes.grid(visible=False, axis="y")
         axes.set(xlabel="count / expected; the line is the 95 % interval", title="Tails of normal, float32")
-        made.legend(loc="outside lower center", ncols=4, fontsize=8, handletextpad=0.2)
+        handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # one of each name
+        made.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8, handletextpad=0.2)
         return svg(made, "tails", "counts of values beyond 4, 5, 5.77 and 6 sigma over expectation")
 
 
