@@ -1,22 +1,16 @@
-"""The tensors that are filled: warm memory, shared by all contestants of a row, and fresh memory, new for every call.
-
-Also the peak of a call: how much more memory the process had at some time during the call than before it.
-"""
+"""The tensors that are filled: warm memory, shared by all contestants of a row, and fresh memory, new for every call."""
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import mmap
 import os
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from .case import Case
 
-__all__ = ["available_bytes", "fresh", "peak_of", "warm"]
+__all__ = ["available_bytes", "fresh", "warm"]
 
 
 def available_bytes() -> int:
@@ -44,26 +38,3 @@ def fresh(case: Case, huge_pages: bool) -> Tensor:
     if huge_pages and hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(pages, dtype=case.dtype).view(case.shape)
-
-
-def peak_of(call: Callable[[], object]) -> tuple[object, int | None]:
-    """Makes the call; its result, and the peak in bytes of the memory that it added, None where the system does not tell.
-
-    Linux forgets a process's peak when 5 is written to clear_refs. What was freed before is given back first, so that it is
-    not used again unseen.
-    """
-    gc.collect()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as forget:
-            forget.write("5")
-        before = _status("VmRSS")
-    except (OSError, AttributeError, StopIteration):
-        return call(), None
-    result = call()
-    return result, max(0, _status("VmHWM") - before)
-
-
-def _status(name: str) -> int:
-    with open("/proc/self/status", encoding="ascii") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from weightinit_cuda.peak import peak_of
+
 from . import memory, models
 from .case import Case
 from .contestants import BASELINE, OURS, OURS_HUGE, Call, Contestant, contestants
@@ -139,7 +141,7 @@ def _enter_construction(case: Case) -> Entered:
 
 def _first_call(entered: Entered, name: str, call: Call) -> None:
     start = perf_counter()
-    _, peak = memory.peak_of(call)
+    _, peak = peak_of(call)
     entered.first[name] = perf_counter() - start
     if peak is not None:
         entered.peaks[name] = peak

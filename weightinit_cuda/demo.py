@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from .deferred import deferred
 from .distributions import Constant, Normal
 from .patching import patched
+from .peak import peak_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -191,12 +192,13 @@ def check(group: str, asked: Normal | Constant, ours: Tensor, torchs: Tensor) ->
 
 
 class Side(NamedTuple):
-    """One of the two ways: seconds of construction and of init_weights(), and what came out."""
+    """One of the ways: seconds of construction and of init_weights(), and what came out."""
 
     construction: float
-    init_weights: float
+    peak: int | None  # bytes that construction takes at most
     samples: dict[str, Tensor]
-    digests: dict[int, str]  # number of threads -> hash of all parameters
+    init_weights: float = math.nan
+    digests: dict[int, str] | None = None  # number of threads -> hash of all parameters
 
 
 class Result(NamedTuple):
@@ -207,7 +209,7 @@ class Result(NamedTuple):
     ours: Side
     torchs: Side
     checks: list[Check]
-    deferred: float  # seconds of construction, recorded and materialised
+    deferred: Side  # construction only, recorded and materialised
     deferred_checks: list[Check]
 
     @property
@@ -215,7 +217,7 @@ class Result(NamedTuple):
         """Everything that is wrong; empty if nothing is."""
         faults = [f"{self.model.name}: {row.group}: {fault}" for row in self.checks for fault in row.faults]
         faults += [f"{self.model.name}, deferred: {row.group}: {fault}" for row in self.deferred_checks for fault in row.faults]
-        if len(set(self.ours.digests.values())) != 1:
+        if len(set((self.ours.digests or {}).values())) != 1:
             faults.append(f"{self.model.name}: other bits with another number of threads: {self.ours.digests}")
         return faults
 
@@ -237,9 +239,7 @@ def compare(model: Model, transformers: Any, announce: Callable[[str], None] = l
         announce(f"{way}: construction")
         torch.manual_seed(SEED)
         with context():
-            start = perf_counter()
-            net = build(config, dtype=model.dtype)
-            construction = perf_counter() - start
+            (net, construction), peak = peak_of(lambda: _timed(build, config, dtype=model.dtype))
         announce(f"{way}: init_weights()")
         seconds = [_initialise_again(net, context) for _ in range(reruns)]
         samples = samples_of(net)
@@ -247,22 +247,32 @@ def compare(model: Model, transformers: Any, announce: Callable[[str], None] = l
         if context is patched:
             announce(f"{way}: other numbers of threads")
             digests = _digests(net)
-        sides.append(Side(construction, median(seconds), samples, digests))
+        sides.append(Side(construction, peak, samples, median(seconds), digests))
         del net
     announce("deferred: construction")
-    start = perf_counter()
-    with deferred() as recorded:
-        net = build(config, dtype=model.dtype)
-    recorded.materialize_(net, seed=SEED)
-    seconds_deferred, samples_deferred = perf_counter() - start, samples_of(net)
+    (net, construction), peak = peak_of(lambda: _timed(_materialised, build, config, model.dtype))
+    sides.append(Side(construction, peak, samples_of(net)))
     announce("checks")
-    ours, torchs = sides
+    ours, torchs, recorded = sides
     checks, deferred_checks = (
-        [check(group, asked, samples[group], torchs.samples[group]) for group, asked in groups.items()]
-        for samples in (ours.samples, samples_deferred)
+        [check(group, asked, side.samples[group], torchs.samples[group]) for group, asked in groups.items()]
+        for side in (ours, recorded)
     )
     parameters = sum(parameter.numel() for parameter in shell.parameters())
-    return Result(model, parameters, ours, torchs, checks, seconds_deferred, deferred_checks)
+    return Result(model, parameters, ours, torchs, checks, recorded, deferred_checks)
+
+
+def _timed(call: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, float]:
+    start = perf_counter()
+    result = call(*args, **kwargs)
+    return result, perf_counter() - start
+
+
+def _materialised(build: Callable[..., Any], config: Any, dtype: torch.dtype) -> Any:
+    """The model by its own code, recorded, and then made in one pass."""
+    with deferred() as recorded:
+        net = build(config, dtype=dtype)
+    return recorded.materialize_(net, seed=SEED)
 
 
 def _initialise_again(net: Any, context: Callable[[], AbstractContextManager[Any]]) -> float:
@@ -322,7 +332,7 @@ def main(names: Sequence[str] = tuple(MODELS)) -> int:
         console.print(_check_table(result))
     console.print(_time_table(results))
     for result in results:
-        digests = ", ".join(f"{digest} with threads={threads}" for threads, digest in result.ours.digests.items())
+        digests = ", ".join(f"{digest} with threads={threads}" for threads, digest in (result.ours.digests or {}).items())
         console.print(f"{result.model.name}: hash of all parameters {digests}", highlight=False)
     faults = [fault for result in results for fault in result.faults]
     for fault in faults:
@@ -345,21 +355,28 @@ def _time_table(results: Sequence[Result]) -> Table:
     from rich.table import Table
 
     title = (
-        f"Seconds with {torch.get_num_threads()} threads, and 1e9 parameters a second (what a model writes twice counts once)"
+        f"Seconds with {torch.get_num_threads()} threads, and 1e9 parameters a second (what a model writes twice counts once);"
+        " peak: memory during construction by that of the parameters"
     )
-    table = Table("model", "parameters", "step", title=title, title_justify="left")
-    for column in ("ours", "torch.nn.init", "ours, G/s", "torch, G/s", "times as fast"):
+    table = Table("model", "step", title=title, title_justify="left")
+    for column in ("ours", "torch.nn.init", "ours, G/s", "torch, G/s", "times as fast", "peak, ours", "torch"):
         table.add_column(column, justify="right")
     for result in results:
-        sides = (result.ours, result.torchs)
-        for step, (ours, torchs) in (
-            ("construction", [side.construction for side in sides]),
-            ("init_weights()", [side.init_weights for side in sides]),
-            ("construction, deferred()", [result.deferred, result.torchs.construction]),
+        size = result.parameters * result.model.dtype.itemsize
+        patches, torchs, deferreds, none = result.ours, result.torchs, result.deferred, (None, None)
+        for step, ours, theirs, peaks in (
+            ("construction, patched()", result.ours.construction, torchs.construction, (result.ours.peak, torchs.peak)),
+            ("init_weights(), patched()", result.ours.init_weights, torchs.init_weights, none),
+            (
+                "construction, deferred()",
+                result.deferred.construction,
+                torchs.construction,
+                (result.deferred.peak, torchs.peak),
+            ),
         ):
-            rates = [f"{result.parameters / seconds / 1e9:.3g}" for seconds in (ours, torchs)]
-            numbers = (f"{ours:.3f}", f"{torchs:.3f}", *rates, f"{torchs / ours:.1f}")
-            table.add_row(result.model.name, f"{result.parameters:,}", step, *numbers)
+            rates = [f"{result.parameters / seconds / 1e9:.3g}" for seconds in (ours, theirs)]
+            shares = ["" if peak is None else f"{peak / size:.3f}" for peak in peaks]
+            table.add_row(result.model.name, step, f"{ours:.3f}", f"{theirs:.3f}", *rates, f"{theirs / ours:.1f}", *shares)
     return table
 
 
