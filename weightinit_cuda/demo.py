@@ -365,13 +365,13 @@ def _time_table(results: Sequence[Result]) -> Table:
         size = result.parameters * result.model.dtype.itemsize
         patches, torchs, deferreds, none = result.ours, result.torchs, result.deferred, (None, None)
         for step, ours, theirs, peaks in (
-            ("construction, patched()", result.ours.construction, torchs.construction, (result.ours.peak, torchs.peak)),
-            ("init_weights(), patched()", result.ours.init_weights, torchs.init_weights, none),
+            ("construction, patched()", patches.construction, torchs.construction, (patches.peak, torchs.peak)),
+            ("init_weights(), patched()", patches.init_weights, torchs.init_weights, none),
             (
                 "construction, deferred()",
-                result.deferred.construction,
+                deferreds.construction,
                 torchs.construction,
-                (result.deferred.peak, torchs.peak),
+                (deferreds.peak, torchs.peak),
             ),
         ):
             rates = [f"{result.parameters / seconds / 1e9:.3g}" for seconds in (ours, theirs)]
