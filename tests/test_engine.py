@@ -499,8 +499,16 @@ def test_ambient_devices_and_modes_do_not_show(context: str, backend_name: str) 
 # ---- interruption ---------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises, even where the tests run in the background of a shell that has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("door", ["fill", "fill_tensor"])
-def test_interrupt_during_a_fill(door: str) -> None:
+def test_interrupt_during_a_fill(door: str, ctrl_c: None) -> None:
     """Ctrl-C is honoured between slabs of tiles; autograd is told that the tensor has been written."""
     if available() == ["reference"]:
         pytest.skip("no compiled kernels")
@@ -533,12 +541,14 @@ def test_interrupt_during_a_fill(door: str) -> None:
 def test_interrupt_a_long_list_of_jobs(backend_name: str) -> None:
     """Half a minute of work in one call ends promptly."""
     code = """
+        import signal
         import sys
         import torch
         from weightinit_cuda import engine
         from weightinit_cuda.distributions import Normal
         from weightinit_cuda.job import FillJob
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         tensor = torch.empty(int(sys.argv[1]))
         jobs = [FillJob(tensor, Normal(0, 1), 1)] * 4000
         print("ready", flush=True)
