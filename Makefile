@@ -35,7 +35,7 @@ build: $(READY)  ## compile the native module in place (incremental)
 	$(PY) setup.py -q build_ext --inplace
 
 test: build  ## the test suite, as CI runs it
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-exhaustive: build  ## tests that walk a whole input space
 	$(PY) -m pytest -m exhaustive $(ARGS)

@@ -98,7 +98,8 @@ class Row(NamedTuple):
 
     def __str__(self) -> str:
         parts = [repr(arg)[:40] for arg in self.args] + [f"{k}={v!r:.40}" for k, v in self.kwargs.items()]
-        return f"{self.function}({', '.join([self.tensor, *parts])})"
+        text = f"{self.function}({', '.join([self.tensor, *parts])})"
+        return re.sub(r" at 0x[0-9a-f]+", "", text)  # the same in every process
 
 
 def row(function: str, tensor: str = "f32", *args: Any, **kwargs: Any) -> Row:
