@@ -6,7 +6,6 @@ inference mode, version counters). Arguments were checked above, in the words of
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 import threading
@@ -145,13 +144,14 @@ def _native_transform(distribution: Distribution, dtype: torch.dtype) -> Any:
     return _native_of(lower(distribution, dtype))
 
 
+@lru_cache(maxsize=4096)  # a constant's 0.0 and -0.0 differ in `integers`
 def _native_of(transform: Transform) -> Any:
     return _C.Transform(int(transform.kind), list(transform.params), list(transform.integers))
 
 
 def fill_tensor(tensor: torch.Tensor, distribution: Distribution, seed: int, stream: int = 0) -> None:
     """``fill`` of one tensor that is its own global tensor."""
-    address = 0 if isinstance(distribution, _WITH_MORE) else _plain_address(tensor)
+    address = 0 if isinstance(distribution, _WITH_MORE) or not tensor.is_cpu else _plain_address(tensor)
     if not address:
         return fill((FillJob(tensor, distribution, seed, stream),))
     dtype = tensor.dtype
@@ -164,7 +164,7 @@ def fill_tensor(tensor: torch.Tensor, distribution: Distribution, seed: int, str
 
 def _plain_address(tensor: torch.Tensor) -> int:
     """Where a tensor begins that the kernels can fill as it is; 0 for all that needs more care, or has no elements."""
-    if not _native or type(tensor) not in _PLAIN or tensor.dtype not in _STORAGE or not tensor.is_cpu:
+    if type(tensor) not in _PLAIN or tensor.dtype not in _STORAGE or not _has_kernels(tensor.device):
         return 0
     try:
         if tensor.is_contiguous() and not tensor.is_inference() and not tensor.is_neg():
@@ -255,9 +255,8 @@ class Prepared:
 
 def _table(group: Sequence[_Checked]) -> Any:
     """The kernels' table of a group, if it is plain tensors of the CPU and nothing else."""
-    if not all(one.native and one.job.tensor.is_cpu for one in group):
-        return None
-    return _C.CpuFill([one.native for one in group if one.native])
+    native = [one.native for one in group if one.native and one.job.tensor.is_cpu]
+    return _C.CpuFill(native) if native and len(native) == len(group) else None
 
 
 def _with_seed(one: _Checked, seed: int) -> _Checked:
@@ -276,33 +275,14 @@ class _Checked(NamedTuple):
 def _plain(job: FillJob) -> _Checked | None:
     """What most of a model is, in a few microseconds: a dense tensor that is its own global tensor; None for all else."""
     tensor, distribution, seed, stream, region, _, combine = job
-    storage = _STORAGE.get(tensor.dtype)
-    if storage is None or region is not None or combine is not STORE or type(distribution) is SparseNormal:
+    if region is not None or combine is not STORE or type(distribution) is SparseNormal:
         return None
-    if type(tensor) not in _PLAIN or not (tensor.is_cpu or tensor.is_cuda) or not _has_kernels(tensor.device):
-        return None
-    if tensor.layout is not torch.strided or not tensor.is_contiguous() or tensor.is_inference() or tensor.is_neg():
-        return None
-    address, n = tensor.data_ptr(), tensor.numel()
+    address, n = _plain_address(tensor), tensor.numel()
     if not address:
         return None
-    transform = _native_transform_of(distribution, tensor.dtype)
-    native = address, storage, transform, seed & _MASK64, stream & _MASK64, 0, [(n, 1, 1)]
+    transform = _native_of(lower(distribution, tensor.dtype))
+    native = address, _STORAGE[tensor.dtype], transform, seed & _MASK64, stream & _MASK64, 0, [(n, 1, 1)]
     return _Checked(job, (address, address + n * tensor.itemsize), native)
-
-
-def _native_transform_of(distribution: Distribution, dtype: torch.dtype) -> Any:
-    if not isinstance(distribution, Constant):
-        return _native_transform(distribution, dtype)
-    value = distribution.value
-    if type(value) is not float:
-        return _native_of(lower(distribution, dtype))
-    return _native_constant(value, math.copysign(1.0, value), dtype)
-
-
-@lru_cache(maxsize=4096)
-def _native_constant(value: float, _sign: float, dtype: torch.dtype) -> Any:  # 0.0 and -0.0 are one key, so the sign is another
-    return _native_of(lower(Constant(value), dtype))
 
 
 def _checked(job: FillJob) -> _Checked | None:
