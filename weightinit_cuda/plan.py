@@ -28,7 +28,7 @@ from .formats import REAL_DTYPE
 from .job import FillJob, Region
 from .naming import Model, Named, named_tensors
 from .rules import Rules, RuleSet, require_sound, resolve
-from .sharding import Part, mark_written, parts
+from .sharding import Part, is_dtensor, mark_written, parts
 from .streams import stream_of
 
 __all__ = ["Entry", "Plan", "initialize_", "plan"]
@@ -66,7 +66,7 @@ class Plan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", seed_of("Plan", self.seed))
         for name, lines in self._by_name.items():
-            if any(line.shape != lines[0].shape or line.dtype != lines[0].dtype for line in lines):
+            if len(lines) > 1 and any(line.shape != lines[0].shape or line.dtype != lines[0].dtype for line in lines):
                 raise ValueError(f"Plan: the lines of one tensor must agree in shape and dtype, got {lines} ({name}).")
             for line in lines:
                 if line.box is not None and intersection(line.box, Box.whole(line.shape)) != line.box:
@@ -136,12 +136,11 @@ class Plan:
         Raises:
             ValueError: names, shapes or dtypes differ, or a tensor has no memory. All of them are named; nothing is written.
         """
-        self.fill_(self._matched("apply_", model), seed=seed)
+        self.fill_(self._matched("apply_", named_tensors(model)), seed=seed)
         return model
 
-    def _matched(self, function: str, model: Model) -> dict[str, Tensor]:
+    def _matched(self, function: str, named: Sequence[Named]) -> dict[str, Tensor]:
         """The model's tensors by the names that the plan lists them under."""
-        named = named_tensors(model)
         if problems := list(self._problems(named)):
             raise ValueError(
                 "\n  ".join([f"{function}: the model must fit the plan, got {len(problems)} differences.", *problems])
@@ -169,27 +168,16 @@ class Plan:
         >>> torch.equal(net.weight, plan(net, "xavier", seed=3).apply_(nn.Linear(4, 4)).weight)
         True
         """
-        tensors, pieces, prepared = self._prepared(model)
-        places = _places(tensors)
+        bound = _Bound(self, model)
 
         def fill(seed: SupportsIndex | None = None) -> None:
-            nonlocal tensors, pieces, prepared, places
+            nonlocal bound
             key = self.seed if seed is None else seed_of("fill", seed)
-            if places != _places(tensors):
-                tensors, pieces, prepared = self._prepared(model)
-                places = _places(tensors)
-            prepared.run(key)
-            self._fill_others(pieces, key)
-            for tensor in tensors:
-                mark_written(tensor)
+            if bound.places != bound.places_now():
+                bound = _Bound(self, model)
+            bound.run(key)
 
         return fill
-
-    def _prepared(self, model: Model) -> tuple[list[Tensor], list[Piece], engine.Prepared]:
-        tensors = self._matched("bind", model)
-        pieces = list(self._pieces(tensors))
-        jobs = _jobs(pieces, self.seed)
-        return list(tensors.values()), pieces if len(jobs) < len(pieces) else [], engine.Prepared(jobs)
 
     def _problems(self, named: Sequence[Named]) -> Iterator[str]:
         """What keeps the plan from being applied, a line each."""
@@ -221,21 +209,10 @@ class Plan:
         key = self.seed if seed is None else seed_of("fill_", seed)
         pieces = list(self._pieces(tensors))
         engine.fill(_jobs(pieces, key))
-        self._fill_others(pieces, key)
+        _fill_others(pieces, key)
         for tensor in tensors.values():
             if isinstance(tensor, Tensor):
                 mark_written(tensor)
-
-    @staticmethod
-    def _fill_others(pieces: Iterable[Piece], key: int) -> None:
-        """What is no fill: linear algebra, and integers."""
-        for line, part, region in pieces:
-            if isinstance(line.distribution, Orthogonal):
-                shape, offset = region or (None, None)
-                gain = line.distribution.gain
-                init.orthogonal_(part, gain, seed=key, stream=line.stream, global_shape=shape, offset=offset)
-            elif part.dtype not in REAL_DTYPE and isinstance(line.distribution, Constant):
-                part.detach().fill_(line.distribution.value)
 
     def _pieces(self, tensors: Mapping[str, Held]) -> Iterator[Piece]:
         """Every line with the local memory that it fills: what later lines take is cut out, and what other ranks hold."""
@@ -328,17 +305,44 @@ def _jobs(pieces: Iterable[Piece], seed: int) -> list[FillJob]:
     ]
 
 
-def _places(tensors: Iterable[Tensor]) -> list[tuple[int, int]]:
-    """Where the tensors' memory is, and how much of it there is."""
-    return [
-        (local.data_ptr(), local.numel())
-        for tensor in tensors
-        for local in ((tensor,) if type(tensor) in (nn.Parameter, Tensor) else (part for part, _ in parts(tensor)))
-    ]
+def _fill_others(pieces: Iterable[Piece], seed: int) -> None:
+    """What is no fill: linear algebra, and integers."""
+    for line, part, region in pieces:
+        if isinstance(line.distribution, Orthogonal):
+            shape, offset = region or (None, None)
+            gain = line.distribution.gain
+            init.orthogonal_(part, gain, seed=seed, stream=line.stream, global_shape=shape, offset=offset)
+        elif part.dtype not in REAL_DTYPE and isinstance(line.distribution, Constant):
+            part.detach().fill_(line.distribution.value)
+
+
+class _Bound:
+    """A plan with the memory of a model, as it was when this was made."""
+
+    def __init__(self, plan: Plan, model: Model) -> None:
+        tensors = plan._matched("bind", named_tensors(model))
+        pieces = list(plan._pieces(tensors))
+        jobs = _jobs(pieces, plan.seed)
+        self._prepared = engine.Prepared(jobs)
+        self._others = pieces if len(jobs) < len(pieces) else []
+        self._plain = [tensor for tensor in tensors.values() if not is_dtensor(tensor)]
+        self._spread = [tensor for tensor in tensors.values() if is_dtensor(tensor)]
+        self.places = self.places_now()
+
+    def places_now(self) -> tuple[list[int], list[int]]:
+        """Where the tensors' memory is now, and how many elements lie there."""
+        local = [*self._plain, *(part for tensor in self._spread for part, _ in parts(tensor))]
+        return list(map(Tensor.data_ptr, local)), list(map(Tensor.numel, local))
+
+    def run(self, seed: int) -> None:
+        self._prepared.run(seed)
+        _fill_others(self._others, seed)
+        for tensor in self._spread:
+            mark_written(tensor)
 
 
 def _misfits(tensor: Named, line: Entry) -> Iterator[str]:
-    if tuple(tensor.tensor.shape) != line.shape:
+    if tensor.tensor.shape != line.shape:
         yield f"{tensor.name}: shape {tuple(tensor.tensor.shape)}, but {line.shape} in the plan."
     if tensor.tensor.dtype != line.dtype:
         yield f"{tensor.name}: {tensor.tensor.dtype}, but {line.dtype} in the plan. plan.with_dtype() changes it."
@@ -383,7 +387,11 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex = 0) -> P
     weight Normal(mean=0.0, std=1.0)
     bias Constant(value=0.0)
     """
-    covered = resolve(model, named_tensors(model), rules)
+    return _planned(model, named_tensors(model), rules, seed)
+
+
+def _planned(model: nn.Module, tensors: Sequence[Named], rules: Rules, seed: SupportsIndex) -> Plan:
+    covered = resolve(model, tensors, rules)
     entries = []
     for named, fills in covered:
         shape, dtype, stream = tuple(named.tensor.shape), named.tensor.dtype, stream_of(named.name)
@@ -400,4 +408,7 @@ def initialize_(model: Root, rules: Rules = "torch", seed: SupportsIndex = 0) ->
     >>> net[0].bias.tolist()
     [0.0, 0.0, 0.0, 0.0]
     """
-    return plan(model, rules, seed).apply_(model)
+    tensors = named_tensors(model)
+    made = _planned(model, tensors, rules, seed)
+    made.fill_(made._matched("initialize_", tensors))
+    return model

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import PurePath
 from typing import Any
 
@@ -84,8 +84,10 @@ class Rule:
         self.params = params
         for one in self.match:
             _require_match(one)
+        self._of_buffers = buffer in self.match
+        self._conditions = tuple(_condition(one) for one in self.match if one != "*")
         if isinstance(init, str):
-            _arguments(init, params)
+            _bind(init, params, *params.values())
         elif params:
             raise TypeError(f"Rule: parameters belong to a function of init, got {params} beside {_called(init)}.")
         elif not callable(init) and not isinstance(init, _DISTRIBUTIONS):
@@ -99,7 +101,7 @@ class Rule:
 
     def matches(self, named: Named) -> bool:
         """Whether the rule speaks of the tensor."""
-        return named.buffer == (buffer in self.match) and all(_holds(match, named) for match in self.match)
+        return named.buffer is self._of_buffers and all(condition(named) for condition in self._conditions)
 
     def fills(self, named: Named) -> list[Fill]:
         """What the tensor gets; nothing: not this rule's.
@@ -158,12 +160,19 @@ def _require_match(match: object) -> None:
         raise TypeError(f"Rule: match must be a glob, a type of module or a function of a Named tensor, got {match!r}.")
 
 
-def _holds(match: Match, named: Named) -> bool:
+def _condition(match: Match) -> Callable[[Named], object]:
+    """A condition as a question about the tensor."""
     if isinstance(match, str):
-        return any(map(_glob(match), (named.name, *named.aliases)))
-    if isinstance(match, type):
-        return isinstance(named.module, match)
-    return bool(match(named))
+        return partial(_has_name, _glob(match))
+    return partial(_is_held_by, match) if isinstance(match, type) else match
+
+
+def _has_name(like: Callable[[str], object], named: Named) -> bool:
+    return bool(like(named.name) or any(map(like, named.aliases)))
+
+
+def _is_held_by(kind: type[nn.Module], named: Named) -> bool:
+    return isinstance(named.module, kind)
 
 
 @lru_cache(maxsize=4096)
@@ -203,9 +212,15 @@ def distribution_of(function: str, dtype: torch.dtype, shape: tuple[int, ...], p
     """
     if function in _CONSTANTS:
         return Constant(_CONSTANTS[function])
+    names, values = tuple(params), schemes.plain(tuple(params.values()))
     if function == "constant_":  # not remembered: 0.0 and -0.0 are one key
-        return Constant(*_bind(function, tuple(params), *params.values()))
-    numbers = _arguments(function, params)
+        return Constant(*_bind(function, names, *values))
+    return _made(function, dtype, shape, names, *values)
+
+
+@lru_cache(maxsize=4096, typed=True)  # typed: 1 and True are one key
+def _made(function: str, dtype: torch.dtype, shape: tuple[int, ...], names: tuple[str, ...], *values: Any) -> Initial:
+    numbers = _bind(function, names, *values)
     if function == "orthogonal_":
         _require_dimensions(function, shape, range(2, 99))
         return Orthogonal(*map(float, numbers))
@@ -216,7 +231,7 @@ def distribution_of(function: str, dtype: torch.dtype, shape: tuple[int, ...], p
     if function in _LECUN:
         function, numbers = "variance_scaling_", (1.0, "fan_in", _LECUN[function], *numbers)
     about = (dtype, shape) if function.startswith(_BY_SHAPE) else (dtype,)
-    made: Initial = getattr(schemes, function)(*about, *schemes.plain(numbers))
+    made: Initial = getattr(schemes, function)(*about, *numbers)
     return made
 
 
@@ -225,17 +240,8 @@ def _require_dimensions(function: str, shape: tuple[int, ...], allowed: Sequence
         raise ValueError(f"{function} needs {' or '.join(map(str, allowed[:3]))} dimensions, got shape {shape}")
 
 
-def _arguments(function: str, params: Mapping[str, Any]) -> tuple[Any, ...]:
+def _bind(function: str, names: Iterable[str], *values: Any) -> tuple[Any, ...]:
     """What the function takes beside its tensor, in order, with its defaults."""
-    names, values = tuple(params), tuple(params.values())
-    try:
-        hash(values)
-    except TypeError:  # a list of axes
-        return _bind(function, names, *values)
-    return _remembered(function, names, *values)
-
-
-def _bind(function: str, names: tuple[str, ...], *values: Any) -> tuple[Any, ...]:
     if function not in init.__all__ or not function.endswith("_"):
         raise ValueError(f"Rule: init must be a function of weightinit_cuda.init, got {function!r}.")
     if wrong := sorted(set(names) & set(_NO_NUMBERS)):
@@ -247,9 +253,6 @@ def _bind(function: str, names: tuple[str, ...], *values: Any) -> tuple[Any, ...
         raise TypeError(f"Rule: params must be those of {function}, got {params}: {error}.") from None
     bound.apply_defaults()
     return tuple(value for key, value in bound.arguments.items() if key not in ("tensor", *_NO_NUMBERS))
-
-
-_remembered = lru_cache(maxsize=4096, typed=True)(_bind)  # typed: 1 and True are one key
 
 
 @lru_cache(maxsize=64)

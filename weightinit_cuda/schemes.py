@@ -50,8 +50,10 @@ def _cached(function: Scheme) -> Scheme:
 def plain(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Arguments as values that can be remembered: 0-dim tensors as numbers, lists as tuples."""
     return tuple(
-        arg.item() if isinstance(arg, Tensor) and arg.dim() == 0 else tuple(arg) if isinstance(arg, list) else arg
-        for arg in args
+        [
+            arg.item() if isinstance(arg, Tensor) and arg.dim() == 0 else tuple(arg) if isinstance(arg, list) else arg
+            for arg in args
+        ]  # a list: faster than a generator
     )
 
 

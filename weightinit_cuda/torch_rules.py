@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -98,29 +99,38 @@ _TABLE: list[tuple[type[nn.Module] | tuple[type[nn.Module], ...], str, Give]] = 
 _RESETS = ("reset_parameters", "_reset_parameters")
 
 
-def _keeps_reset(module: nn.Module) -> bool:
+def _keeps_reset(kind: type[nn.Module]) -> bool:
     """Whether the reset that runs is torch's own, not one of a subclass."""
-    return all(
-        getattr(getattr(type(module), reset, None), "__module__", "torch.nn.").startswith("torch.nn.") for reset in _RESETS
-    )
+    for name in _RESETS:
+        reset = getattr(kind, name, None)
+        if not getattr(reset, "__module__", "torch.nn.").startswith("torch.nn."):
+            return False
+    return True
 
 
 def torch_reset(named: Named) -> list[Fill] | None:
     """What the module that holds the tensor gives it; None where it is no module of torch.nn, or has its own reset."""
-    module = named.module
-    if module is None or not _keeps_reset(module):
+    module, kind = named.module, cast(type[Any], type(named.module))  # mypy takes no type of nn.Module for hashable
+    if module is None or not _keeps_reset(kind) or (row := _row(kind, named.attribute)) is None:
         return None
+    label, give = row
+    given = give(named, module)
+    if isinstance(given, list):
+        return [(made, box, f"{label}, {note}" if note else label) for made, box, note in given]
+    return None if given is None else [(given, None, label)]
+
+
+@lru_cache(maxsize=4096)
+def _row(kind: type[Any], attribute: str) -> tuple[str, Give] | None:
+    """What people call a module of this type, and what its tensor of this name gets; None if the table does not say."""
     for types, glob, give in _TABLE:
-        if isinstance(module, types) and fnmatchcase(named.attribute, glob):
-            given = give(named, module)
-            fills = given if isinstance(given, list) else [] if given is None else [(given, None, "")]
-            return [(made, box, ", ".join(filter(None, (_label(module, types), note)))) for made, box, note in fills]
+        if issubclass(kind, types) and fnmatchcase(attribute, glob):
+            return _label(kind), give
     return None
 
 
-def _label(module: nn.Module, types: type[nn.Module] | tuple[type[nn.Module], ...]) -> str:
-    """The module's type; of a subclass also the type of torch.nn whose reset it is."""
-    kind = type(module)
+def _label(kind: type[nn.Module]) -> str:
+    """The type; of a subclass also the type of torch.nn whose reset it is."""
     base = next(base for base in kind.__mro__ if base.__module__.startswith("torch.nn."))
     return kind.__name__ if base is kind else f"{kind.__name__} as {base.__name__}"
 
@@ -145,12 +155,8 @@ def _torch(model: nn.Module) -> list[Rule]:
     def attention_out_bias(named: Named) -> bool:
         return id(named.tensor) in zeroed
 
-    return [
-        Rule(in_transformer, "xavier_uniform_"),
-        Rule(attention_out_bias, "zeros_"),
-        Rule("*", torch_reset),
-        Rule((buffer, "*"), torch_reset),
-    ]
+    of_children = [Rule(in_transformer, "xavier_uniform_")] * bool(whole) + [Rule(attention_out_bias, "zeros_")] * bool(zeroed)
+    return [*of_children, Rule("*", torch_reset), Rule((buffer, "*"), torch_reset)]
 
 
 TORCH = RuleSet("torch", _torch)
