@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -110,8 +110,11 @@ def _keeps_reset(kind: type[nn.Module]) -> bool:
 
 def torch_reset(named: Named) -> list[Fill] | None:
     """What the module that holds the tensor gives it; None where it is no module of torch.nn, or has its own reset."""
-    module, kind = named.module, cast(type[Any], type(named.module))  # mypy takes no type of nn.Module for hashable
-    if module is None or not _keeps_reset(kind) or (row := _row(kind, named.attribute)) is None:
+    module = named.module
+    if module is None or not _keeps_reset(type(module)):
+        return None
+    row = _row(type(module), named.attribute)  # type: ignore[arg-type]  # mypy takes no type for hashable
+    if row is None:
         return None
     label, give = row
     given = give(named, module)
@@ -121,7 +124,7 @@ def torch_reset(named: Named) -> list[Fill] | None:
 
 
 @lru_cache(maxsize=4096)
-def _row(kind: type[Any], attribute: str) -> tuple[str, Give] | None:
+def _row(kind: type[nn.Module], attribute: str) -> tuple[str, Give] | None:
     """What people call a module of this type, and what its tensor of this name gets; None if the table does not say."""
     for types, glob, give in _TABLE:
         if issubclass(kind, types) and fnmatchcase(attribute, glob):
