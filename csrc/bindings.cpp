@@ -127,6 +127,11 @@ CudaLaunch make_launch(const std::vector<JobTuple>& tuples, int mode, double wei
     return launch;
 }
 
+CudaLaunch with_seed(CudaLaunch launch, uint64_t seed) {
+    for (CudaJob& job : launch.table) job.seed = seed;
+    return launch;
+}
+
 py::bytes launch_bytes(const CudaLaunch& launch) {
     return py::bytes(reinterpret_cast<const char*>(launch.table.data()), launch.table.size() * sizeof(CudaJob));
 }
@@ -176,6 +181,7 @@ PYBIND11_MODULE(_C, m) {
     py::class_<CudaLaunch>(m, "CudaLaunch")
         .def(py::init(&make_launch), py::arg("jobs"), py::arg("mode") = 0, py::arg("weight") = 0.0)
         .def("__len__", [](const CudaLaunch& launch) { return launch.table.size(); })
+        .def("with_seed", &with_seed, py::arg("seed"))
         .def("bytes", &launch_bytes)
         .def("run", &run_launch, py::arg("far"), py::arg("stream"));
 #endif

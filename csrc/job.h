@@ -5,8 +5,12 @@
 
 #if defined(__CUDACC__)
 #define WI_HOST_DEVICE __host__ __device__
+#define WI_INLINE __forceinline__
+#define WI_NO_UNROLL _Pragma("unroll 1")
 #else
 #define WI_HOST_DEVICE
+#define WI_INLINE inline
+#define WI_NO_UNROLL
 #endif
 
 namespace wi {

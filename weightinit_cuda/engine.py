@@ -11,7 +11,7 @@ import os
 import threading
 import warnings
 from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -240,23 +240,39 @@ class Prepared:
     def __init__(self, jobs: Sequence[FillJob]) -> None:
         with _disable_current_modes():
             checked = [one for job in jobs if (one := _plain(job) or _checked(job))]
-            self._groups = [(group, _table(group)) for group in _without_overlap(checked)]
+            self._groups = [
+                (group, tuple(one.job.tensor for one in group), _table(group)) for group in _without_overlap(checked)
+            ]
 
     def run(self, seed: int) -> None:
         """Fills the memory that the tensors had when the jobs were prepared."""
+        seed &= _MASK64
         with _disable_current_modes():
-            for group, table in self._groups:
+            for group, tensors, table in self._groups:
                 if table is None:
                     _fill([_with_seed(one, seed) for one in group])
-                else:
-                    _increment_version(tuple(one.job.tensor for one in group))
-                    table.run(seed & _MASK64, _get_num_threads())
+                    continue
+                _increment_version(tensors)
+                table(seed)
 
 
-def _table(group: Sequence[_Checked]) -> Any:
-    """The kernels' table of a group, if it is plain tensors of the CPU and nothing else."""
-    native = [one.native for one in group if one.native and one.job.tensor.is_cpu]
-    return _C.CpuFill(native) if native and len(native) == len(group) else None
+def _table(group: Sequence[_Checked]) -> Callable[[int], None] | None:
+    """The kernels' table of a group as a function of the seed, if it is plain tensors of one device and nothing else."""
+    native = [one.native for one in group if one.native]
+    devices = {one.job.tensor.device for one in group}
+    if len(native) < len(group) or len(devices) != 1:
+        return None
+    (device,) = devices
+    if device.type == "cpu":
+        table = _C.CpuFill(native)
+        return lambda seed: table.run(seed, _get_num_threads())
+    launch = _C.CudaLaunch(native)
+
+    def run(seed: int) -> None:
+        if not _launch(device, launch.with_seed(seed)):
+            _fill_cuda(device, [(*one[:3], seed, *one[4:]) for one in native])
+
+    return run
 
 
 def _with_seed(one: _Checked, seed: int) -> _Checked:
@@ -363,24 +379,32 @@ def _cuda_works() -> bool:
 
 
 def _fill_cuda(device: torch.device, jobs: list[Any], combine: Combine = STORE) -> None:
-    """One launch on the device's current stream: no synchronisation, and no allocation if the table fits into the parameters.
+    """One launch on the device's current stream; several while a graph is captured, if the table is large."""
+    if _launch(device, _C.CudaLaunch(jobs, *combine)):
+        return
+    if len(jobs) == 1:
+        raise RuntimeError("fill: too many separate runs to capture in a CUDA graph. Make the tensor contiguous first.")
+    for begin in range(0, len(jobs), _C.cuda_inline_jobs):
+        _fill_cuda(device, jobs[begin : begin + _C.cuda_inline_jobs], combine)
 
-    While a graph is captured there are several launches instead of a large table, whose host memory would have to outlive it.
+
+def _launch(device: torch.device, launch: Any) -> bool:
+    """No synchronisation, and no allocation if the table fits into the kernel's parameters.
+
+    Returns:
+        False, and nothing is launched, for a larger table while a graph is captured: its host memory would have to outlive it.
     """
     with torch.cuda.device(device):
         stream = torch.cuda.current_stream(device).cuda_stream
-        launch = _C.CudaLaunch(jobs, *combine)
         if len(launch) <= _C.cuda_inline_jobs:
             launch.run(0, stream)
         elif torch.cuda.is_current_stream_capturing():
-            if len(jobs) == 1:
-                raise RuntimeError("fill: too many separate runs to capture in a CUDA graph. Make the tensor contiguous first.")
-            for begin in range(0, len(jobs), _C.cuda_inline_jobs):
-                _fill_cuda(device, jobs[begin : begin + _C.cuda_inline_jobs], combine)
+            return False
         else:
             pinned = torch.frombuffer(bytearray(launch.bytes()), dtype=torch.uint8).pin_memory()
             table = pinned.to(device, non_blocking=True)  # kept until the launch is queued
             launch.run(table.data_ptr(), stream)
+    return True
 
 
 def bits(seed: int, stream: int, n: int, start: int = 0) -> torch.Tensor:

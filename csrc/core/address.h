@@ -43,14 +43,15 @@ struct Place {
     int64_t index;   // the same in the global index
 };
 
-// Of the n-th element (row-major) of dims[begin, end).
-inline Place place_of(const Region& r, int begin, int end, uint64_t n) {
+// Of the n-th element (row-major) of table.dims[begin, end), a Region's or a CudaJob's.
+template <class Table>
+WI_HOST_DEVICE WI_INLINE Place place_of(const Table& table, int begin, int end, uint64_t n) {
     Place place = {0, 0};
-    for (int i = end - 1; i >= begin; --i) {
-        const uint64_t size = uint64_t(r.dims[i].size), at = n % size;
+    WI_NO_UNROLL for (int i = end - 1; i >= begin; --i) {
+        const uint64_t size = uint64_t(table.dims[i].size), at = n % size;
         n /= size;
-        place.memory += int64_t(at) * r.dims[i].stride;
-        place.index += int64_t(at) * r.dims[i].step;
+        place.memory += int64_t(at) * table.dims[i].stride;
+        place.index += int64_t(at) * table.dims[i].step;
     }
     return place;
 }

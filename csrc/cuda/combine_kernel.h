@@ -148,14 +148,7 @@ struct Stretch {
 // Of the element that follows the stretch's first after n others.
 WI_KERNEL_FN uint64_t address_of(const CudaJob& job, const Stretch& stretch, uint64_t n, int size) {
     if (job.layout == Layout::kLinear) return stretch.address + n * uint64_t(size);
-    int64_t offset = 0;
-#pragma unroll 1
-    for (int d = job.ndim - 1; d >= job.outer; --d) {
-        const uint64_t length = uint64_t(job.dims[d].size);
-        offset += int64_t(n % length) * job.dims[d].stride;
-        n /= length;
-    }
-    return stretch.address + uint64_t(offset) * uint64_t(size);
+    return stretch.address + uint64_t(place_of(job, job.outer, job.ndim, n).memory) * uint64_t(size);
 }
 
 // Those elements of a block that lie in the stretch; all at once where they are consecutive and aligned.
@@ -229,17 +222,9 @@ WI_KERNEL_FN void combine_tile(const CudaJob& job, const Combine& how, uint32_t 
         Stretch stretch = {job.index, job.index + job.count, job.data};
         uint64_t block = at;
         if (!linear) {
-            uint64_t n = at / job.run_groups;
-            int64_t memory = 0, step = 0;
-#pragma unroll 1
-            for (int d = job.outer - 1; d >= 0; --d) {
-                const uint64_t length = uint64_t(job.dims[d].size), place = n % length;
-                n /= length;
-                memory += int64_t(place) * job.dims[d].stride;
-                step += int64_t(place) * job.dims[d].step;
-            }
-            const uint64_t first = job.index + uint64_t(step);
-            stretch = {first, first + job.run, job.data + uint64_t(memory) * uint64_t(size)};
+            const Place run = place_of(job, 0, job.outer, at / job.run_groups);
+            const uint64_t first = job.index + uint64_t(run.index);
+            stretch = {first, first + job.run, job.data + uint64_t(run.memory) * uint64_t(size)};
             block = first / per_block + at % job.run_groups;
         }
         combine_block(job, how, stretch, block);

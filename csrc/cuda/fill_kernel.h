@@ -3,6 +3,7 @@
 // tile of a tensor, and tensors that are not consecutive, take the careful path. Values do not depend on the grid.
 // Compiled by nvcc, and by g++ for the emulation in tests/native/.
 #pragma once
+#include "../core/address.h"
 #include "../core/convert.h"
 #include "../core/distributions.h"
 #include "../core/philox.h"
@@ -317,15 +318,7 @@ struct Tile {
         const CudaJob& job;
         uint64_t first;  // global index of the run's first element
         WI_KERNEL_FN void store(uint64_t index, Element e) const {
-            uint64_t n = index - first;
-            int64_t offset = 0;
-#pragma unroll 1
-            for (int d = job.ndim - 1; d >= job.outer; --d) {
-                const uint64_t size = uint64_t(job.dims[d].size);
-                offset += int64_t(n % size) * job.dims[d].stride;
-                n /= size;
-            }
-            run[offset] = e;
+            run[place_of(job, job.outer, job.ndim, index - first).memory] = e;
         }
     };
 
@@ -351,18 +344,10 @@ struct Tile {
         for (int i = 0; i < kGroupsPerThread; ++i) {
             const uint64_t g = uint64_t(tile) * kTileGroups + uint64_t(i) * kThreads + threadIdx.x;
             if (g >= job.count) return;
-            uint64_t n = g / job.run_groups;
-            int64_t memory = 0, step = 0;
-#pragma unroll 1
-            for (int d = job.outer - 1; d >= 0; --d) {
-                const uint64_t size = uint64_t(job.dims[d].size), at = n % size;
-                n /= size;
-                memory += int64_t(at) * job.dims[d].stride;
-                step += int64_t(at) * job.dims[d].step;
-            }
-            const uint64_t first = job.index + uint64_t(step);
+            const Place run = place_of(job, 0, job.outer, g / job.run_groups);
+            const uint64_t first = job.index + uint64_t(run.index);
             const uint64_t block = first / uint64_t(Values::kPerBlock) + g % job.run_groups;
-            const RunSink sink{reinterpret_cast<Element*>(job.data) + memory, job, first};
+            const RunSink sink{reinterpret_cast<Element*>(job.data) + run.memory, job, first};
             careful_block(job, block, first, first + job.run, sink);
         }
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -151,6 +152,34 @@ def test_tables_outlive_their_launches() -> None:
         engine.fill(run)
     for run in runs:
         check(run)
+
+
+@pytest.mark.parametrize("count", [5, 500])
+def test_prepared_jobs(count: int) -> None:
+    """One table, launched under one seed after another, also while launches of it are waiting, and in a graph."""
+    done = jobs(count, "cuda")
+    prepared = engine.Prepared(done)
+    for seed in (0, 2**64 - 1):
+        torch.cuda._sleep(PAUSE // 4)
+        prepared.run(7)
+        prepared.run(seed)
+        check([job._replace(seed=seed) for job in done])
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        prepared.run(3)
+    graph.replay()
+    torch.cuda.synchronize()
+    check([job._replace(seed=3) for job in done])
+
+
+def test_a_bound_plan() -> None:
+    net = torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(20)], torch.nn.Embedding(9, 4, padding_idx=1)).cuda()
+    plan = wi.plan(net)
+    fill = plan.bind(net)
+    for seed in (0, -1):
+        fill(seed=seed)
+        expected = plan.apply_(copy.deepcopy(net).cpu(), seed=seed).state_dict()
+        assert all(same(tensor, expected[name]) for name, tensor in net.state_dict().items())
 
 
 def test_both_devices_in_one_call() -> None:
