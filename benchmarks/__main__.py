@@ -66,7 +66,7 @@ def _measure_cuda(options: argparse.Namespace) -> int:
 
     status = 0
     if options.suite != "quality":
-        status = cuda.run(options.json, options.sizes, options.quick, options.list)
+        status = cuda.run(options.suite, options.json, options.sizes, options.quick, options.list)
     if options.suite in ("quality", "all") and status == 0 and not options.list:
         from . import quality_report
 

@@ -25,6 +25,7 @@ __all__ = [
     "EAGER",
     "ONE_TENSOR",
     "OURS",
+    "OURS_BOUND",
     "OURS_DEFERRED",
     "OURS_HUGE",
     "OURS_PATCHED",
@@ -34,11 +35,13 @@ __all__ = [
     "Call",
     "Contestant",
     "contestants",
+    "on_gpu",
 ]
 
 Call = Callable[[], object]
 OURS, BASELINE, OURS_HUGE = "ours", "nn.init", "ours, huge pages"
-PREPARED, ONE_TENSOR, OURS_PLANNED = "ours, prepared launch", "ours, one tensor", "ours, plan applied"
+PREPARED, ONE_TENSOR = "ours, prepared launch", "ours, one tensor"
+OURS_PLANNED, OURS_BOUND = "ours, plan applied", "ours, plan bound"
 OURS_DEFERRED, OURS_PATCHED, EAGER = "ours, deferred", "ours, patched", "eager"  # a model built from nothing
 CAST = "nn.init, cast"  # float8: what one does without us
 STORES = ("fill_", "zero_", "memset")  # the fastest of them is a row's store limit
@@ -94,13 +97,12 @@ def _memset(case: Case, tensor: Tensor) -> Call | str:
 
 
 def _peer(peer: Peer, case: Case, tensor: Tensor) -> Call | str:
-    draw = peer.open(Wanted(case.call, case.arguments, case.dtype, case.threads))
+    draw = peer.open(Wanted(case.call, case.arguments, case.dtype, case.threads, device=tensor.device.type))
     return draw if isinstance(draw, str) else partial(draw, tensor)
 
 
 _MAIN = (Contestant(OURS, _ours), Contestant(BASELINE, _torch))
 _STORES = tuple(Contestant(name, enter, draws=False) for name, enter in zip(STORES, (_fill, _zero, _memset), strict=True))
-_PEERS = {peer.name: Contestant(peer.name, partial(_peer, peer)) for peer in PEERS}
 _HUGE = (Contestant(OURS_HUGE, _ours, huge_pages=True), Contestant("nn.init, huge pages", _torch, huge_pages=True))
 
 
@@ -115,4 +117,14 @@ def contestants(case: Case) -> Sequence[Contestant]:
             return (*_MAIN, *_STORES)
         case _:
             cast = (Contestant(CAST, _cast),) if case.dtype.itemsize == 1 else ()
-            return (*_MAIN, *cast, *_STORES, *(_PEERS[peer.name] for peer in PEERS if case.call in peer.calls))
+            return (*_MAIN, *cast, *_STORES, *_peers(case.call, "cpu"))
+
+
+def on_gpu(case: Case) -> Sequence[Contestant]:
+    """Who could take part in the case on a GPU, with one tensor."""
+    peers = _peers(case.call, "cuda") if case.group == "fill" else []
+    return (*_MAIN, _STORES[0], *peers)
+
+
+def _peers(call: str, device: str) -> list[Contestant]:
+    return [Contestant(peer.name, partial(_peer, peer)) for peer in PEERS if peer.considers(call, device)]

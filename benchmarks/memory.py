@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import mmap
-import os
 
 import torch
 from torch import Tensor
 
 from .case import Case
 
-__all__ = ["available_bytes", "fresh", "warm"]
-
-
-def available_bytes() -> int:
-    """Memory that is free or can be freed at once."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except OSError:  # not Linux
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+__all__ = ["fresh", "warm"]
 
 
 def warm(case: Case) -> Tensor:

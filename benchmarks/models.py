@@ -1,4 +1,5 @@
-"""Whole models: parameters that exist, filled in place (group "model"), and models built from nothing (group "construct").
+"""Whole models: parameters that exist, filled in place (group "model", on a CPU or a GPU), and models built from nothing (group
+"construct").
 
 In place, the table of ``shapes`` says what each parameter gets; the call is one for all, a loop of torch.nn.init, or plain
 stores. Construction runs the library's own code: as it is, with ours under it, and without it.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -18,16 +20,28 @@ from torch import Tensor, nn
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine
-from weightinit_cuda.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
+from weightinit_cuda.distributions import Constant, Distribution, Normal, TruncNormal, Uniform, lower
 
 from .case import Case
-from .contestants import BASELINE, EAGER, ONE_TENSOR, OURS, OURS_DEFERRED, OURS_PATCHED, OURS_PLANNED, Call
+from .contestants import (
+    BASELINE,
+    EAGER,
+    ONE_TENSOR,
+    OURS,
+    OURS_BOUND,
+    OURS_DEFERRED,
+    OURS_PATCHED,
+    OURS_PLANNED,
+    PREPARED,
+    Call,
+)
 from .correctness import WrongValuesError, reference_backend
 from .shapes import PART, Table, configs, load, part_of
 
 __all__ = [
     "CONSTRUCT",
     "MODEL",
+    "SAME_VALUES",
     "SHORT",
     "builder",
     "check_model",
@@ -62,7 +76,7 @@ def table_of(case: Case) -> Table:
 # ---- in place -------------------------------------------------------------------------------------------------------
 
 
-def module_of(table: Table) -> nn.Module:
+def module_of(table: Table, device: str = "cpu") -> nn.Module:
     """A module whose parameters have the table's names and shapes; it computes nothing."""
     root, dtype = nn.Module(), getattr(torch, table.dtype)
     for parameter in table.parameters:
@@ -72,7 +86,7 @@ def module_of(table: Table) -> nn.Module:
             if not hasattr(holder, part):
                 holder.add_module(part, nn.Module())
             holder = getattr(holder, part)
-        holder.register_parameter(leaf, nn.Parameter(torch.zeros(parameter.shape, dtype=dtype)))
+        holder.register_parameter(leaf, nn.Parameter(torch.zeros(parameter.shape, dtype=dtype, device=device)))
     return root
 
 
@@ -93,8 +107,31 @@ def _in_one_call(table: Table, model: nn.Module) -> Call:
 
 
 def _planned(table: Table, model: nn.Module) -> Call:
-    """The plan made beforehand, as a program does that initialises or verifies the same model again."""
+    """The plan made beforehand, as a program does that loads it, or compares it with another."""
     return partial(wi.plan(model, rules_of(table), SEED).apply_, model)
+
+
+def _bound(table: Table, model: nn.Module) -> Call:
+    """The plan bound to the model's memory, as a program does that fills it under one seed after another."""
+    return partial(wi.plan(model, rules_of(table), SEED).bind(model), SEED)
+
+
+def _prepared(table: Table, model: nn.Module) -> Call | str:
+    """The launch alone, its table made beforehand: the kernel on a whole model."""
+    if next(model.parameters()).is_cpu:
+        return "launches are a GPU's"
+    if (cuda := engine.backend_info().cuda) != "native":
+        return f"no CUDA kernels: {cuda}"
+    jobs = wi.plan(model, rules_of(table), SEED).jobs(dict(model.named_parameters()))
+    native = [engine._native_job(job, lower(job.distribution, job.tensor.dtype)) for job in jobs]
+    kernels: Any = vars(engine)["_C"]
+    launch = kernels.CudaLaunch(native)
+    far = torch.frombuffer(bytearray(launch.bytes()), dtype=torch.uint8).cuda()
+
+    def call(keep: Tensor = far) -> None:
+        launch.run(keep.data_ptr(), torch.cuda.current_stream().cuda_stream)
+
+    return call
 
 
 def _loop(table: Table, model: nn.Module) -> Call:
@@ -108,9 +145,12 @@ def _loop(table: Table, model: nn.Module) -> Call:
     return call
 
 
-def _one_tensor(table: Table, model: nn.Module) -> Call:
-    """As many normal values in one tensor: what a model cannot be faster than, but for its constants."""
-    whole = torch.zeros(table.values, dtype=getattr(torch, table.dtype))
+def _one_tensor(table: Table, model: nn.Module) -> Call | str:
+    """As many normal values in one tensor: what a model cannot be faster than, but for its constants and uniform ones."""
+    dtype, device = getattr(torch, table.dtype), next(model.parameters()).device
+    if device.type == "cuda" and (needed := table.values * dtype.itemsize) > 0.9 * torch.cuda.mem_get_info()[0]:
+        return f"needs {needed >> 20} MiB more"
+    whole = torch.zeros(table.values, dtype=dtype, device=device)
     return partial(wi.init.normal_, whole, 0.0, 0.02)
 
 
@@ -123,29 +163,34 @@ def tensors_of(model: nn.Module) -> list[Tensor]:
     return [parameter.detach() for parameter in model.parameters()]
 
 
-MODEL: Sequence[tuple[str, Callable[[Table, nn.Module], Call]]] = (
+MODEL: Sequence[tuple[str, Callable[[Table, nn.Module], Call | str]]] = (
     (OURS, _in_one_call),
     (OURS_PLANNED, _planned),
+    (OURS_BOUND, _bound),
+    (PREPARED, _prepared),
     (BASELINE, _loop),
     (ONE_TENSOR, _one_tensor),
     ("foreach_zero_", _foreach_zero),
 )
 
 
-def check_model(case: Case, table: Table, model: nn.Module) -> None:
-    """The start of parameters all over the model, as the one call left them, against the reference backend.
+SAME_VALUES = (OURS, OURS_PLANNED, OURS_BOUND, PREPARED)
+
+
+def check_model(case: Case, table: Table, model: nn.Module, contestant: str = OURS) -> None:
+    """The start of parameters all over the model, as one of ours left them, against the reference backend.
 
     Raises:
         WrongValuesError: a bit differs.
     """
     plan, by_name = wi.plan(model, rules_of(table), SEED), dict(model.named_parameters())
     for entry in [*list(plan)[:: max(1, len(plan) // COMPARED)], list(plan)[-1]]:
-        start = by_name[entry.name].detach().view(-1)[:CHECKED]
+        start = by_name[entry.name].detach().view(-1)[:CHECKED].cpu()
         expected = torch.empty_like(start)
         with reference_backend():
             engine.fill([wi.FillJob(expected, distribution_of(entry), SEED, entry.stream)])
         if not torch.equal(start.view(torch.uint8), expected.view(torch.uint8)):
-            raise WrongValuesError(f"{case.name}: ours differs from the reference backend in {entry.name}.")
+            raise WrongValuesError(f"{case.name}: {contestant} differs from the reference backend in {entry.name}.")
 
 
 def distribution_of(entry: wi.Entry) -> Distribution:
@@ -155,20 +200,19 @@ def distribution_of(entry: wi.Entry) -> Distribution:
 
 
 def check_moments(case: Case, table: Table, model: nn.Module, contestant: str) -> None:
-    """Standard deviation of the largest normal parameter, to 2 %: whoever is timed draws, and draws that parameter's values.
+    """Standard deviation of the largest parameter, to 2 % and four standard errors: whoever is timed draws that one's values.
 
     Raises:
         WrongValuesError: it has another one.
     """
-    normal = [parameter for parameter in table.parameters if parameter.call in ("normal_", "kaiming_normal_")]
-    largest = max(normal, key=lambda parameter: parameter.values)
-    wanted = wi.plan(model, rules_of(table), SEED)[largest.name][0].distribution
-    assert isinstance(wanted, Normal)
-    found = float(model.get_parameter(largest.name).detach().view(-1)[:MOMENTS].double().std())
-    if abs(found - wanted.std) > 0.02 * wanted.std:
-        raise WrongValuesError(
-            f"{case.name}: {contestant} must fill {largest.name} with std {wanted.std:.4g}, got {found:.4g}."
-        )
+    drawn = [entry for entry in wi.plan(model, rules_of(table), SEED) if isinstance(entry.distribution, Normal | Uniform)]
+    largest = max(drawn, key=lambda entry: entry.numel)
+    law = largest.distribution
+    wanted = law.std if isinstance(law, Normal) else (law.b - law.a) / math.sqrt(12)  # type: ignore[union-attr]
+    values = model.get_parameter(largest.name).detach().view(-1)[:MOMENTS].double()
+    found = float(values.std())
+    if abs(found - wanted) > (0.02 + 4 / math.sqrt(2 * values.numel())) * wanted:
+        raise WrongValuesError(f"{case.name}: {contestant} must fill {largest.name} with std {wanted:.4g}, got {found:.4g}.")
 
 
 # ---- construction ---------------------------------------------------------------------------------------------------

@@ -5,10 +5,11 @@ Reads JSON and writes Markdown between two markers; measures nothing. Figures in
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from .results_file import read
 
 __all__ = ["BEGIN", "END", "NO_GPU", "README", "RESULTS", "ReadmeError", "render", "update"]
 
@@ -17,7 +18,12 @@ RESULTS = Path(__file__).parent / "results"
 BEGIN, END = "<!-- readme-table:begin -->", "<!-- readme-table:end -->"
 NO_GPU = "No GPU figure is given: none has been measured yet."
 OURS, BASELINE = "ours", "nn.init"  # as contestants.py names them; files stay readable if it is renamed
-KINDS = {"model": (OURS, BASELINE, "filled in place"), "construct": ("ours, deferred", "eager", "built from nothing")}
+KINDS = (
+    ("model", OURS, BASELINE, "filled in place"),
+    ("model", "ours, plan bound", BASELINE, "filled again by a bound plan"),
+    ("construct", "ours, deferred", "eager", "built from nothing"),
+)
+FOR_CALLS = ("500 small tensors",)  # models in which a call counts, and a bound plan so
 PARTS = (
     "Usual: a loop over `torch.nn.init`; the library's own constructor. Models of more values than these are represented by a "
     "part: embeddings, last and first layers."
@@ -41,10 +47,11 @@ def update(readme: Path | None = None, results: Path | None = None, check: bool 
         Whether README already had this table.
 
     Raises:
-        ReadmeError: no cpu.json, nothing usable in it, or no markers.
+        ResultsError: no cpu.json, or it is no run.
+        ReadmeError: nothing usable in it, or no markers.
     """
     readme, results = readme or README, results or RESULTS
-    table = render(_load(results / "cpu.json"), _load(results / "gpu.json") if (results / "gpu.json").exists() else None)
+    table = render(read(results / "cpu.json"), read(results / "gpu.json") if (results / "gpu.json").exists() else None)
     before = readme.read_text(encoding="utf-8")
     head, begin, rest = before.partition(BEGIN)
     _, end, tail = rest.partition(END)
@@ -61,19 +68,6 @@ def render(cpu: dict[str, Any], gpu: dict[str, Any] | None) -> str:
     parts = [_machine(cpu), _large(cpu["rows"]), _models(cpu["rows"]), _small(cpu["rows"])]
     parts += [NO_GPU] if gpu is None else _gpu(gpu)
     return "\n\n".join(part for part in parts if part)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        how = "make bench" if path.stem == "cpu" else "make gpu-check"
-        raise ReadmeError(f"readme-table: {path} must exist, and does not. `{how}` measures and writes it.") from None
-    except json.JSONDecodeError as error:
-        raise ReadmeError(f"readme-table: {path} must be JSON, got {error}. Measure again.") from None
-    if not isinstance(run, dict) or not {"environment", "rows"} <= set(run):
-        raise ReadmeError(f"readme-table: {path} must have `environment` and `rows`. Measure again.")
-    return run
 
 
 def _machine(run: dict[str, Any]) -> str:
@@ -141,12 +135,14 @@ def _models(rows: Sequence[Row]) -> str:
     """Models in place and built from nothing, with the most threads; the usual way is a loop, or the library's own code."""
     most = max((row["case"]["threads"] for row in rows), default=0)
     lines = []
-    for row in (row for row in rows if row["case"]["threads"] == most):
-        ours, usual, how = KINDS.get(row["case"]["group"], ("", "", ""))
-        if {ours, usual} <= set(row["seconds"]):
+    for row, (group, ours, usual, how) in ((row, kind) for row in rows for kind in KINDS):
+        case = row["case"]
+        if (case["group"], case["threads"]) != (group, most) or not {ours, usual} <= set(row["seconds"]):
+            continue
+        if ours in (OURS, "ours, deferred") or case["label"] in FOR_CALLS:
             times = [f"{row['seconds'][name]['median']:.3g}" for name in (ours, usual)]
-            values = f"{row['case']['values'] / 1e6:.0f} M"
-            lines.append([f"{row['case']['label']}, {how}", row["case"]["dtype"], values, *times, _ratio(row, ours, usual)])
+            values = f"{case['values'] / 1e6:.0f} M"
+            lines.append([f"{case['label']}, {how}", case["dtype"], values, *times, _ratio(row, ours, usual)])
     header = [f"whole models, {_threads(most)}, s", "dtype", "values", "ours", "usual", "x"]
     return f"{_markdown(header, lines)}\n\n{PARTS}" if lines else ""
 

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from .case import dtype_name
-from .contestants import BASELINE, ONE_TENSOR, OURS, OURS_HUGE, PREPARED
+from .contestants import BASELINE, ONE_TENSOR, OURS, OURS_BOUND, OURS_HUGE, PREPARED
 from .row import Row, Spread
+from .shapes import SMALL
 
 __all__ = ["TARGETS", "Target", "Verdict", "judge"]
 
@@ -88,6 +89,7 @@ def _elsewhere() -> Iterator[Target]:
     for threads in (1, 2):
         for values in (10, 64 * 64):
             yield Target("small", None, ("float32",), threads, (values,), BASELINE, 1, 2)
+    yield Target("model", SMALL, ("float32",), 2, (), BASELINE, 10, None, OURS_BOUND)
     for label, dtype, share in (("uniform", "float32", 0.55), ("uniform", "bfloat16", 0.26), ("uniform", "float64", 0.46)):
         yield Target("fill", label, (dtype,), 1, LARGE, "zero_", share)
     yield Target("fill", "normal", ("float32",), 1, LARGE, "zero_", 0.34)
@@ -128,7 +130,7 @@ def _gpu() -> Iterator[Target]:
         yield Target("fill", label, (dtype,), 0, LARGE_ON_GPU, BASELINE, torchs)
     for label, dtype in (("GPT-2", "float32"), ("Llama-3-8B", "bfloat16")):
         yield Target("model", label, (dtype,), 0, (), ONE_TENSOR, 0.95, 1.0, PREPARED)
-    yield Target("model", "500 x (64, 64)", ("float32",), 0, (), BASELINE, 10)
+    yield Target("model", SMALL, ("float32",), 0, (), BASELINE, 10, None, OURS_BOUND)
 
 
 TARGETS: tuple[Target, ...] = (*_against_torch(), *_elsewhere(), *_cycles(), *_gpu())

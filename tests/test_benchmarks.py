@@ -16,7 +16,7 @@ pytest.importorskip("rich", reason="the benchmarks' tables need rich")
 
 import benchmarks.__main__ as command_line
 import weightinit_cuda as wi
-from benchmarks import cpu, memory, targets
+from benchmarks import cpu, runner, targets
 from benchmarks.case import Case
 from benchmarks.contestants import BASELINE, OURS, OURS_HUGE
 from benchmarks.correctness import WrongValuesError
@@ -24,7 +24,7 @@ from benchmarks.cuda import cases as cuda_cases
 from benchmarks.peers import mkl
 from benchmarks.row import STORE_LIMIT, Row
 from benchmarks.runner import Runner
-from benchmarks.suites import fill
+from benchmarks.suites import fill, model
 from benchmarks.timing import Policy, measure, spread
 from weightinit_cuda import engine
 
@@ -126,7 +126,7 @@ def test_slow_contestants_are_left_out_of_larger_sizes() -> None:
 
 
 def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available_bytes", lambda: 100_000)
+    monkeypatch.setattr(runner, "available_bytes", lambda: 100_000)
     row = Runner(TINY).run(case(values=2**20))
     assert row.seconds == {}
     assert "needs 4 MiB" in row.skipped[OURS]
@@ -184,7 +184,7 @@ def test_verdicts_on_cycles_are_bounded_from_above(median: float, met: str) -> N
 
 
 def test_every_target_has_a_row_in_the_suite() -> None:
-    rows = [Row(case, {}, {}, {}, None, {}) for case in [*fill.cases([1, 2]), *cuda_cases.cases()]]
+    rows = [Row(case, {}, {}, {}, None, {}) for case in [*fill.cases([1, 2]), *model.cases([1, 2]), *cuda_cases.cases()]]
     assert len({row.case.name for row in rows}) == len(rows)
     for target in targets.TARGETS:
         assert any(targets._covers(target, row) for row in rows), target

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -14,30 +13,22 @@ import pytest
 import torch
 
 import benchmarks.__main__ as command_line
-from benchmarks import readme_table, targets
+from benchmarks import models, readme_table, shapes, targets
 from benchmarks.case import Case
-from benchmarks.contestants import BASELINE, ONE_TENSOR, OURS
+from benchmarks.contestants import BASELINE, ONE_TENSOR, OURS, OURS_BOUND
 from benchmarks.correctness import WrongValuesError
-from benchmarks.cuda import cases, models, session
+from benchmarks.cuda import cases, session
 from benchmarks.cuda.timing import GpuPolicy, measure
 from weightinit_cuda import engine
-
-# Parameters, and tensors that hold them: transformers 5 and torchvision 0.28.
-SIZES = {"GPT-2": (124_439_808, 148), "ResNet-50": (25_557_032, 161), "Llama-3-8B": (8_030_261_248, 291)}
-
-
-@pytest.mark.parametrize("name", SIZES)
-def test_models_have_their_published_size(name: str) -> None:
-    shapes = models.MODELS[name][0]()
-    assert (sum(map(math.prod, shapes)), len(shapes)) == SIZES[name]
 
 
 def test_cases() -> None:
     names = [case.name for case in cases.cases()]
-    assert len(names) == len(set(names)) == 3 * 2 * 10 + 4
+    assert len(names) == len(set(names)) == 3 * 2 * 10 + 2 * 2 * 11 + 4
+    assert {case.group for case in cases.cases("scaling")} == {"scaling"}
     assert "fill/uniform/float32/2^32/gpu" in names
     assert max(case.values for case in cases.cases(quick=True)) <= 2**30
-    assert {case.values for case in cases.cases([64]) if case.group == "fill"} == {64}
+    assert {case.values for case in cases.cases("fill", [64])} == {64}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -77,41 +68,46 @@ def cpu_as_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "DEVICE", "cpu")
     monkeypatch.setattr(session, "why_not", lambda: "")
     monkeypatch.setattr(session, "GpuPolicy", lambda **_: GpuPolicy(0.001, 1e-5, (2, 3), large_bytes=4096))
-    small = {name: (lambda: [(8, 8), (8,)], dtype, why) for name, (_, dtype, why) in models.MODELS.items()}
-    monkeypatch.setattr(session, "MODELS", small)
-    monkeypatch.setattr(cases, "MODELS", small)
+    parameters = [
+        shapes.Parameter("weight", (8, 8), "kaiming_uniform_", {"a": 5**0.5}),
+        shapes.Parameter("norm", (8,), "ones_", {}),
+    ]
+    for module in (cases, models):
+        monkeypatch.setattr(module, "load", lambda name: shapes.load(name)._replace(parameters=parameters))
 
 
 @pytest.mark.usefixtures("cpu_as_gpu")
 def test_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "gpu.json"
-    assert session.run(file, sizes=[2**10, 2**12]) == 0
+    assert session.run("all", file, sizes=[2**10, 2**11, 2**12]) == 0
     run = json.loads(file.read_text(encoding="utf-8"))
     assert run["environment"]["gpu"] == "a mock"
-    assert len(run["rows"]) == 3 * 2 * 2 + 4
+    assert len(run["rows"]) == 3 * 2 * 3 + 2 * 2 * 3 + 4
     for row in run["rows"]:
         assert {OURS, BASELINE} <= set(row["seconds"])
-        assert row["ratios"][OURS]["fill_" if row["case"]["group"] == "fill" else ONE_TENSOR]["median"] > 0
+        assert row["ratios"][OURS]["fill_" if row["case"]["group"] != "model" else ONE_TENSOR]["median"] > 0
+        assert (OURS_BOUND in row["seconds"]) == (row["case"]["group"] == "model")
     assert len(run["targets"]) == sum(target.threads == 0 for target in targets.TARGETS)
     shown = capsys.readouterr().out
     assert "share of fill_" in shown
-    assert "left out: cuRAND Philox: cuRAND draws float32 and float64" in shown
+    assert "left out: cuRAND Philox: cuRAND draws no bfloat16" in shown
+    assert "left out: triton" in shown
+    assert "Time against size" in shown
     assert "Llama-3-8B" in "\n".join(readme_table._gpu(run))
 
 
 @pytest.mark.usefixtures("cpu_as_gpu")
 def test_a_wrong_bit_in_a_model_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     case = next(case for case in cases.cases() if case.group == "model")
-    right = engine.fill
+    right = engine.Prepared.run
 
-    def wrong(jobs: Any) -> None:
-        right(jobs)
-        if len(jobs) > 1:
-            jobs[-1].tensor.view(torch.int32)[-1] ^= 1
+    def wrong(prepared: engine.Prepared, seed: int) -> None:
+        right(prepared, seed)
+        prepared._groups[-1][1][-1].detach().view(torch.int32)[-1] ^= 1
 
     session.measured(case, session.GpuPolicy())
-    monkeypatch.setattr(engine, "fill", wrong)
-    with pytest.raises(WrongValuesError, match="differs from the CPU in tensor 1"):
+    monkeypatch.setattr(engine.Prepared, "run", wrong)
+    with pytest.raises(WrongValuesError, match="ours, plan bound differs from the reference backend in norm"):
         session.measured(case, session.GpuPolicy())
 
 

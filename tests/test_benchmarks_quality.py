@@ -6,6 +6,7 @@ import doctest
 import json
 import math
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from benchmarks import models, quality_report, shapes
 from benchmarks.case import Case
 from benchmarks.contestants import BASELINE, OURS
 from benchmarks.correctness import WrongValuesError
-from benchmarks.peers import PEERS, Wanted
+from benchmarks.peers import PEERS, Peer, Wanted
 from benchmarks.quality import Plan, findings, measure, power_failures, session, sources
 from benchmarks.quality.laws import LAWS, cells
 from benchmarks.quality.sample import Sample, distinct
@@ -153,6 +154,8 @@ def test_philox_with_ten_rounds_is_ours() -> None:
 @pytest.mark.peer
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_peers_draw_what_is_wanted_or_say_why_not(peer: Any) -> None:
+    if "cpu" not in peer.devices:
+        pytest.skip("draws on a GPU")
     threads = 1 if not peer.name.startswith("jax") else os.cpu_count()
     wanted = Wanted(peer.calls[0], (), torch.float32, threads, seed=3)
     drawn = peer.open(wanted)
@@ -166,10 +169,47 @@ def test_peers_draw_what_is_wanted_or_say_why_not(peer: Any) -> None:
     assert "no " in str(peer.open(wanted._replace(dtype=torch.float8_e5m2)))
 
 
+def test_a_peer_that_fails_stops_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(wanted: Wanted) -> Any:
+        return lambda tensor: 1 / 0
+
+    monkeypatch.setattr(sources, "PEERS", [Peer("broken", fails)])
+    rows = measure(TINY, "cpu", lambda name: None, WHAT[:1])
+    assert {row.source: row.skipped for row in rows}["broken"] == "failed with ZeroDivisionError: division by zero"
+    assert any(row.source == OURS and not row.skipped for row in rows)
+
+
+TRITON = """
+import os, sys, torch
+from benchmarks.peers import PEERS, Peer, Wanted
+for peer in PEERS:
+    if not peer.name.startswith("triton"):
+        continue
+    for call, mean, std in (("uniform_", 0.5, 12**-0.5), ("normal_", 0.0, 1.0)):
+        for dtype in (torch.float32, torch.bfloat16):
+            draw, tensor = peer.open(Wanted(call, (), dtype, 1, 3)), torch.full((20_000,), torch.nan, dtype=dtype)
+            values = [(draw(tensor), tensor.double().clone())[1] for _ in range(2)]
+            assert not torch.equal(*values) and not values[0].isnan().any(), (peer.name, call)
+            for found, wanted in ((values[0].mean(), mean), (values[0].std(), std)):
+                assert abs(float(found) - wanted) < 0.03, (peer.name, call, dtype, found)
+"""
+
+
+@pytest.mark.peer
+def test_tritons_kernels_interpreted() -> None:
+    """Without a GPU: Triton's own interpreter runs them."""
+    pytest.importorskip("triton", reason="triton is not installed")
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", TRITON], env=environment, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr
+
+
 # ---- models ---------------------------------------------------------------------------------------------------------
 
 SIZES = {
     "ResNet-50": (25_557_032, 161),
+    "GPT-2": (124_439_808, 148),
     "ViT-L": (304_326_632, 392),
     "GPT-2 XL": (1_557_611_200, 580),
     "Llama-3-8B": (8_030_261_248, 291),
@@ -187,6 +227,7 @@ def test_tables_have_the_published_sizes() -> None:
         part = shapes.part_of(table)
         assert part.values <= shapes.PART
         assert bool(part.what) == (part.values != table.values)
+    assert (shapes.load(shapes.SMALL).values, len(shapes.load(shapes.SMALL).parameters)) == (250 * 64 * 65, 500)
     assert not doctest.testmod(shapes).failed
 
 
@@ -198,11 +239,11 @@ def small_case(name: str, monkeypatch: pytest.MonkeyPatch) -> Case:
     )
 
 
-@pytest.mark.parametrize("name", ["ViT-L", "DeepSeek-V2-Lite"])
+@pytest.mark.parametrize("name", ["ViT-L", "DeepSeek-V2-Lite", shapes.SMALL])
 def test_models_in_place(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = small_case(name, monkeypatch)
     row = Runner(POLICY).run(case)
-    assert {OURS, "ours, plan applied", BASELINE, "foreach_zero_"} <= set(row.seconds)
+    assert {OURS, "ours, plan applied", "ours, plan bound", BASELINE, "foreach_zero_"} <= set(row.seconds)
     assert set(row.peaks) in (set(), set(row.seconds))
     right = models.wi.initialize_
 
@@ -246,5 +287,6 @@ def test_timm_is_asked_for_its_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_suite_of_models() -> None:
     cases = model_suite.cases([1, 2])
-    assert len({case.name for case in cases}) == len(cases) == 2 * 6 + 6 + 1
-    assert {case.label for case in model_suite.cases([1], full=True) if case.group == "model"} == set(SIZES)
+    assert len({case.name for case in cases}) == len(cases) == 2 * 7 + 6 + 1
+    labels = {case.label for case in model_suite.cases([1], full=True) if case.group == "model"}
+    assert labels == {*SIZES, shapes.SMALL} - {"GPT-2"}

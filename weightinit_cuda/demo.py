@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,7 +28,7 @@ from torch import Tensor, nn
 from .deferred import deferred
 from .distributions import Constant, Normal
 from .patching import patched
-from .peak import peak_of
+from .peak import available_bytes, peak_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -319,9 +318,9 @@ def main(names: Sequence[str] = tuple(MODELS)) -> int:
         task = progress.add_task("importing transformers", total=STEPS * len(names))
         transformers = importlib.import_module("transformers")
         for model in (MODELS[name] for name in names):
-            available = _available_gib()
-            if available < model.gib:
-                progress.print(f"left out: {model.name} takes {model.gib:g} GiB, {available:.1f} are available")
+            available = available_bytes()
+            if available is not None and available < model.gib * 2**30:
+                progress.print(f"left out: {model.name} takes {model.gib:g} GiB, {available / 2**30:.1f} are available")
                 continue
 
             def announce(step: str, name: str = model.name) -> None:
@@ -338,14 +337,6 @@ def main(names: Sequence[str] = tuple(MODELS)) -> int:
     for fault in faults:
         console.print(fault, style="red", highlight=False)
     return 1 if faults else 0
-
-
-def _available_gib() -> float:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:  # not Linux: try
-        return math.inf
-    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) / 2**20
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------

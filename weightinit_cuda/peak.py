@@ -1,4 +1,7 @@
-"""How much memory a call takes at its peak: for the demo and the benchmarks. Linux only; elsewhere nobody knows."""
+"""How much memory there is, and how much a call takes at its peak: for the demo and the benchmarks.
+
+Linux only; elsewhere both are unknown.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import gc
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["peak_of"]
+__all__ = ["available_bytes", "peak_of"]
 
 T = TypeVar("T")
 
@@ -23,13 +26,22 @@ def peak_of(call: Callable[[], T]) -> tuple[T, int | None]:
         ctypes.CDLL(None).malloc_trim(0)
         with open("/proc/self/clear_refs", "w", encoding="ascii") as forget:
             forget.write("5")
-        before = _status("VmRSS")
+        before = _kib("/proc/self/status", "VmRSS")
     except (OSError, AttributeError, StopIteration):
         return call(), None
     result = call()
-    return result, max(0, _status("VmHWM") - before)
+    return result, max(0, _kib("/proc/self/status", "VmHWM") - before)
 
 
-def _status(name: str) -> int:
-    with open("/proc/self/status", encoding="ascii") as lines:
+def available_bytes() -> int | None:
+    """Memory that is free or can be freed at once; None where it is unknown."""
+    try:
+        return _kib("/proc/meminfo", "MemAvailable")
+    except (OSError, StopIteration):
+        return None
+
+
+def _kib(file: str, name: str) -> int:
+    """Bytes, of a line in KiB."""
+    with open(file, encoding="ascii") as lines:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))

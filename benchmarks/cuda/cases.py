@@ -1,14 +1,13 @@
-"""What is measured on a GPU: one tensor from 2^10 to 2^32 values, and whole models in one call."""
+"""What is measured on a GPU: one tensor from 2^10 to 2^32 values, the same as a curve, and whole models in one call."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 
 from ..case import Case
-from .models import MODELS
+from ..shapes import SMALL, load
 
 __all__ = ["cases"]
 
@@ -27,24 +26,42 @@ LADDER = {
     2**32: "the first size whose index does not fit into 32 bits",
 }
 QUICK = (2**10, 2**20, 2**26)
+CURVE = tuple(2**power for power in range(10, 31, 2))
+MODELS = {
+    SMALL: "nothing but calls: what one launch saves",
+    "ResNet-50": "161 tensors, most of them small",
+    "GPT-2": "148 tensors, half a GB",
+    "Llama-3-8B": "291 tensors, 16 GB: the speed of the kernel",
+}
 GIVEN = "given on the command line"
 ON_GPU = 0  # as Case.threads: a GPU has its own
 
 
-def cases(sizes: Sequence[int] | None = None, quick: bool = False) -> list[Case]:
+def cases(suite: str = "all", sizes: Sequence[int] | None = None, quick: bool = False) -> list[Case]:
     """All rows.
 
     Args:
+        suite: "fill", "model", "scaling" or "all".
         sizes: numbers of values instead of the ladder; models stay as they are.
         quick: three sizes, and no large model.
     """
     rows = []
-    for label, call in DISTRIBUTIONS:
-        for dtype in DTYPES:
-            for size in sorted(sizes or (QUICK if quick else LADDER)):
-                rows.append(Case("fill", label, call, (), dtype, (size,), ON_GPU, LADDER.get(size, GIVEN)))
-    for label, (shapes, dtype, why) in MODELS.items():
-        values = sum(math.prod(shape) for shape in shapes())
-        if not (quick and values > 2**30):
-            rows.append(Case("model", label, "normal_", (0.0, 0.02), dtype, (values,), ON_GPU, why))
+    if suite in ("fill", "all"):
+        rows += _tensors("fill", sorted(sizes or (QUICK if quick else LADDER)), DISTRIBUTIONS)
+    if suite in ("scaling", "all"):
+        rows += _tensors("scaling", sorted(sizes or (QUICK if quick else CURVE)), DISTRIBUTIONS[:2])
+    if suite in ("model", "all"):
+        for table, why in ((load(name), why) for name, why in MODELS.items()):
+            if not (quick and table.values > 2**30):
+                rows.append(Case("model", table.model, "model", (), getattr(torch, table.dtype), (table.values,), ON_GPU, why))
     return rows
+
+
+def _tensors(group: str, sizes: Sequence[int], distributions: Sequence[tuple[str, str]]) -> list[Case]:
+    why = {"fill": LADDER}.get(group, dict.fromkeys(CURVE, "a point of a curve"))
+    return [
+        Case(group, label, call, (), dtype, (size,), ON_GPU, why.get(size, GIVEN))
+        for label, call in distributions
+        for dtype in DTYPES
+        for size in sizes
+    ]

@@ -11,13 +11,13 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from weightinit_cuda import engine
 
+from .. import models
 from ..case import Case
-from ..contestants import OURS, PREPARED, Call
-from ..correctness import WrongValuesError, check_distribution, check_ours
+from ..contestants import OURS, Call, on_gpu
+from ..correctness import check_distribution, check_ours
 from ..environment import environment
 from ..results_file import write_json
 from ..row import Row, row_of
@@ -25,20 +25,17 @@ from ..targets import judge
 from ..timing import Samples
 from . import tables
 from .cases import cases
-from .contestants import FILL, MODEL, Model, model_jobs
-from .models import MODELS
 from .timing import Flush, GpuPolicy, measure, seconds_of
 
 __all__ = ["run", "why_not"]
 
-CHECKED = 512  # values of each of a model's tensors, at its start, that are compared with the CPU's
 DEVICE = "cuda"
 FLUSH_CACHES = 4  # times the cache's size
 
 
-def run(json: Path | None, sizes: Sequence[int] | None = None, quick: bool = False, listed: bool = False) -> int:
+def run(suite: str, json: Path | None, sizes: Sequence[int] | None = None, quick: bool = False, listed: bool = False) -> int:
     """The command line's part for a GPU: 0, or 1 where there is none to measure."""
-    chosen = cases(sizes, quick)
+    chosen = cases(suite, sizes, quick)
     if listed:
         tables.print_cases(chosen)
         return 0
@@ -57,7 +54,7 @@ def run(json: Path | None, sizes: Sequence[int] | None = None, quick: bool = Fal
     tables.print_rows(rows)
     tables.print_verdicts(verdicts)
     if json:
-        write_json(json, "fill", context, rows, verdicts)
+        write_json(json, suite, context, rows, verdicts)
         print(f"written: {json}")
     return 0
 
@@ -129,7 +126,7 @@ def _fill_calls(case: Case) -> tuple[dict[str, Call], dict[str, str]]:
     tensor = torch.zeros(case.shape, dtype=case.dtype, device=DEVICE)
     calls: dict[str, Call] = {}
     skipped: dict[str, str] = {}
-    for contestant in FILL:
+    for contestant in on_gpu(case):
         call = contestant.enter(case, tensor)
         if isinstance(call, str):
             skipped[contestant.name] = call
@@ -152,32 +149,19 @@ def _fill_calls(case: Case) -> tuple[dict[str, Call], dict[str, str]]:
 
 
 def _model_calls(case: Case) -> tuple[dict[str, Call], dict[str, str]]:
-    shapes, dtype, _ = MODELS[case.label]
-    model: Model = [torch.zeros(shape, dtype=dtype, device=DEVICE) for shape in shapes()]
+    """As the CPU's: every one of ours is compared with the reference."""
+    table = models.table_of(case)
+    model = models.module_of(table, DEVICE)
     calls: dict[str, Call] = {}
     skipped: dict[str, str] = {}
-    for name, enter in MODEL:
-        call = enter(case, model)
+    for name, enter in models.MODEL:
+        call = enter(table, model)
         if isinstance(call, str):
             skipped[name] = call
             continue
-        torch._foreach_zero_(model)
+        torch._foreach_zero_(models.tensors_of(model))
         call()
-        if name in (OURS, PREPARED):
-            check_model(case, model, name)
+        if name in models.SAME_VALUES:
+            models.check_model(case, table, model, name)
         calls[name] = call
     return calls, skipped
-
-
-def check_model(case: Case, model: Model, name: str) -> None:
-    """The start of every tensor against the CPU.
-
-    Raises:
-        WrongValuesError: a bit differs.
-    """
-    for i, job in enumerate(model_jobs(model)):
-        start = job.tensor.view(-1)[:CHECKED].cpu()
-        expected: Tensor = torch.empty_like(start)
-        engine.fill([job._replace(tensor=expected)])
-        if not torch.equal(start.view(torch.uint8), expected.view(torch.uint8)):
-            raise WrongValuesError(f"{case.name}: {name} differs from the CPU in tensor {i}, shape {tuple(job.tensor.shape)}.")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..case import dtype_name
 from .peer import Draw, Wanted
 
 __all__ = ["open_jax"]
@@ -24,7 +25,7 @@ def open_jax(implementation: str, wanted: Wanted) -> Draw | str:
     if importlib.util.find_spec("jax") is None:
         return "jax is not installed (pip install jax)"
     if wanted.dtype not in DTYPES:
-        return f"JAX draws no {str(wanted.dtype).removeprefix('torch.')} by default"
+        return f"JAX draws no {dtype_name(wanted.dtype)} by default"
     if wanted.call not in ("uniform_", "normal_") or wanted.arguments:
         return "measured for uniform and normal only"
     if wanted.threads != os.cpu_count():

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..case import dtype_name
 from .peer import Draw, Wanted
 
 __all__ = ["GAUSSIANS", "GENERATORS", "open_mkl"]
@@ -40,7 +41,7 @@ def open_mkl(generator: str, gaussian: str | None, wanted: Wanted) -> Draw | str
         gaussian: a name of GAUSSIANS; None for uniform.
     """
     if wanted.dtype not in (torch.float32, torch.float64):
-        return f"MKL draws no {str(wanted.dtype).removeprefix('torch.')}"
+        return f"MKL draws no {dtype_name(wanted.dtype)}"
     library = _library()
     if isinstance(library, str):
         return library

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..case import dtype_name
 from .peer import Draw, Wanted
 
 __all__ = ["open_numpy"]
@@ -21,7 +22,7 @@ def open_numpy(bit_generator: str, wanted: Wanted) -> Draw | str:
     if importlib.util.find_spec("numpy") is None:
         return "numpy is not installed"
     if wanted.dtype not in DTYPES:
-        return f"NumPy draws no {str(wanted.dtype).removeprefix('torch.')}"
+        return f"NumPy draws no {dtype_name(wanted.dtype)}"
     if wanted.call not in ("uniform_", "normal_") or wanted.arguments:
         return "NumPy has no such distribution"
     if wanted.threads != 1:

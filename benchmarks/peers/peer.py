@@ -23,6 +23,7 @@ class Wanted(NamedTuple):
         dtype: of the values.
         threads: that may be used.
         seed: of the generator.
+        device: "cpu" or "cuda": where the values are wanted.
     """
 
     call: str
@@ -30,12 +31,18 @@ class Wanted(NamedTuple):
     dtype: torch.dtype
     threads: int = 1
     seed: int = 0
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A name, as tables show it, how it is opened, and for which calls it is considered at all."""
+    """A name, as tables show it, how it is opened, and for which calls and devices it is considered at all."""
 
     name: str
     open: Callable[[Wanted], Draw | str]
     calls: tuple[str, ...] = ("uniform_", "normal_", "trunc_normal_")
+    devices: tuple[str, ...] = ("cpu",)
+
+    def considers(self, call: str, device: str) -> bool:
+        """Whether it takes part at all, or says why it does not."""
+        return call in self.calls and device in self.devices

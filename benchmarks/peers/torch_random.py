@@ -15,16 +15,16 @@ __all__ = ["open_stateless"]
 
 
 def open_stateless(wanted: Wanted) -> Draw | str:
-    """A draw from a key; each call splits off the next one."""
+    """A draw from a key; each call folds the next number into it."""
     try:
         random: Any = importlib.import_module("torch.func._random")
         fill = getattr(random, wanted.call)
-        key = random.key(wanted.seed)
-        fill(key, torch.empty(4, dtype=wanted.dtype))
+        key = random.key(wanted.seed, device=wanted.device)
+        fill(key, torch.empty(4, dtype=wanted.dtype, device=wanted.device))
     except (ImportError, AttributeError):
         return f"torch {torch.__version__} has no torch.func._random, or it has no such distribution"
     except NotImplementedError:
-        return f"torch {torch.__version__} has torch.func._random, but not for CPUs"
+        return f"torch {torch.__version__} has torch.func._random, but not for {wanted.device}"
     except Exception as error:  # a peer that does not work here is left out, whatever it raises
         return f"torch.func._random failed: {str(error).splitlines()[0][:120]}"
     counter = itertools.count()

@@ -43,9 +43,9 @@ class Source:
     where: tuple[str, torch.dtype] | None = None
 
 
-def sources(law: Law, dtype: torch.dtype) -> list[Source]:
-    """Everyone who draws the law, controls last."""
-    peers = [Source(peer.name, partial(_peer, peer)) for peer in PEERS if law.call in peer.calls]
+def sources(law: Law, dtype: torch.dtype, device: str = "cpu") -> list[Source]:
+    """Everyone who draws the law on the device, controls last."""
+    peers = [Source(peer.name, partial(_peer, peer)) for peer in PEERS if peer.considers(law.call, device)]
     controls = [control for control in _CONTROLS if control.where == (law.name, dtype)]
     return [Source(OURS, _ours), Source(BASELINE, _torch), *peers, *controls]
 
@@ -61,15 +61,13 @@ def _torch(law: Law, dtype: torch.dtype, seed: int, device: str) -> Next | str:
 
 
 def _peer(peer: Peer, law: Law, dtype: torch.dtype, seed: int, device: str) -> Next | str:
-    if device != "cpu":
-        return f"drawn on the CPU only: see the run with --device cpu ({device})"
     threads = os.cpu_count() or 1 if peer.name.startswith("jax") else 1
-    draw = peer.open(Wanted(law.call, (), dtype, threads, seed))
+    draw = peer.open(Wanted(law.call, (), dtype, threads, seed, device))
     if isinstance(draw, str):
         return draw
 
     def values(n: int) -> Tensor:
-        tensor = torch.empty(n, dtype=dtype)
+        tensor = torch.empty(n, dtype=dtype, device=device)
         result = draw(tensor)
         return from_dlpack(result) if hasattr(result, "__dlpack__") else tensor
 

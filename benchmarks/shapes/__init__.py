@@ -1,4 +1,5 @@
-"""Real models as tables: each parameter's name, shape and initialisation. How they were made is in generate.py.
+"""Real models as tables: each parameter's name, shape and initialisation. How they were made is in generate.py. One is made up:
+500 small tensors, for what a call costs.
 
 A part of a model is its embeddings, its last and its first layers, large tensors cut: the mix of shapes remains, the size fits
 the machine.
@@ -14,8 +15,9 @@ from typing import Any, NamedTuple
 
 from .configs import MODELS, file_name
 
-__all__ = ["MODELS", "PART", "Parameter", "Table", "load", "part_of"]
+__all__ = ["MODELS", "PART", "SMALL", "Parameter", "Table", "load", "part_of"]
 
+SMALL = "500 small tensors"
 PART = 160_000_000  # values: ResNet-50 is whole, half a minute is enough for any model with two cores; 0.6 GB of float32
 CUT = 8  # no tensor of a part has more than 1 / CUT of its values
 
@@ -52,10 +54,20 @@ class Table(NamedTuple):
 
 
 def load(model: str) -> Table:
-    """The whole model."""
+    """The whole model, a name of MODELS or SMALL."""
+    if model == SMALL:
+        return Table(SMALL, "float32", list(_linear_layers(250, 64)))
     table = json.loads((Path(__file__).parent / file_name(model)).read_text(encoding="utf-8"))
     rows = [Parameter(name, tuple(shape), call, arguments) for name, shape, call, arguments in table["parameters"]]
     return Table(table["model"], table["dtype"], rows)
+
+
+def _linear_layers(count: int, size: int) -> Iterator[Parameter]:
+    """As ``nn.Linear(size, size)`` resets itself."""
+    bound = size**-0.5
+    for layer in range(count):
+        yield Parameter(f"{layer}.weight", (size, size), "kaiming_uniform_", {"a": 5**0.5})
+        yield Parameter(f"{layer}.bias", (size,), "uniform_", {"a": -bound, "b": bound})
 
 
 def part_of(table: Table, values: int = PART) -> Table:

@@ -10,7 +10,7 @@ from torch import nn
 __all__ = ["MODELS", "build", "file_name"]
 
 # Name: class of model and of configuration, the published sizes, what makes a thin copy (for generate.py), dtype of training.
-# Sizes: microsoft/resnet-50, google/vit-large-patch16-224, openai-community/gpt2-xl, meta-llama/Meta-Llama-3-8B,
+# Sizes: microsoft/resnet-50, google/vit-large-patch16-224, openai-community/gpt2 and gpt2-xl, meta-llama/Meta-Llama-3-8B,
 # mistralai/Mixtral-8x7B-v0.1, deepseek-ai/DeepSeek-V2-Lite (16 B parameters, 64 experts of which 6 are used, 2 shared).
 MODELS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], str]] = {
     "ResNet-50": (
@@ -31,6 +31,13 @@ MODELS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], str]] = {
             "num_labels": 1000,
         },
         {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "num_labels": 2},
+        "float32",
+    ),
+    "GPT-2": (
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {},
+        {"n_embd": 12, "vocab_size": 32, "n_positions": 16},
         "float32",
     ),
     "GPT-2 XL": (

@@ -12,11 +12,12 @@ import torch
 
 from ..case import Case
 from ..models import SHORT
-from ..shapes import MODELS, load, part_of
+from ..shapes import MODELS, SMALL, load, part_of
 
 __all__ = ["cases"]
 
 WHY = {
+    SMALL: "250 of Linear(64, 64): what a call costs",
     "ResNet-50": "161 tensors, most of them small: the calls",
     "ViT-L": "392 tensors, 1.2 GB of float32: an encoder",
     "GPT-2 XL": "580 tensors: biases and norms between large matrices, two standard deviations",
@@ -25,7 +26,7 @@ WHY = {
     "DeepSeek-V2-Lite": "64 small experts a layer, low-rank attention",
 }
 TIMM = ("vit_base_patch16_224",)  # timm's own truncated normal: uniform_, erfinv_, mul_, add_, clamp_
-QUICK = ("ResNet-50",)
+QUICK = (SMALL, "ResNet-50")
 
 
 def cases(threads: Sequence[int], sizes: Sequence[int] | None = None, quick: bool = False, full: bool = False) -> list[Case]:
@@ -33,11 +34,11 @@ def cases(threads: Sequence[int], sizes: Sequence[int] | None = None, quick: boo
 
     Args:
         sizes: not for models.
-        quick: the smallest model only.
+        quick: the smallest models only.
         full: whole models.
     """
     rows = []
-    names = [name for name in MODELS if not quick or name in QUICK]
+    names = [name for name in WHY if not quick or name in QUICK]
     for count in threads:
         for name in names:
             table = load(name) if full else part_of(load(name))
@@ -45,6 +46,8 @@ def cases(threads: Sequence[int], sizes: Sequence[int] | None = None, quick: boo
             rows.append(Case("model", name, "model", (), getattr(torch, table.dtype), (table.values,), count, why))
     most = max(threads)
     for name in names:
+        if name == SMALL:
+            continue  # torch's own modules: the time is Python's
         rows.append(_construction(name, getattr(torch, MODELS[name][4]), most, f"with {SHORT[name] or 'all its layers'}"))
     if not quick:
         rows += [_construction(f"timm {name}", torch.float32, most, "timm's own helpers") for name in TIMM]
