@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -35,11 +36,11 @@ Storage checked_storage(const Transform& transform, int storage) {
 }
 
 // Runs all tiles, looking at Ctrl-C between slabs.
-void run_interruptibly(CpuFill& fill, int threads) {
+void run_interruptibly(const CpuFill& fill, int threads, const uint64_t* seed = nullptr) {
     for (int64_t begin = 0; begin < fill.tiles(); begin += kSlabTiles) {
         {
             const py::gil_scoped_release release;
-            fill.run(begin, std::min(begin + kSlabTiles, fill.tiles()), threads);
+            fill.run(begin, std::min(begin + kSlabTiles, fill.tiles()), threads, seed);
         }
         if (PyErr_CheckSignals() != 0) throw py::error_already_set();
     }
@@ -57,8 +58,7 @@ void fill_contiguous(uintptr_t data, int storage, uint64_t count, const Transfor
     job.draw = draw;
     job.ndim = 1;
     job.dims[0] = {int64_t(count), 1, 1};
-    CpuFill fill({job});
-    run_interruptibly(fill, threads);
+    run_interruptibly(CpuFill({job}), threads);
 }
 
 // The same with the seed that torch has just drawn into memory, on stream 0: the drop-in call, where every microsecond counts.
@@ -100,17 +100,15 @@ std::vector<FillJob> make_jobs(const std::vector<JobTuple>& tuples, int mode) {
 }
 
 void fill(const std::vector<JobTuple>& tuples, int threads, int mode, double weight) {
-    CpuFill cpu_fill(make_jobs(tuples, mode), {Mode(mode), weight});
-    run_interruptibly(cpu_fill, threads);
+    run_interruptibly(CpuFill(make_jobs(tuples, mode), {Mode(mode), weight}), threads);
 }
 
-// Jobs made ready once, run under any seed: a copy of the table costs less than a microsecond for every ten jobs.
-CpuFill prepare(const std::vector<JobTuple>& tuples) { return CpuFill(make_jobs(tuples, int(Mode::kStore))); }
-
-void run_prepared(const CpuFill& prepared, uint64_t seed, int threads) {
-    CpuFill fill = prepared.with_seed(seed);
-    run_interruptibly(fill, threads);
+// Jobs made ready once, run under any seed.
+std::unique_ptr<CpuFill> prepare(const std::vector<JobTuple>& tuples) {
+    return std::make_unique<CpuFill>(make_jobs(tuples, int(Mode::kStore)));
 }
+
+void run_prepared(const CpuFill& prepared, uint64_t seed, int threads) { run_interruptibly(prepared, threads, &seed); }
 
 #if !defined(WEIGHTINIT_NO_CUDA)
 // A table ready to launch. Where it does not fit into the kernel's parameters, Python copies bytes() to the device first.

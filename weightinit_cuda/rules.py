@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import PurePath
 from typing import Any
 
@@ -94,6 +94,10 @@ class Rule:
             raise TypeError(f"Rule: init must be a function of init, a distribution or a function, got {init!r}.")
 
     def __repr__(self) -> str:
+        return self._text
+
+    @cached_property  # every line of a plan says which rule it comes from
+    def _text(self) -> str:
         match = ", ".join(repr(m) if isinstance(m, str) else _called(m) for m in self.match)
         given = self.init if isinstance(self.init, str) else _called(self.init)
         numbers = "".join(f", {key}={_short(value)}" for key, value in self.params.items())

@@ -123,14 +123,14 @@ struct Program {
 };
 
 // Makes n <= kCombineElements values and combines them with consecutive memory.
-void combine_portion(char* memory, const FillJob& job, const Program& program, uint64_t index, uint64_t n) {
+void combine_portion(char* memory, const FillJob& job, const Draw& draw, const Program& program, uint64_t index, uint64_t n) {
     alignas(64) uint64_t made[kCombineElements];
-    program.run(made, index, n, job.transform, job.draw);
+    program.run(made, index, n, job.transform, draw);
     program.combine(memory, made, n, program.weight);
 }
 
 // Elements [first, first + n) of the region, in row-major order.
-void fill_range(const FillJob& job, const Program& program, const Region& r, uint64_t first, uint64_t n) {
+void fill_range(const FillJob& job, const Draw& draw, const Program& program, const Region& r, uint64_t first, uint64_t n) {
     const int size = item_size(job.storage);
     while (n > 0) {
         const uint64_t in_run = first % r.run;
@@ -142,17 +142,17 @@ void fill_range(const FillJob& job, const Program& program, const Region& r, uin
         if (r.contiguous) {
             char* const memory = data + int64_t(in_run) * size;
             if (program.combine)
-                combine_portion(memory, job, program, index, part);
+                combine_portion(memory, job, draw, program, index, part);
             else
-                program.run(memory, index, part, job.transform, job.draw);
+                program.run(memory, index, part, job.transform, draw);
         } else {
             part = std::min(part, kScatterElements);
             alignas(64) uint64_t values[kScatterElements];
             if (program.combine) {
                 move<false>(data, values, size, r, in_run, part);
-                combine_portion(reinterpret_cast<char*>(values), job, program, index, part);
+                combine_portion(reinterpret_cast<char*>(values), job, draw, program, index, part);
             } else {
-                program.run(values, index, part, job.transform, job.draw);
+                program.run(values, index, part, job.transform, draw);
             }
             move<true>(data, values, size, r, in_run, part);
         }
@@ -203,22 +203,16 @@ CpuFill::CpuFill(std::vector<FillJob> jobs, Combine combine) : jobs_(std::move(j
     }
 }
 
-CpuFill::CpuFill(const CpuFill&) = default;
 CpuFill::~CpuFill() = default;
 
-CpuFill CpuFill::with_seed(uint64_t seed) const {
-    CpuFill other = *this;
-    for (FillJob& job : other.jobs_) job.draw.seed = seed;
-    return other;
-}
-
-void CpuFill::run_tile(void* self, int64_t tile) {
-    const CpuFill& fill = *static_cast<CpuFill*>(self);
-    const auto after = std::upper_bound(fill.first_tile_.begin(), fill.first_tile_.end(), tile);
-    const size_t i = size_t(after - fill.first_tile_.begin()) - 1;
-    const Prepared& p = fill.prepared_[i];
-    const uint64_t first = uint64_t(tile - fill.first_tile_[i]) * kTileElements;
-    fill_range(fill.jobs_[i], p.program, p.region, first, std::min(kTileElements, p.region.count - first));
+void CpuFill::run_tile(int64_t tile, const uint64_t* seed) const {
+    const auto after = std::upper_bound(first_tile_.begin(), first_tile_.end(), tile);
+    const size_t i = size_t(after - first_tile_.begin()) - 1;
+    const FillJob& job = jobs_[i];
+    const Prepared& p = prepared_[i];
+    const Draw draw = {seed ? *seed : job.draw.seed, job.draw.stream};
+    const uint64_t first = uint64_t(tile - first_tile_[i]) * kTileElements;
+    fill_range(job, draw, p.program, p.region, first, std::min(kTileElements, p.region.count - first));
 }
 
 void fill_small(const Transform& transform, Storage storage, const Draw& draw, char* data, uint64_t count) {
@@ -236,9 +230,17 @@ void fill_small(const Transform& transform, Storage storage, const Draw& draw, c
     parallel_tiles(0, 1, 1, fill, &small);
 }
 
-void CpuFill::run(int64_t begin, int64_t end, int threads) {
+void CpuFill::run(int64_t begin, int64_t end, int threads, const uint64_t* seed) const {
+    struct Run {
+        const CpuFill& fill;
+        const uint64_t* seed;
+    } run{*this, seed};
+    const TileFn tile = [](void* context, int64_t number) {
+        const Run& r = *static_cast<Run*>(context);
+        r.fill.run_tile(number, r.seed);
+    };
     const uint64_t worth = 1 + elements_ / kTileElements;  // a thousand biases are no work for a second thread
-    parallel_tiles(begin, end, int(std::min(uint64_t(threads), worth)), run_tile, this);
+    parallel_tiles(begin, end, int(std::min(uint64_t(threads), worth)), tile, &run);
 }
 
 }  // namespace wi

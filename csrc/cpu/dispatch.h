@@ -21,15 +21,14 @@ bool can_combine(Mode mode, Storage storage);
 class CpuFill {
   public:
     explicit CpuFill(std::vector<FillJob> jobs, Combine combine = {});
-    CpuFill(const CpuFill& other);
     ~CpuFill();
-    CpuFill with_seed(uint64_t seed) const;  // the same jobs, all under this seed
     int64_t tiles() const { return first_tile_.back(); }
-    void run(int64_t begin, int64_t end, int threads);
+    // Runs tiles [begin, end), each job under its own seed, or all under `seed`.
+    void run(int64_t begin, int64_t end, int threads, const uint64_t* seed = nullptr) const;
 
   private:
     struct Prepared;
-    static void run_tile(void* self, int64_t tile);
+    void run_tile(int64_t tile, const uint64_t* seed) const;
     std::vector<FillJob> jobs_;
     std::vector<Prepared> prepared_;
     std::vector<int64_t> first_tile_;  // of each job, and the number of tiles
