@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..case import dtype_name
 from .peer import Draw, Wanted
 
 __all__ = ["open_stateless"]
@@ -24,7 +25,7 @@ def open_stateless(wanted: Wanted) -> Draw | str:
     except (ImportError, AttributeError):
         return f"torch {torch.__version__} has no torch.func._random, or it has no such distribution"
     except NotImplementedError:
-        return f"torch {torch.__version__} has torch.func._random, but not for {wanted.device}"
+        return f"torch {torch.__version__} has no torch.func._random of {dtype_name(wanted.dtype)} on {wanted.device}"
     except Exception as error:  # a peer that does not work here is left out, whatever it raises
         return f"torch.func._random failed: {str(error).splitlines()[0][:120]}"
     counter = itertools.count()
