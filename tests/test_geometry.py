@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from weightinit_cuda.boxes import Box
-from weightinit_cuda.geometry import Geometry, box_of, common, cut, fills_storage, same_order
+from weightinit_cuda.tape.geometry import Geometry, box_of, common, cut, fills_storage, same_order
 
 MEMORY = torch.arange(60)
 

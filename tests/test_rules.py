@@ -11,12 +11,11 @@ import torch
 from torch import nn
 
 import weightinit_cuda as wi
-from weightinit_cuda import rule_sets
 from weightinit_cuda.boxes import Box
 from weightinit_cuda.distributions import Constant, Initial, Normal, Orthogonal, TruncNormal, Uniform
-from weightinit_cuda.layouts import matrix, vector_weight
 from weightinit_cuda.naming import Named
-from weightinit_cuda.rules import RULE_SETS, Rules, buffer, distribution_of
+from weightinit_cuda.rules import RULE_SETS, Rules, buffer, distribution_of, gpt2, llama, mup
+from weightinit_cuda.rules.layouts import matrix, vector_weight
 
 Rule, plan = wi.Rule, wi.plan
 NAMED_SETS = sorted(RULE_SETS)
@@ -356,7 +355,7 @@ def test_gpt2_counts_residual_branches() -> None:
     assert [line.distribution for line in made["wte.weight"]] == [Normal(0.0, 0.02), Constant(0.0)]
     assert {made[name][0].distribution for name in ("ln_f.bias", "h.0.attn.c_proj.bias")} == {Constant(0.0)}
     assert made["ln_f.weight"][0].distribution == Constant(1.0)
-    assert given(gpt(3), rule_sets.gpt2(std=0.01, layers=8), "h.0.mlp.c_proj.weight") == Normal(0.0, 0.0025)
+    assert given(gpt(3), gpt2(std=0.01, layers=8), "h.0.mlp.c_proj.weight") == Normal(0.0, 0.0025)
 
 
 def test_gpt2_believes_the_config() -> None:
@@ -393,7 +392,7 @@ def test_llama_by_depth(inner: Sequence[str], prefix: str, table: str, output: s
         assert narrow == {TruncNormal(0.0, 0.02 / math.sqrt(2 * (n + 1)), -2.0, 2.0)}
     assert made[f"{table}.weight"][0].distribution == Normal(0.0, 1.0)
     assert made[f"{output}.weight"][0].distribution == TruncNormal(0.0, 0.5, -1.5, 1.5)
-    even = plan(model, rule_sets.llama(by_depth=False))
+    even = plan(model, llama(by_depth=False))
     assert {even[f"{prefix}layers.{n}.{inner[1]}.weight"][0].distribution for n in (0, 1, 7)} == {
         TruncNormal(0.0, 0.02 / math.sqrt(6), -2.0, 2.0)
     }
@@ -429,7 +428,7 @@ def test_mup_is_the_table_of_the_paper() -> None:
     """Standard deviations against width: hidden 1/sqrt(n), output 1/n, input and vectors as they are."""
     base, wide = mlp(8), mlp(128)
     for rules in ("torch", "kaiming", "lecun"):
-        was, made = plan(base, rules), plan(wide, rule_sets.mup(base, rules))
+        was, made = plan(base, rules), plan(wide, mup(base, rules))
         assert " (base: " in made["1.weight"][0].source
         for name, factor in (("0.weight", 1), ("1.weight", 1 / 4), ("1.bias", 1), ("2.weight", 1 / 16), ("2.bias", 1)):
             for before, after in zip(was[name], made[name], strict=True):
@@ -441,15 +440,15 @@ def test_mup_is_the_table_of_the_paper() -> None:
 
 
 def test_mup_of_the_base_is_the_base() -> None:
-    assert plan(mlp(8), "kaiming").diff(plan(mlp(8), rule_sets.mup(mlp(8), "kaiming"))) == []
+    assert plan(mlp(8), "kaiming").diff(plan(mlp(8), mup(mlp(8), "kaiming"))) == []
 
 
 def test_mup_leaves_what_has_no_width() -> None:
     base, wide = nn.Linear(4, 4, bias=False), nn.Linear(64, 64, bias=False)
     for function in ("orthogonal_", "eye_", "zeros_"):
         rule = Rule("*", function)
-        assert given(wide, rule_sets.mup(base, rule), "weight") == given(wide, rule, "weight")
-    sparse = given(wide, rule_sets.mup(base, Rule("*", "sparse_", sparsity=0.5)), "weight")
+        assert given(wide, mup(base, rule), "weight") == given(wide, rule, "weight")
+    sparse = given(wide, mup(base, Rule("*", "sparse_", sparsity=0.5)), "weight")
     assert sparse == pytest.approx((64, 32, 0.01 / 4))
 
 
@@ -461,9 +460,9 @@ def test_mup_refuses() -> None:
 
     normal = Rule("*", "normal_")
     with pytest.raises(ValueError, match=r"experts .*inputs and outputs must be known where two axes grow, got \(2, 4, 4\)"):
-        plan(experts(8), rule_sets.mup(experts(4), normal))
-    assert given(experts(8), [normal, rule_sets.mup(experts(4), normal)], "experts") == Normal(0, 1)
+        plan(experts(8), mup(experts(4), normal))
+    assert given(experts(8), [normal, mup(experts(4), normal)], "experts") == Normal(0, 1)
     with pytest.raises(ValueError, match=r"experts .*base model must have every parameter"):
-        plan(experts(8), rule_sets.mup(nn.Linear(2, 2), normal))
+        plan(experts(8), mup(nn.Linear(2, 2), normal))
     with pytest.raises(ValueError, match="as many dimensions"):
-        plan(nn.Linear(2, 2), rule_sets.mup(nn.Conv1d(2, 2, 1)))
+        plan(nn.Linear(2, 2), mup(nn.Conv1d(2, 2, 1)))

@@ -23,7 +23,7 @@ from weightinit_cuda.distributions import Kind
 ROOT = Path(__file__).resolve().parent.parent
 CSRC, PACKAGE = ROOT / "csrc", ROOT / "weightinit_cuda"
 CXX = sorted(path for suffix in ("h", "cpp", "cu", "cuh") for path in CSRC.rglob(f"*.{suffix}"))
-PYTHON = sorted(PACKAGE.glob("*.py"))
+PYTHON = sorted(PACKAGE.rglob("*.py"))
 
 # ---- includes -------------------------------------------------------------------------------------------------------
 
@@ -130,7 +130,8 @@ def test_every_isa_file_opens_its_own_target_region() -> None:
 # ---- imports --------------------------------------------------------------------------------------------------------
 
 STANDARD = set(sys.stdlib_module_names)
-# Layers from the bottom; a module may import from lower layers, and from those of its own that are named in BESIDE.
+# Layers from the bottom; a module may import from lower layers, and from those of its own that are named in BESIDE. A folder
+# is known by its name: outside it, of `rules` nothing else is.
 LAYERS: list[set[str]] = [
     {"_version", "coefficients", "probability", "streams", "formats", "boxes", "naming", "peak"},
     {"callers", "materializing", "operators"},
@@ -142,10 +143,11 @@ LAYERS: list[set[str]] = [
     {"filling", "orthogonal", "recording", "fingerprint", "checkpoint"},
     {"variance", "ranks"},
     {"init"},
-    {"patching", "rules", "replaying", "folding"},
-    {"torch_rules", "layouts", "tracing", "claims"},
+    {"patching", "rule", "replaying", "folding"},
+    {"torch_reset", "layouts", "tracing", "claims"},
     {"mup"},
-    {"rule_sets"},
+    {"sets"},
+    {"rules", "tape"},
     {"plan"},
     {"deferred", "regeneration", "perturbing"},
     {"export", "verify"},
@@ -170,13 +172,17 @@ ONLY: dict[str, set[str]] = {
 
 def imports(path: Path) -> set[str]:
     """Modules that a file imports, here or inside functions: ours by their last name, others by their first."""
+
+    def own(module: str) -> str:
+        return module.rpartition(".")[2] or "__init__"
+
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             if node.level and node.module is None:
                 found |= {alias.name for alias in node.names}
             elif node.level or (node.module or "").startswith("weightinit_cuda"):
-                found.add((node.module or "").removeprefix("weightinit_cuda").lstrip(".").split(".")[0] or "__init__")
+                found.add(own((node.module or "").removeprefix("weightinit_cuda")))
             else:
                 found.add((node.module or "").split(".")[0])
         elif isinstance(node, ast.Import):
@@ -184,13 +190,18 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def name_of(path: Path) -> str:
+    """A module's, or a folder's of modules."""
+    return path.parent.name if path.stem == "__init__" and path.parent != PACKAGE else path.stem
+
+
 def layer(name: str) -> int:
     return next((i for i, names in enumerate(LAYERS) if name in names), -1)
 
 
-@pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PYTHON, ids=name_of)
 def test_imports_follow_the_arrows(path: Path) -> None:
-    name, found = path.stem, imports(path) - STANDARD
+    name, found = name_of(path), imports(path) - STANDARD
     assert layer(name) >= 0, f"{name} is new: say in which layer it is"
     for other in found:
         if layer(other) >= 0:
@@ -206,6 +217,13 @@ def test_imports_follow_the_arrows(path: Path) -> None:
 def test_nothing_imports_tests_or_benchmarks() -> None:
     for path in PYTHON:
         assert not imports(path) & {"tests", "conftest", "oracle", "benchmarks", "tools"}, path.name
+
+
+def test_rules_have_one_door() -> None:
+    inside = {path.stem for path in (PACKAGE / "rules").glob("*.py")}
+    for path in PYTHON:
+        if path.parent.name != "rules":
+            assert not imports(path) & inside - {"__init__"}, path.name
 
 
 def test_only_the_engine_meets_the_kernels() -> None:

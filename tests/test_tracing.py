@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import weightinit_cuda as wi
 from weightinit_cuda.distributions import Normal, Uniform
-from weightinit_cuda.rule_sets import auto
-from weightinit_cuda.tracing import following
+from weightinit_cuda.rules import auto
+from weightinit_cuda.rules.tracing import following
 
 
 class Straight(nn.Module):

@@ -18,8 +18,7 @@ from .perturbing import add_noise_, lerp_to_init_
 from .plan import Plan, initialize_, plan
 from .ranks import check_ranks
 from .regeneration import regenerate, restore_
-from .rule_sets import RULE_SETS
-from .rules import Rule, RuleSet
+from .rules import RULE_SETS, Rule, RuleSet
 from .verify import Report, verify
 
 __all__ = [

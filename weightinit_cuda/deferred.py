@@ -23,18 +23,18 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 from . import patching
 from .arguments import seed_of
 from .boxes import Box, intersection
-from .claims import Claims
 from .distributions import Computed
 from .entry import Entry
-from .geometry import box_of
-from .materializing import allocate, finish, put_under
 from .naming import Named, named_tensors
 from .plan import Plan
-from .recording import CPU, META, Fill, GivenData, Memory, Recorder, View
-from .replaying import evaluate, needed, place_of, replay
 from .rules import Rules, distribution_of, resolve
 from .sharding import is_dtensor, parts
 from .streams import stream_of
+from .tape.claims import Claims
+from .tape.geometry import box_of
+from .tape.materializing import allocate, finish, put_under
+from .tape.recording import CPU, META, Fill, GivenData, Memory, Recorder, View
+from .tape.replaying import evaluate, needed, place_of, replay
 
 __all__ = ["Recording", "deferred"]
 

@@ -137,12 +137,13 @@ def torch_on_a_cpu_mesh(world: World) -> Found:
         module.normal_(tensor)
         shards = tensor.full_tensor().view(world.size, -1)
         alike[module.__name__.split(".")[0]] = bool((shards == shards[0]).all())
-    try:
-        nn.init.sparse_(tensor, 0.5)
-        sparse = "works"
-    except RuntimeError as error:
-        sparse = str(error)
-    return {"alike": alike, "sparse_": sparse, "eye_": list(nn.init.eye_(tensor).to_local().shape)}
+    shapes: Found = {}
+    for name, call in {"sparse_": lambda: nn.init.sparse_(tensor, 0.5), "eye_": lambda: nn.init.eye_(tensor)}.items():
+        try:
+            shapes[name] = list(call().to_local().shape)
+        except RuntimeError as error:
+            shapes[name] = str(error)
+    return {"alike": alike, **shapes}
 
 
 # ---- whole models ---------------------------------------------------------------------------------------------------

@@ -51,4 +51,7 @@ def test_the_peer_on_a_cpu_mesh(size: int, worlds: Worlds) -> None:
     found = worlds(size)[0]["torch_on_a_cpu_mesh"]
     assert found["alike"] == {"torch": True, "weightinit_cuda": size == 1}
     assert found["sparse_"].startswith("aten.index_put_.default")  # an error of its third line
-    assert found["eye_"] == [2 * size, 3]  # every rank now holds a whole matrix, as its shard
+    if isinstance(found["eye_"], list):  # until torch 2.14 every rank then holds a whole matrix, as its shard
+        assert found["eye_"] == [2 * size, 3]
+    else:
+        assert found["eye_"].startswith("aten.eye.m_out: no valid sharding strategy")

@@ -2,7 +2,7 @@
 
 A :class:`Rule` says what it matches and what it gives. A rule set is a list of rules, read in order: the first that matches a
 tensor decides. Sets compose as lists do. This file turns rules into distributions and knows no scheme; the sets that come with
-the library are in ``rule_sets``; seeds, streams and filling are the plan's.
+the library are in ``sets``; seeds, streams and filling are the plan's.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from . import init, schemes
-from .boxes import Box
-from .distributions import Computed, Constant, Initial, Normal, OneHot, Orthogonal, SparseNormal, TruncNormal, Uniform
-from .entry import describe
-from .naming import Named
+from .. import init, schemes
+from ..boxes import Box
+from ..distributions import Computed, Constant, Initial, Normal, OneHot, Orthogonal, SparseNormal, TruncNormal, Uniform
+from ..entry import describe
+from ..naming import Named
 
 __all__ = [
     "RULE_SETS",

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from . import engine, init
-from .distributions import Constant, Distribution, Initial, Normal, Orthogonal, SparseNormal, TruncNormal, Uniform
-from .formats import REAL_DTYPE
+from .. import engine, init
+from ..distributions import Constant, Distribution, Initial, Normal, Orthogonal, SparseNormal, TruncNormal, Uniform
+from ..formats import REAL_DTYPE
+from ..job import FillJob, Region
 from .geometry import Geometry
-from .job import FillJob, Region
 from .operators import Call, leaves
 from .recording import CPU, Data, Fill, Memory, Operation, Recorder, Step, View
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from torch import nn
 
-from .distributions import Initial
+from ..distributions import Initial
+from ..naming import Named, named_tensors
 from .layouts import Layout, bias, layout_of, lookup, matrix, vector_weight
 from .mup import mup
-from .naming import Named, named_tensors
-from .rules import RULE_SETS, Fill, Rule, Rules, RuleSet, buffer, distribution_of
-from .torch_rules import TORCH, padded, torch_reset
+from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet, buffer, distribution_of
+from .torch_reset import TORCH, padded, torch_reset
 from .tracing import Follows, following
 
 __all__ = ["RULE_SETS", "auto", "gpt2", "llama", "mup", "scheme", "vit"]

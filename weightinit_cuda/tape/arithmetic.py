@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from .distributions import MAX_SIGMA_64, Constant, Initial, Normal, OneHot, Orthogonal, SparseNormal, TruncNormal, Uniform
+from ..distributions import MAX_SIGMA_64, Constant, Initial, Normal, OneHot, Orthogonal, SparseNormal, TruncNormal, Uniform
 
 __all__ = ["clamped", "erfinv", "scaled", "shifted"]
 

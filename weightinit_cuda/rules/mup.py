@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 from torch import nn
 
-from .distributions import Initial, Normal, SparseNormal, TruncNormal, Uniform
+from ..distributions import Initial, Normal, SparseNormal, TruncNormal, Uniform
+from ..naming import Named, named_tensors
 from .layouts import layout_of, lookup
-from .naming import Named, named_tensors
-from .rules import Fill, Rule, Rules, RuleSet, buffer, first_match, flattened
+from .rule import Fill, Rule, Rules, RuleSet, buffer, first_match, flattened
 
 __all__ = ["mup"]
 

@@ -16,10 +16,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from .boxes import Box
-from .distributions import Constant, Initial
-from .naming import Named
-from .rules import Fill, Given, Rule, RuleSet, buffer, distribution_of
+from ..boxes import Box
+from ..distributions import Constant, Initial
+from ..naming import Named
+from .rule import Fill, Given, Rule, RuleSet, buffer, distribution_of
 
 __all__ = ["TORCH", "holds_norm", "padded", "torch_reset"]
 

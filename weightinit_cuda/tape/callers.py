@@ -15,7 +15,7 @@ import torch
 
 __all__ = ["caller"]
 
-_OURS, _TORCH = str(Path(__file__).parent), str(Path(torch.__file__).parent)
+_OURS, _TORCH = str(Path(__file__).parents[1]), str(Path(torch.__file__).parent)
 _STANDARD = sysconfig.get_path("stdlib")
 _COPIES = str(Path("transformers", "initialization.py"))  # of the functions of torch.nn.init
 

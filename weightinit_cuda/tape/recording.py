@@ -18,10 +18,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_map
 
-from . import schemes
-from .arguments import OVERLAPPING
+from .. import schemes
+from ..arguments import OVERLAPPING
+from ..distributions import Constant, Initial
 from .callers import caller
-from .distributions import Constant, Initial
 from .geometry import Geometry, fills_storage
 from .operators import Call, leaves
 

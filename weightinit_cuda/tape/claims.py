@@ -12,15 +12,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from .boxes import Box
-from .distributions import Computed as ComputedLine
-from .distributions import Initial, OneHot, Orthogonal, SparseNormal
+from ..boxes import Box
+from ..distributions import Computed as ComputedLine
+from ..distributions import Initial, OneHot, Orthogonal, SparseNormal
+from ..job import Region
+from ..streams import stream_of
 from .folding import Computed, Drawn, Folded, Nothing, Value
 from .geometry import box_of, cut
-from .job import Region
 from .recording import Data, Fill, Operation, Step, View
 from .replaying import Source, is_random, needed
-from .streams import stream_of
 
 __all__ = ["Claims", "Line"]
 

@@ -1,0 +1,46 @@
+"""Rules, and the sets of rules that come with the library: which tensor of a model gets which distribution.
+
+``rule`` has rules and how they are read; ``sets`` the schemes and families; ``torch_reset`` what torch.nn does itself;
+``layouts`` how a weight multiplies; ``tracing`` what follows a layer; ``mup`` how a wider model differs.
+"""
+
+from __future__ import annotations
+
+from .rule import (
+    RULE_SETS,
+    Fill,
+    Given,
+    Match,
+    Rule,
+    Rules,
+    RuleSet,
+    buffer,
+    distribution_of,
+    first_match,
+    flattened,
+    require_sound,
+    resolve,
+)
+from .sets import auto, gpt2, llama, mup, scheme, vit
+
+__all__ = [
+    "RULE_SETS",
+    "Fill",
+    "Given",
+    "Match",
+    "Rule",
+    "RuleSet",
+    "Rules",
+    "auto",
+    "buffer",
+    "distribution_of",
+    "first_match",
+    "flattened",
+    "gpt2",
+    "llama",
+    "mup",
+    "require_sound",
+    "resolve",
+    "scheme",
+    "vit",
+]
