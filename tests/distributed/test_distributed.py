@@ -50,7 +50,7 @@ def test_the_peer_on_a_cpu_mesh(size: int, worlds: Worlds) -> None:
     """torch's nn.init gives all shards the same values (pytorch #168058), and two functions are not made for shards at all."""
     found = worlds(size)[0]["torch_on_a_cpu_mesh"]
     assert found["alike"] == {"torch": True, "weightinit_cuda": size == 1}
-    assert found["sparse_"].startswith("aten.index_put_.default")  # an error of its third line
+    assert found["sparse_"].startswith(("aten.index_put_.default", "aten.index_fill_.int_Scalar"))  # of its third line
     if isinstance(found["eye_"], list):  # until torch 2.14 every rank then holds a whole matrix, as its shard
         assert found["eye_"] == [2 * size, 3]
     else:
