@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, SupportsIndex
 import torch
 from torch import Tensor
 
+from .checking import OVERLAPPING, require_writable
 from .job import Region
 from .sharding import Part, flat_parts, is_dtensor, parts
 from .streams import stream_of
@@ -23,17 +24,8 @@ if TYPE_CHECKING:
 else:
     FakeTensor = torch._subclasses.fake_tensor.FakeTensor
 
-__all__ = ["generator_for", "is_virtual", "parts_of", "require_writable", "seed_of", "stream_number", "target"]
+__all__ = ["generator_for", "is_virtual", "parts_of", "seed_of", "stream_number", "target"]
 
-OVERLAPPING = (
-    "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
-    "Please clone() the tensor before performing the operation."
-)
-INFERENCE = (
-    "Inplace update to inference tensor outside InferenceMode is not allowed."
-    "You can make a clone to get a normal tensor before doing inplace update."
-    "See https://github.com/pytorch/rfcs/pull/17 for more details."
-)
 COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 MATRICES = ("eye_", "dirac_", "orthogonal_", "sparse_")  # what they write depends on row and column
 
@@ -41,12 +33,6 @@ MATRICES = ("eye_", "dirac_", "orthogonal_", "sparse_")  # what they write depen
 def is_virtual(tensor: Tensor) -> bool:
     """Whether the tensor has no memory by design, so that a fill neither writes nor draws: on meta, or fake."""
     return tensor.is_meta or isinstance(tensor, FakeTensor)
-
-
-def require_writable(tensor: Tensor) -> None:
-    """Refuses an inference tensor outside inference mode."""
-    if tensor.is_inference() and not torch.is_inference_mode_enabled():
-        raise RuntimeError(INFERENCE)
 
 
 def target(function: str, tensor: Tensor) -> Tensor:

@@ -14,7 +14,23 @@ from .distributions import Constant, SparseNormal, lower
 from .formats import REAL_DTYPE
 from .job import FillJob, Region
 
-__all__ = ["check"]
+__all__ = ["OVERLAPPING", "check", "require_writable"]
+
+OVERLAPPING = (
+    "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
+    "Please clone() the tensor before performing the operation."
+)
+INFERENCE = (
+    "Inplace update to inference tensor outside InferenceMode is not allowed."
+    "You can make a clone to get a normal tensor before doing inplace update."
+    "See https://github.com/pytorch/rfcs/pull/17 for more details."
+)
+
+
+def require_writable(tensor: torch.Tensor) -> None:
+    """Refuses an inference tensor outside inference mode."""
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError(INFERENCE)
 
 
 def check(job: FillJob) -> None:
@@ -28,17 +44,9 @@ def check(job: FillJob) -> None:
         return
     if tensor.numel() and not tensor.data_ptr():
         raise RuntimeError(f"fill: the tensor must have memory, got a freed storage{where}. Resize the storage first.")
-    if tensor.is_inference() and not torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            "Inplace update to inference tensor outside InferenceMode is not allowed."
-            "You can make a clone to get a normal tensor before doing inplace update."
-            "See https://github.com/pytorch/rfcs/pull/17 for more details."
-        )
+    require_writable(tensor)
     if tensor.numel() and any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
-        raise RuntimeError(
-            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
-            "Please clone() the tensor before performing the operation."
-        )
+        raise RuntimeError(OVERLAPPING)
     if job.region is not None:
         _check_region(job.region, tensor, where)
     if job.combine.mode is not Mode.STORE:

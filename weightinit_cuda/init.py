@@ -34,7 +34,7 @@ from torch._C import _set_grad_enabled
 from torch.overrides import has_torch_function_variadic
 
 from . import scaling, schemes
-from .arguments import require_writable
+from .checking import require_writable
 from .filling import Generator, Shape, Stream, fill, jobs_of, place
 from .orthogonal import computing_dtype, orthogonal_matrix
 from .overriding import redirect

@@ -22,7 +22,7 @@ from .distributions import Computed, Normal, Orthogonal, SparseNormal
 from .entry import Entry
 from .job import FillJob
 from .naming import Model, Named, named_tensors
-from .plan import Plan
+from .plan import Plan, misfits
 from .sharding import mark_written, parts
 from .streams import noise_stream_of
 
@@ -102,7 +102,7 @@ def lerp_to_init_(model: Perturbed, plan: Plan, weight: SupportsFloat) -> Pertur
     if not 0 <= number <= 1:
         raise ValueError(f"lerp_to_init_: weight must be in [0, 1], got {weight}.")
     named = list(_floating("lerp_to_init_", model))
-    if problems := [problem for item in named for problem in _misfits(item, plan)]:
+    if problems := [problem for item in named for problem in _obstacles(item, plan)]:
         raise ValueError("\n  ".join([f"lerp_to_init_: the plan must fit, got {len(problems)} differences.", *problems]))
     tensors = {_listed(item, plan)[0].name: item.tensor for item in named if not is_virtual(item.tensor)}
     engine.fill([job._replace(combine=lerp(number)) for job in plan.jobs(tensors)])
@@ -150,16 +150,13 @@ def _listed(item: Named, plan: Plan) -> list[Entry]:
     return listed.popitem()[1] if len(listed) == 1 else []
 
 
-def _misfits(item: Named, plan: Plan) -> Iterator[str]:
+def _obstacles(item: Named, plan: Plan) -> Iterator[str]:
     """What keeps a parameter from being moved towards the plan."""
     lines = _listed(item, plan)
     if not lines:
         yield f"{item.name}: a parameter that the plan does not have as one tensor. Leave it out: pass a dict of the others."
         return
-    if (shape := tuple(item.tensor.shape)) != lines[0].shape:
-        yield f"{item.name}: shape {shape}, but {lines[0].shape} in the plan."
-    if item.tensor.dtype != lines[0].dtype:
-        yield f"{item.name}: {item.tensor.dtype}, but {lines[0].dtype} in the plan. plan.with_dtype() changes it."
+    yield from misfits(item, lines[0])
     for line in lines:
         if isinstance(line.distribution, Orthogonal | Computed | SparseNormal):
             yield f"{item.name}: {line.distribution} is not made in one pass. Leave it out: pass a dict of the others."

@@ -190,7 +190,9 @@ class Plan:
             if len(listed) > 1:
                 yield f"{tensor.name}: tied in the model, but the plan has {', '.join(sorted(listed))} apart."
             for name in listed:
-                yield from _misfits(tensor, self._by_name[name][0])
+                yield from misfits(tensor, self._by_name[name][0])
+            if tensor.tensor.is_meta:
+                yield f"{tensor.name}: on meta, without memory. Use model.to_empty(device=...) first, or materialize_."
         for name in [name for name in self._by_name if name not in seen]:
             yield f"{name}: in the plan, but not in the model."
 
@@ -225,10 +227,15 @@ class Plan:
                 yield from ((lines[0], *part) for part in local)
                 continue
             whole = Box.whole(lines[0].shape)
-            boxes = [line.box or whole for line in lines]
-            for number, line in enumerate(lines):
-                left = remainder(boxes[number], boxes[number + 1 :])
+            for line, left in self.shares(name):
                 yield from ((line, *piece) for box in left for part in local if (piece := _piece(part, box, whole)))
+
+    def shares(self, name: str) -> Iterator[tuple[Entry, Sequence[Box]]]:
+        """Each line of a tensor with the boxes that it decides: what no later line takes."""
+        lines = self[name]
+        boxes = [line.box or Box.whole(line.shape) for line in lines]
+        for number, line in enumerate(lines):
+            yield line, remainder(boxes[number], boxes[number + 1 :])
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
@@ -341,13 +348,12 @@ class _Bound:
             mark_written(tensor)
 
 
-def _misfits(tensor: Named, line: Entry) -> Iterator[str]:
+def misfits(tensor: Named, line: Entry) -> Iterator[str]:
+    """What a tensor has differently from its line, in words."""
     if tensor.tensor.shape != line.shape:
         yield f"{tensor.name}: shape {tuple(tensor.tensor.shape)}, but {line.shape} in the plan."
     if tensor.tensor.dtype != line.dtype:
         yield f"{tensor.name}: {tensor.tensor.dtype}, but {line.dtype} in the plan. plan.with_dtype() changes it."
-    if tensor.tensor.is_meta:
-        yield f"{tensor.name}: on meta, without memory. Use model.to_empty(device=...) first, or materialize_."
 
 
 def _piece(part: Part, box: Box, whole: Box) -> tuple[Tensor, Region | None] | None:

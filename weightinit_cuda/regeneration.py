@@ -142,16 +142,13 @@ def _bounding(chosen: Sequence[range]) -> Box:
 def unknown(plan: Plan, name: str, within: Box | None = None) -> str:
     """Why the plan cannot say the values of a tensor, or of a box of it; empty if it can."""
     lines = plan[name]
-    whole = Box.whole(lines[0].shape)
-    boxes = [line.box or whole for line in lines]
-    wanted = within or whole
+    wanted = within or Box.whole(lines[0].shape)
     if wanted.numel == 0:
         return ""
-    if gaps := remainder(wanted, boxes):
+    if gaps := remainder(wanted, [line.box or Box.whole(line.shape) for line in lines]):
         return f"the plan has no line for {gaps[0]}"
-    for number, line in enumerate(lines):
-        left = remainder(boxes[number], boxes[number + 1 :]) if isinstance(line.distribution, Computed) else ()
-        if any(intersection(box, wanted) for box in left):
+    for line, decided in plan.shares(name):
+        if isinstance(line.distribution, Computed) and any(intersection(box, wanted) for box in decided):
             return f"{line.distribution[0]} is what the model's own code computes ({line.source})"
     return ""
 
