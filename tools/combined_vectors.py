@@ -9,7 +9,6 @@ tested against the file by ``tests/test_combining.py`` and ``tests/native/core_t
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -74,8 +73,7 @@ def parse(line: str) -> CombinedRow:
 
 def read(path: Path = VECTORS) -> list[CombinedRow]:
     """All rows of a file."""
-    lines = path.read_text("ascii").splitlines()
-    return [parse(line) for line in lines if line and not line.startswith("#")]
+    return [parse(line) for line in golden_vectors.lines_of(path)]
 
 
 def elements(x: str, row: Row) -> torch.Tensor:
@@ -119,11 +117,7 @@ def check(path: Path) -> int:
     """Compares every row of a file with what lowering and reference give now; the number of rows that differ."""
     kept = read(path)
     now = [evaluate(line._replace(row=replace(line.row, transform=lowered(line)))) for line in kept]
-    differing = [(old, new) for old, new in zip(kept, now, strict=True) if old != new]
-    for old, new in differing:
-        print(f"- {old}\n+ {new}")
-    print(f"{path.name}: {len(kept)} rows, {len(differing)} differ")
-    return len(differing)
+    return golden_vectors.compare(path, kept, now)
 
 
 def write(path: Path, force: bool) -> int:
@@ -136,14 +130,7 @@ def write(path: Path, force: bool) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--check", action="store_true", help="compare the file with the reference")
-    action.add_argument("--write", action="store_true", help="write the file")
-    parser.add_argument("--force", action="store_true", help="with --write: replace a file that exists")
-    parser.add_argument("--file", type=Path, default=VECTORS, help="instead of tests/vectors/combined.txt")
-    options = parser.parse_args(arguments)
-    return write(options.file, options.force) if options.write else int(check(options.file) > 0)
+    return golden_vectors.command_line(arguments, __doc__, VECTORS, check, write)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -151,10 +151,14 @@ def parse(line: str) -> Row:
     return Row(distribution, dtype, *draw, int(index), int(n), transform, tuple(first.split(",")), int(hashed, 16))
 
 
+def lines_of(path: Path) -> list[str]:
+    """The rows of a file as text."""
+    return [line for line in path.read_text("ascii").splitlines() if line and not line.startswith("#")]
+
+
 def read(path: Path = VECTORS) -> list[Row]:
     """All rows of a file."""
-    lines = path.read_text("ascii").splitlines()
-    return [parse(line) for line in lines if line and not line.startswith("#")]
+    return [parse(line) for line in lines_of(path)]
 
 
 def distribution_of(text: str) -> Distribution | None:
@@ -212,7 +216,11 @@ def rows() -> Iterator[Row]:
 def check(path: Path) -> int:
     """Compares every row of a file with what lowering and reference give now; the number of rows that differ."""
     kept = read(path)
-    now = [evaluate(replace(row, transform=lowered(row.distribution, row.dtype))) for row in kept]
+    return compare(path, kept, [evaluate(replace(row, transform=lowered(row.distribution, row.dtype))) for row in kept])
+
+
+def compare(path: Path, kept: Sequence[object], now: Sequence[object]) -> int:
+    """Shows the rows that differ; their number."""
     differing = [(old, new) for old, new in zip(kept, now, strict=True) if old != new]
     for old, new in differing:
         print(f"- {old}\n+ {new}")
@@ -240,12 +248,23 @@ def write(path: Path, force: bool) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return command_line(arguments, __doc__, VECTORS, check, write)
+
+
+def command_line(
+    arguments: list[str] | None,
+    description: str | None,
+    file: Path,
+    check: Callable[[Path], int],
+    write: Callable[[Path, bool], int],
+) -> int:
+    """Checks or writes a file of rows."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--check", action="store_true", help="compare the file with the reference")
     action.add_argument("--write", action="store_true", help="write the file")
     parser.add_argument("--force", action="store_true", help="with --write: replace a file that exists")
-    parser.add_argument("--file", type=Path, default=VECTORS, help="instead of tests/vectors/format1.txt")
+    parser.add_argument("--file", type=Path, default=file, help=f"instead of tests/vectors/{file.name}")
     options = parser.parse_args(arguments)
     return write(options.file, options.force) if options.write else int(check(options.file) > 0)
 
