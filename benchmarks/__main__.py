@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; a measurement exits 0 whether or not targets are met: a busy machine is no defect.
 
     Raises:
-        WrongValuesError: a contestant writes wrong values; nothing is reported then.
+        WrongValuesError: ours writes wrong values; nothing is reported then.
     """
     parser = _parser()
     options = parser.parse_args(arguments)

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     """The command line's part for the CPU: 0, or 1 if a control of the suite ``quality`` was not seen.
 
     Raises:
-        WrongValuesError: a contestant writes wrong values; nothing is reported then.
+        WrongValuesError: ours writes wrong values; nothing is reported then.
     """
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     chosen = [name for name in SUITES if options.suite in (name, "all")]

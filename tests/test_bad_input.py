@@ -433,13 +433,22 @@ def outcome(module: Any, case: Row) -> tuple[object, ...]:
     return "ok", [(w.category, str(w.message)) for w in caught], kind(result)
 
 
+def skip_what_torch_did_otherwise(case: Row) -> None:
+    """trunc_normal_ drew through erfinv and clamped; integers and float8 had other messages."""
+    others = (case.tensor in ("i32", "empty i32", "u8", "e4m3", "bool"), case.function in ("trunc_normal_", "lecun_uniform_"))
+    if any(others) and torch.__version__ < torch.torch_version.TorchVersion("2.12"):
+        pytest.skip("torch's own errors were others before 2.12")
+
+
 @pytest.mark.parametrize("case", AS_TORCH, ids=str)
 def test_as_torch(case: Row) -> None:
+    skip_what_torch_did_otherwise(case)
     assert outcome(wi.init, case) == outcome(torch.nn.init, case)
 
 
 @pytest.mark.parametrize("case", DIFFERENT, ids=lambda case: str(case.row))
 def test_deliberate_difference(case: Difference) -> None:
+    skip_what_torch_did_otherwise(case.row)
     ours, theirs = outcome(wi.init, case.row), outcome(torch.nn.init, case.row)
     if case.ours is None:
         assert ours[:2] == ("ok", []), ours
@@ -451,6 +460,7 @@ def test_deliberate_difference(case: Difference) -> None:
 
 @pytest.mark.parametrize(("case", "exception", "match"), OURS, ids=lambda value: str(value) if isinstance(value, Row) else "")
 def test_our_arguments(case: Row, exception: type[BaseException], match: str) -> None:
+    skip_what_torch_did_otherwise(case)
     ours = outcome(wi.init, case)
     assert ours[0] is exception, ours
     assert re.search(match, str(ours[2]))

@@ -24,7 +24,7 @@ from weightinit_cuda.distributions import Computed, Constant, Normal, Orthogonal
 from weightinit_cuda.entry import table
 from weightinit_cuda.naming import named_tensors
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", "5")
 Build = Callable[[], nn.Module]
 
 

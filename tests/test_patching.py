@@ -188,7 +188,7 @@ SMALL = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_atten
 @pytest.mark.peer
 @pytest.mark.parametrize("kind", ["GPT2", "Llama"])
 def test_a_model_of_transformers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    transformers = pytest.importorskip("transformers", "5", reason="transformers 5 is not installed")
     config = getattr(transformers, f"{kind}Config")(**SMALL)
     build = functools.partial(transformers.AutoModelForCausalLM.from_config, config)
     torchs = drawn(build)

@@ -366,7 +366,7 @@ def test_gpt2_believes_the_config() -> None:
 
 def test_gpt2_is_what_transformers_does() -> None:
     """Names, distributions, streams and the untouched mask: against the model's own code, recorded."""
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", "5")
     sizes = {"n_layer": 3, "n_embd": 8, "n_head": 2, "vocab_size": 16, "n_positions": 4}
     with wi.deferred() as recorded:
         model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +91,22 @@ def compared(got: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Found
 # ---- functions of init ----------------------------------------------------------------------------------------------
 
 
+# In torch 2.6 distribute_tensor always sends values from rank 0, and strided shards have to be even.
+LOCALLY: dict[str, Any] = {"src_data_rank": None} if "src_data_rank" in signature(distribute_tensor).parameters else {}
+
+
+def strides_may_be_uneven() -> bool:
+    try:
+        _StridedShard(0, split_factor=2)._split_tensor(torch.zeros(7, 1), 2)
+    except AssertionError:
+        return False
+    return True
+
+
+def shared_out(tensor: Tensor, mesh: DeviceMesh, placements: list[Any]) -> Tensor:
+    return distribute_tensor(tensor, mesh, placements, **LOCALLY)
+
+
 def each_placement(world: World) -> Iterable[tuple[str, DeviceMesh, list[Any]]]:
     row, square = world.mesh(), world.mesh("a", "b")
     yield "rows", row, [Shard(0)]
@@ -98,7 +115,8 @@ def each_placement(world: World) -> Iterable[tuple[str, DeviceMesh, list[Any]]]:
     yield "both", square, [Shard(0), Shard(1)]
     yield "nested", square, [Shard(0), Shard(0)]
     yield "hybrid", square, [Replicate(), Shard(0)]
-    yield "right to left", square, [_StridedShard(0, split_factor=square.size(1)), Shard(0)]
+    if strides_may_be_uneven():
+        yield "right to left", square, [_StridedShard(0, split_factor=square.size(1)), Shard(0)]
 
 
 @flow
@@ -122,7 +140,7 @@ def drop_in(world: World) -> Found:
     for placement, mesh, placements in each_placement(world):
         torch.manual_seed(SEED)
         for name, call in calls.items():
-            got[f"{name} {placement}"] = call(distribute_tensor(torch.zeros(shape), mesh, placements, src_data_rank=None))
+            got[f"{name} {placement}"] = call(shared_out(torch.zeros(shape), mesh, placements))
     return compared(got, {key: expected[key.split()[0]] for key in got})
 
 
@@ -287,10 +305,10 @@ def checkpoint(world: World) -> Found:
 def check_ranks(world: World) -> Found:
     """A replica that goes astray is found, by name and rank; shards of one tensor are nobody's replicas."""
     square = world.mesh("replicas", "shards")
-    replicated = distribute_tensor(torch.zeros(6, 4), square, [Replicate(), Shard(0)], src_data_rank=None)
+    replicated = shared_out(torch.zeros(6, 4), square, [Replicate(), Shard(0)])
     tensors = {
         "plain": torch.zeros(5),
-        "sharded": distribute_tensor(torch.zeros(9, 2), world.mesh(), [Shard(0)], src_data_rank=None),
+        "sharded": shared_out(torch.zeros(9, 2), world.mesh(), [Shard(0)]),
         "replicated": replicated,
         f"stage {world.rank % 2}": torch.full((3,), float(world.rank % 2)),
     }
