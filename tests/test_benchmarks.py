@@ -66,7 +66,8 @@ def test_command_line_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def check_row(row: dict[str, Any]) -> None:
     assert set(row) == {"name", "case", "seconds", "rates", "ratios", "cycles", "skipped", "peaks"}
-    assert {OURS, BASELINE, "fill_"} <= set(row["seconds"])
+    assert {OURS, "fill_"} <= set(row["seconds"])
+    assert BASELINE in row["seconds"] or row["skipped"][BASELINE].startswith("left out for its values")  # torch 2.6, bfloat16
     for name, seconds in row["seconds"].items():
         assert 0 < seconds["min"] <= seconds["p25"] <= seconds["median"] <= seconds["p75"]
         assert 2 <= seconds["rounds"] <= 3

@@ -82,9 +82,10 @@ def test_signature(name: str) -> None:
             other.default,
             type(other.default),
         )
-        if other.name not in ("nonlinearity", "mode", "args", "kwargs"):  # there torch lists strings, we know more of them
+        # Of strings torch lists those it knows, and we know more; torch 2.6 has few annotations.
+        if other.name not in ("nonlinearity", "mode", "args", "kwargs") and other.annotation is not other.empty:
             assert mine.annotation == other.annotation
-    if name not in DEPRECATED:
+    if name not in DEPRECATED and theirs.return_annotation is not theirs.empty:
         assert ours.return_annotation == theirs.return_annotation
 
 
@@ -602,6 +603,8 @@ ANY_DTYPE = (*FLOATS, *COMPLEX, torch.int32, torch.uint8, torch.bool)
 
 @pytest.mark.parametrize("dtype", ANY_DTYPE, ids=str)
 def test_eye_and_dirac_are_torchs(dtype: torch.dtype) -> None:
+    if dtype.itemsize == 1 and not hasattr(torch.nn.init, "__all__"):
+        pytest.skip("torch 2.6 has no eye of float8")
     for shape in ((1, 1), (3, 5), (5, 3), (4, 4)):
         assert same(init.eye_(torch.empty(shape, dtype=dtype)), torch.nn.init.eye_(torch.empty(shape, dtype=dtype)))
         assert same(init.eye_(torch.empty(shape[::-1], dtype=dtype).T), torch.nn.init.eye_(torch.empty(shape, dtype=dtype)))

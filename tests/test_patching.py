@@ -643,6 +643,7 @@ def test_fake_tensors_and_recorded_graphs() -> None:
 
 
 def test_torch_compile() -> None:
+    torch._dynamo.reset()
     graphs: list[torch.fx.GraphModule] = []
 
     def backend(graph: torch.fx.GraphModule, _: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from flows import FLOWS, single
 from worlds import Worlds, sizes, worlds
 
@@ -10,6 +11,9 @@ import weightinit_cuda as wi
 
 __all__ = ["worlds"]  # a fixture
 
+pytestmark = pytest.mark.skipif(
+    torch.__version__ < torch.torch_version.TorchVersion("2.7"), reason="FSDP2 of torch 2.6 does not run on CPUs"
+)
 PEERS = ("torch_on_a_cpu_mesh",)
 
 
