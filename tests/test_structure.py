@@ -150,11 +150,11 @@ LAYERS: list[set[str]] = [
     {"rules", "tape"},
     {"plan"},
     {"deferred", "regeneration", "perturbing"},
-    {"export", "verify"},
+    {"export", "verify", "blueprint", "doctor"},
     {"__init__"},
-    {"__main__", "demo", "doctor"},
+    {"__main__", "demo"},
 ]
-BESIDE = {("distributions", "scaling"), ("engine", "_C"), ("patching", "init"), ("__main__", "demo"), ("__main__", "doctor")}
+BESIDE = {("distributions", "scaling"), ("engine", "_C"), ("patching", "init"), ("__main__", "demo")}
 # Packages beside torch: tables, and a file format.
 OPTIONAL = {("entry", "rich"), ("verify", "rich"), ("checkpoint", "safetensors")}
 # What stays small stays small: all that these import.

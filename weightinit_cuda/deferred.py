@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
@@ -22,8 +22,8 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from . import patching
 from .arguments import seed_of
-from .boxes import Box, intersection
-from .distributions import Computed
+from .boxes import Box, intersection, remainder
+from .distributions import Computed, Constant
 from .entry import Entry
 from .naming import Named, named_tensors
 from .plan import Plan
@@ -135,6 +135,66 @@ class Recording:
             _move_others(model, targets, device, dtype)
             finish(model)
         return model
+
+    def values(
+        self, model: nn.Module, seed: SupportsIndex = 0, *, dtype: torch.dtype | None = None, rules: Rules | None = None
+    ) -> Callable[[str], Tensor]:
+        """The values of single tensors on the CPU, without the rest: for checkpoints of models that do not fit into memory.
+
+        Args:
+            model, seed, dtype, rules: as for :meth:`materialize_`.
+
+        Returns:
+            A function of a name of ``plan(model)``.
+
+        Raises:
+            ValueError: as :meth:`plan`.
+
+        >>> import weightinit_cuda as wi
+        >>> with wi.deferred() as recorded:
+        ...     net = nn.Linear(2, 2, bias=False)
+        ...     net.register_buffer("steps", torch.arange(3.0).square())
+        >>> recorded.values(net)("steps")
+        tensor([0., 1., 4.])
+        """
+        targets = self._targets("values", model)
+        claims = self._claims(targets)
+        plan = self._plan(model, targets, claims, seed_of("values", seed), rules)
+        plan = plan if dtype is None else plan.with_dtype(dtype)
+        by_name = {target.named.name: target for target in targets}
+
+        def value(name: str) -> Tensor:
+            target = by_name[plan[name][0].name]
+            chosen = [by_name[target.within], target] if target.within else [target]
+            with torch.no_grad():
+                real = _real(chosen, plan, CPU)
+                plan.fill_(real)
+                self._compute(chosen, claims, plan.seed, real)
+            return real[target.named.name]
+
+        return value
+
+    def unwritten(self, model: nn.Module) -> list[str]:
+        """The tensors that the code only allocates (``torch.empty``), wholly or in part."""
+        targets = self._targets("unwritten", model)
+        names = self._claims(targets).unwritten
+        return [target.named.name for target in targets if target.named.name in names and not target.attribute]
+
+    def overwritten(self, model: nn.Module) -> dict[str, list[str]]:
+        """For each tensor the lines of code whose random fill later fills overwrite wholly: what eager construction draws in
+        vain."""
+        found: dict[str, list[str]] = {}
+        for target in self._targets("overwritten", model):
+            memory, frame = target.view.memory, target.view.geometry
+            steps = [self._recorder.steps[number] for number in memory.steps]
+            views = [(step, view) for step in steps for view in step.writes if view.memory is memory]
+            boxes = [box_of(frame, view.geometry) for _, view in views]
+            for at, (step, _) in enumerate(views):
+                box, later = boxes[at], [box for box in boxes[at + 1 :] if box is not None]
+                random = isinstance(step, Fill) and not isinstance(step.distribution, Constant | None)
+                if random and box is not None and not remainder(box, later):
+                    found.setdefault(target.named.name, []).append(step.source)
+        return found
 
     def _plan(self, model: nn.Module, targets: Sequence[_Target], claims: Claims, seed: int, rules: Rules | None) -> Plan:
         given = _by_rules(model, [t.named for t in targets if t.named.name in claims.unwritten], rules)

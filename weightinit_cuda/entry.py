@@ -17,7 +17,7 @@ import torch
 from .boxes import Box
 from .distributions import Computed, Constant, Initial, Normal, OneHot, Orthogonal, SparseNormal, TruncNormal, Uniform
 
-__all__ = ["Entry", "as_data", "describe", "from_data", "table"]
+__all__ = ["Entry", "as_data", "describe", "from_data", "starred", "table"]
 
 
 class Entry(NamedTuple):
@@ -197,10 +197,10 @@ def _grouped(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[tuple[str, 
         part = "" if entry.box is None else f"[{', '.join(f'{s.start}:{s.stop}' for s in entry.box.slices())}]"
         name = entry.name + part if part else " = ".join((entry.name, *entry.aliases))
         cells = (str(tuple(entry.shape)), _dtype_name(entry.dtype), describe(entry.distribution))
-        groups.setdefault((_starred(name), *cells, _starred(entry.source)), []).append((name, entry.source))
+        groups.setdefault((starred(name), *cells, starred(entry.source)), []).append((name, entry.source))
     return groups
 
 
-def _starred(text: str) -> str:
+def starred(text: str) -> str:
     """Numbers of modules as stars, in a name and in a sentence with names: ``(0.up -> 1.act ReLU)``, but not in 0.02."""
     return re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)|(?<![\w.])\d+(?=\.[^\W\d])", "*", text)

@@ -7,7 +7,7 @@ checkpoint needs little memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import StringIO
@@ -24,6 +24,7 @@ from .regeneration import chunks, unknown
 __all__ = ["Finding", "Report", "verify"]
 
 Status = Literal["equal", "differs", "shape", "dtype", "missing", "extra", "absent", "unchecked"]
+Expected = Iterable[tuple[tuple[slice, ...], Tensor]]  # parts of a tensor with their places
 GOOD: frozenset[Status] = frozenset(("equal", "absent", "unchecked"))
 
 
@@ -101,6 +102,7 @@ def verify(
     *,
     seed: SupportsIndex | None = None,
     ignore: Sequence[str] = (),
+    values: Callable[[str], Tensor] | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Report:
     """Compares every tensor of a checkpoint with the initial values that the plan gives it, bit by bit.
@@ -113,6 +115,8 @@ def verify(
             name, or a model.
         seed: instead of the plan's.
         ignore: globs of names that do not matter, on either side.
+        values: gives tensors whose values the plan does not say, by name: ``recorded.values(model, seed)``. Without it they are
+            "unchecked".
         progress: called with the number of elements after each chunk.
 
     Returns:
@@ -132,7 +136,13 @@ def verify(
     """
     stored = {name: tensor for name, tensor in open_checkpoint(checkpoint).items() if not _matches(name, ignore)}
     names = [name for name in plan.names() if not _matches(name, ignore)]
-    findings = [finding for name in names for finding in _findings(plan, name, stored, seed, progress)]
+
+    def expected(name: str) -> Expected:
+        if values is not None and unknown(plan, name):
+            return [(tuple(slice(0, size) for size in plan[name][0].shape), values(plan[name][0].name))]
+        return chunks(plan, name, seed=seed)
+
+    findings = [finding for name in names for finding in _findings(plan, name, stored, expected, values is not None, progress)]
     extra = [Finding(name, "extra", torch.Size(stored[name].shape).numel()) for name in stored if name not in plan]
     return Report((*findings, *extra))
 
@@ -148,7 +158,12 @@ def _present(plan: Plan, name: str, stored: Mapping[str, Stored]) -> list[str]:
 
 
 def _findings(
-    plan: Plan, name: str, stored: Mapping[str, Stored], seed: SupportsIndex | None, progress: Callable[[int], object]
+    plan: Plan,
+    name: str,
+    stored: Mapping[str, Stored],
+    expected: Callable[[str], Expected],
+    all_known: bool,
+    progress: Callable[[int], object],
 ) -> Iterator[Finding]:
     """What is found about one tensor of the plan, under each name that it has in the checkpoint."""
     line = plan[name][0]
@@ -156,7 +171,7 @@ def _findings(
     there = _present(plan, name, stored)
     if not there:
         yield Finding(name, "absent" if line.buffer else "missing", elements)
-    reason = unknown(plan, name)
+    reason = "" if all_known else unknown(plan, name)
     for alias in there:
         tensor = stored[alias]
         if tuple(tensor.shape) != tuple(line.shape):
@@ -166,17 +181,17 @@ def _findings(
         elif reason:
             yield Finding(alias, "unchecked", elements, note=reason)
         else:
-            yield _compared(plan, alias, tensor, seed, progress)
+            yield _compared(plan, alias, tensor, expected(alias), progress)
 
 
-def _compared(plan: Plan, name: str, stored: Stored, seed: SupportsIndex | None, progress: Callable[[int], object]) -> Finding:
+def _compared(plan: Plan, name: str, stored: Stored, expected: Expected, progress: Callable[[int], object]) -> Finding:
     elements, differing, first = 0, 0, None
-    for index, expected in chunks(plan, name, seed=seed, device=stored.device):
-        count, position = _differing(stored.read(index), expected)
+    for index, values in expected:
+        count, position = _differing(stored.read(index), values.to(stored.device))
         if count and first is None:
-            first = tuple(at + s.start for at, s in zip(_unravelled(position, expected.shape), index, strict=True))
-        elements, differing = elements + expected.numel(), differing + count
-        progress(expected.numel())
+            first = tuple(at + s.start for at, s in zip(_unravelled(position, values.shape), index, strict=True))
+        elements, differing = elements + values.numel(), differing + count
+        progress(values.numel())
     linear_algebra = differing and any(isinstance(line.distribution, Orthogonal) for line in plan[name])
     note = "orthogonal: its QR may differ between machines" if linear_algebra else ""
     return Finding(name, "differs" if differing else "equal", elements, differing, first, note)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from .layouts import layout_of, lookup
 from .rule import (
     RULE_SETS,
     Fill,
@@ -37,7 +38,9 @@ __all__ = [
     "first_match",
     "flattened",
     "gpt2",
+    "layout_of",
     "llama",
+    "lookup",
     "mup",
     "require_sound",
     "resolve",
