@@ -143,6 +143,7 @@ LAYERS: list[set[str]] = [
     {"filling", "orthogonal", "recording", "fingerprint", "checkpoint"},
     {"variance", "ranks"},
     {"init"},
+    {"custom_ops"},
     {"patching", "rule", "replaying", "folding"},
     {"torch_reset", "layouts", "tracing", "claims"},
     {"mup"},

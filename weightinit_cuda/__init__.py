@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from . import custom_ops as _custom_ops  # noqa: F401 registers them
 from . import init
 from ._version import FORMAT, __version__
 from .deferred import Recording, deferred

@@ -56,7 +56,7 @@ class Recording:
     """What was recorded in a ``with deferred()`` block."""
 
     def __init__(self) -> None:
-        self._recorder = Recorder(evaluate)
+        self._recorder = Recorder(evaluate, distribution_of)
         self._modules: WeakKeyDictionary[nn.Module, dict[str, View]] = WeakKeyDictionary()
         self._active = False
 

@@ -48,6 +48,7 @@ _STORAGE = {
 _UINT32 = 8
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 _LOWEST = -(2**63)
+_SMALL = 1 << 15  # elements that one thread fills: kSmall of csrc/cpu/dispatch.h
 _get_num_threads = torch.get_num_threads
 
 
@@ -208,10 +209,10 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
     if not address:
         return False
     transform = _native_transform(distribution, tensor.dtype)
-    cell = _seed_cell
+    cell, n = _seed_cell, tensor.numel()
     cell.draw(_LOWEST, None)
     _increment_version((tensor,))  # before the fill, which Ctrl-C may end
-    _C.fill_drawn(address, storage, tensor.numel(), transform, cell.address, _get_num_threads())
+    _C.fill_drawn(address, storage, n, transform, cell.address, 1 if n <= _SMALL else _get_num_threads())
     return True
 
 

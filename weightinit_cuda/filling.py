@@ -22,7 +22,29 @@ from .job import FillJob
 from .sharding import Part, is_dtensor, mark_written, parts
 from .streams import UNNAMED
 
-__all__ = ["Generator", "Shape", "Stream", "fill", "jobs_of", "place"]
+__all__ = [
+    "BY_SHAPE",
+    "Generator",
+    "Shape",
+    "Stream",
+    "as_operator",
+    "fill",
+    "jobs_of",
+    "place",
+    "place_now",
+    "traced",
+]
+
+BY_SHAPE = ("xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_", "variance_scaling_", "sparse_")
+_dynamo_traces = torch.compiler.is_dynamo_compiling
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_functorch_transform = torch._C._functorch.peek_interpreter_stack
+
+
+def traced() -> bool:
+    """Whether operators are traced, faked or batched here, so that a fill must be one."""
+    return bool(_dynamo_traces() or _dispatch_modes() or _functorch_transform() is not None)
+
 
 Generator = torch.Generator
 Shape = Sequence[int]
@@ -39,8 +61,15 @@ def fill(
     global_shape: Shape | None,
     offset: Shape | None,
     flat_range: Shape | None,
+    now: bool = False,
 ) -> Tensor:
-    """Checks everything, draws a seed if none is given, fills. The common call is the short path in the middle."""
+    """Checks everything, draws a seed if none is given, fills. The common call is the short path in the middle.
+
+    Args:
+        now: this is the operator's own work (``custom_ops``); else where operators are traced or faked the operator is called.
+    """
+    if _dispatch_modes() and not now:
+        return _fill_operator(tensor, scheme, args, generator, seed, stream, global_shape, offset, flat_range)
     try:
         distribution = scheme(*args)
     except (TypeError, AttributeError):
@@ -57,6 +86,8 @@ def fill(
         and draw_and_fill(tensor, distribution)
     ):
         return tensor
+    if _functorch_transform() is not None and not now:
+        return _fill_operator(tensor, scheme, args, generator, seed, stream, global_shape, offset, flat_range)
     jobs = jobs_of(scheme.__name__, tensor, distribution, generator, seed, stream, global_shape, offset, flat_range)
     if len(jobs) == 1 and jobs[0].region is None:
         engine.fill_tensor(jobs[0].tensor, distribution, jobs[0].seed, jobs[0].stream)
@@ -64,6 +95,58 @@ def fill(
         engine.fill(jobs)
     mark_written(tensor)  # where this rank holds nothing, too: an error of autograd should meet all ranks
     return tensor
+
+
+def _fill_operator(
+    tensor: Tensor, scheme: Callable[..., Distribution], args: tuple[Any, ...], *drawn: Any, now: bool = False
+) -> Tensor:
+    """As :func:`fill`, by an operator."""
+    own = args[2:] if scheme.__name__ in BY_SHAPE else args[1:]  # without dtype and shape
+    return as_operator(scheme.__name__, tensor, own, *drawn)
+
+
+# torch.compile traces this one instead, so that ordinary calls need not ask whether it does: a tenth of a fill of ten elements.
+fill._torchdynamo_inline = _fill_operator  # type: ignore[attr-defined]
+
+
+def as_operator(
+    function: str,
+    tensor: Tensor,
+    own: Sequence[Any],
+    generator: Generator | None = None,
+    seed: SupportsIndex | None = None,
+    stream: Stream = UNNAMED,
+    global_shape: Shape | None = None,
+    offset: Shape | None = None,
+    flat_range: Shape | None = None,
+) -> Tensor:
+    """Calls ``torch.ops.weightinit_cuda``'s operator of that name (``custom_ops``), with what differs from its defaults."""
+    drawn: dict[str, Any] = {}
+    if generator is not None:
+        drawn["generator"] = generator
+    if seed is not None:
+        drawn["seed"] = _signed(seed_of(function, seed))
+    if isinstance(stream, str):
+        drawn["name"] = stream
+    elif stream is not UNNAMED:
+        drawn["stream"] = _signed(stream_number(function, stream))
+    for key, value in (("global_shape", global_shape), ("offset", offset), ("flat_range", flat_range)):
+        if value is not None:
+            drawn[key] = list(value)
+    with torch.no_grad():
+        getattr(torch.ops.weightinit_cuda, function)(tensor, *_operands(function, own), **drawn)
+    return tensor
+
+
+def _signed(number: int) -> int:
+    return number - 2**64 if number >= 2**63 else number
+
+
+def _operands(function: str, own: Sequence[Any]) -> list[Any]:
+    """As an operator takes them: axes, the last three arguments of who has fans, are lists."""
+    axes = len(own) - 3 if function in BY_SHAPE and function != "sparse_" else len(own)
+    lists = [[value] if isinstance(value, int) else value and list(value) for value in own[axes:]]
+    return [*own[:axes], *lists]
 
 
 def jobs_of(
@@ -106,7 +189,14 @@ def _has_nothing(tensor: Tensor, targets: Sequence[Part], global_shape: Shape | 
 
 
 def place(tensor: Tensor, scheme: Callable[..., Distribution], *args: Any) -> Tensor:
-    """A fill without randomness, ``scheme(dtype, *args)``. Dtypes that no kernel writes (integers) are copied from float32."""
+    """A fill without randomness, ``scheme(dtype, shape, *args)``."""
+    if traced():
+        return as_operator(scheme.__name__, tensor, args[1:])
+    return place_now(tensor, scheme, *args)
+
+
+def place_now(tensor: Tensor, scheme: Callable[..., Distribution], *args: Any) -> Tensor:
+    """The fill itself. Dtypes that no kernel writes (integers) are copied from float32."""
     dtype = tensor.dtype if tensor.dtype in REAL_DTYPE else torch.float32
     distribution = scheme(dtype, *args)
     targets = [(target(scheme.__name__, part), region) for part, region in parts(tensor, scheme.__name__)]

@@ -11,6 +11,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -41,10 +42,19 @@ def _cached(function: Scheme) -> Scheme:
     def cached(*args: Any) -> Distribution:
         if any(isinstance(arg, Tensor) and arg.dim() == 0 for arg in args):
             raise TypeError(f"{function.__name__}: a tensor cannot be remembered by value")
-        with _disable_current_modes():  # our scratch tensors are nobody's business
+        with _disable_current_modes(), _outside_transforms():  # our scratch tensors are nobody's business
             return function(*args)
 
     return cached  # type: ignore[return-value]
+
+
+def _outside_transforms() -> AbstractContextManager[Any]:
+    """vmap and its like, which would refuse to draw, see nothing of what is done inside."""
+    if torch._C._functorch.peek_interpreter_stack() is None:
+        return nullcontext()
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+    return temporarily_clear_interpreter_stack()
 
 
 def plain(args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -105,11 +105,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """torch.compile never comes here, so it need not be told; telling it would import it, which takes a second."""
         return False
 
-    def __init__(self, evaluate: Callable[[Recorder, View], Tensor]) -> None:
+    def __init__(
+        self,
+        evaluate: Callable[[Recorder, View], Tensor],
+        distribution_of: Callable[[str, torch.dtype, tuple[int, ...], dict[str, Any]], Initial],
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._memories: dict[int, Memory] = {}
         self._evaluate = evaluate
+        self._distribution_of = distribution_of
 
     # ---- tensors and memory ----------------------------------------------------------------------------------------
 
@@ -171,6 +176,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _record(self, call: Call) -> Any:
         """An operator on tensors on meta."""
+        if call.operator.namespace == OURS and self._own_fill(call):
+            return None
         if call.operator in _REFILLS and (refilled := self._refill(call)) is not None:
             return refilled
         result = self._on_meta(call)
@@ -189,6 +196,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if writes and not call.nature.only_views:
             self._append(_step(on_tape, tuple(writes), tuple(made)))
         return result
+
+    def _own_fill(self, call: Call) -> bool:
+        """An operator of ours (``custom_ops``) as a fill; False: it has a seed of its own, so its values are not the plan's."""
+        given = dict(call.given)
+        tensor: Tensor = given.pop("tensor")
+        if given.get("seed") is not None:
+            return False
+        if any(given.get(key) is not None for key in ("global_shape", "offset", "flat_range")):
+            raise NotImplementedError(f"deferred: a part of a tensor needs a seed= of its own, got none ({caller()}).")
+        function = str(call.operator._schema.name).rpartition(":")[2]
+        own = {
+            "mode" if key == "fan" else key: value for key, value in given.items() if key not in _DRAWN and value is not None
+        }
+        return self.fill(tensor, self._distribution_of(function, tensor.dtype, tuple(tensor.shape), own))
 
     def _refill(self, call: Call) -> Tensor | None:
         """One of the commonest fills, in place: not run on meta, where Python would look at it for 0.1 ms."""
@@ -252,6 +273,8 @@ class GivenData(TorchFunctionMode):
 
 
 _CONSTRUCTORS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
+OURS = "weightinit_cuda"  # namespace of our operators
+_DRAWN = ("generator", "seed", "stream", "name")
 _aten = torch.ops.aten
 _ASKS = {_aten._local_scalar_dense.default, _aten.equal.default}  # Python wants the answer
 _REFILLS = {_aten.normal_.default, _aten.uniform_.default, _aten.zero_.default, _aten.fill_.Scalar}
@@ -259,7 +282,7 @@ _IMPOSSIBLE = object()
 
 
 def _step(call: Call, writes: tuple[View, ...], made: tuple[int | None, ...]) -> Step:
-    meaning = _meaning(call.nature.name, call.given, writes[0].dtype)
+    meaning = None if call.operator.namespace == OURS else _meaning(call.nature.name, call.given, writes[0].dtype)
     if meaning is not None:
         return Fill(writes[:1], caller(), meaning[0])
     return Operation(writes, caller(), call.with_device(CPU), made, torch.get_default_dtype())

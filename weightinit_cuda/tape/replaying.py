@@ -43,12 +43,15 @@ class Source(NamedTuple):
 
 
 def is_random(step: Step) -> bool:
-    """Whether the step draws: a fill from a distribution, or an operator of torch's that does; and is not known already."""
+    """Whether the step draws: a fill from a distribution, or an operator of torch's that does; and is not known already.
+
+    An operator of ours with a seed of its own draws nothing that the plan's seed could change.
+    """
     if step.known is not None:
         return False
     if isinstance(step, Fill):
         return isinstance(step.distribution, Uniform | Normal | TruncNormal | SparseNormal | Orthogonal)
-    return isinstance(step, Operation) and step.call.nature.random
+    return isinstance(step, Operation) and step.call.nature.random and step.call.given.get("seed") is None
 
 
 def _reads(step: Step) -> set[Memory]:
