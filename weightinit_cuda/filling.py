@@ -101,8 +101,14 @@ def _fill_operator(
     tensor: Tensor, scheme: Callable[..., Distribution], args: tuple[Any, ...], *drawn: Any, now: bool = False
 ) -> Tensor:
     """As :func:`fill`, by an operator."""
-    own = args[2:] if scheme.__name__ in BY_SHAPE else args[1:]  # without dtype and shape
-    return as_operator(scheme.__name__, tensor, own, *drawn)
+    function = _name(scheme)
+    own = args[2:] if function in BY_SHAPE else args[1:]  # without dtype and shape
+    return as_operator(function, tensor, own, *drawn)
+
+
+def _name(scheme: Any) -> str:
+    """In torch 2.6 torch.compile knows no name of a function that remembers its results, but what it wraps."""
+    return str(scheme.__wrapped__.__name__)
 
 
 # torch.compile traces this one instead, so that ordinary calls need not ask whether it does: a tenth of a fill of ten elements.
@@ -191,7 +197,7 @@ def _has_nothing(tensor: Tensor, targets: Sequence[Part], global_shape: Shape | 
 def place(tensor: Tensor, scheme: Callable[..., Distribution], *args: Any) -> Tensor:
     """A fill without randomness, ``scheme(dtype, shape, *args)``."""
     if traced():
-        return as_operator(scheme.__name__, tensor, args[1:])
+        return as_operator(_name(scheme), tensor, args[1:])
     return place_now(tensor, scheme, *args)
 
 
