@@ -212,6 +212,22 @@ def require_shard(tensor: DTensor, expected: Tensor) -> None:
     assert differing(tensor.to_local(), shard_of(expected, tensor.device_mesh, tensor.placements).to_local()) == 0
 
 
+@each_call
+def test_nothing_is_communicated(call: Call) -> None:
+    """Seen by torch's own counter, a dispatch mode, under which the shards are filled like anywhere."""
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    torch.manual_seed(11)
+    expected = call(torch.zeros(8, 6))
+    with rank_of(1, (2,)) as mesh:
+        tensor = shard_of(torch.zeros(8, 6), mesh, [Shard(0)])
+        torch.manual_seed(11)
+        with CommDebugMode() as counted:
+            assert call(tensor) is tensor
+        assert counted.get_total_counts() == 0
+        require_shard(tensor, expected)
+
+
 @each_layout
 @each_call
 def test_every_rank_gets_its_part(call: Call, layout: tuple[tuple[int, ...], tuple[int, ...], Placements]) -> None:

@@ -11,7 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple, SupportsIndex, TypeVar
+from typing import NamedTuple, SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -253,15 +253,6 @@ class Recording:
 
     # ---- recording -------------------------------------------------------------------------------------------------
 
-    def _fill(self, function: str, arguments: dict[str, Any]) -> bool:
-        """Takes a call of a function of torch.nn.init that operators do not show; False: let torch's do it."""
-        tensor = arguments.pop("tensor")
-        if not isinstance(tensor, Tensor) or is_lazy(tensor) or not tensor.is_meta:
-            return False
-        arguments.pop("generator", None)
-        distribution = distribution_of(function, tensor.dtype, tuple(tensor.shape), arguments)
-        return self._recorder.fill(tensor, distribution)
-
     def _remember(self, made: _Made) -> None:
         """Where the tensors are, for the time when others have taken their places; shards may have done so in the block."""
         seen: set[nn.Module] = set()
@@ -305,7 +296,7 @@ def deferred() -> Iterator[Recording]:
     """
     recording = Recording()
     with ExitStack() as stack:
-        stack.enter_context(patching.recording(patching.Tape(recording._fill, recording._recorder.value)))
+        stack.enter_context(patching.recording(recording._recorder.value))
         if torch.get_default_device() == META:
             stack.enter_context(CPU)
         made = stack.enter_context(_registered())

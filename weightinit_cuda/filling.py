@@ -41,14 +41,14 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _functorch_transform = torch._C._functorch.peek_interpreter_stack
 
 
-def traced() -> bool:
-    """Whether operators are traced, faked or batched here, so that a fill must be one."""
-    return bool(_dynamo_traces() or _dispatch_modes() or _functorch_transform() is not None)
-
-
 Generator = torch.Generator
 Shape = Sequence[int]
 Stream = SupportsIndex | str
+
+
+def traced() -> bool:
+    """Whether operators are traced, faked or batched here, so that a fill must be one."""
+    return bool(_dynamo_traces() or _dispatch_modes() or _functorch_transform() is not None)
 
 
 def fill(
@@ -68,7 +68,7 @@ def fill(
     Args:
         now: this is the operator's own work (``custom_ops``); else where operators are traced or faked the operator is called.
     """
-    if _dispatch_modes() and not now:
+    if _dispatch_modes() and not now and not is_dtensor(tensor):  # whose shards are filled one by one
         return _fill_operator(tensor, scheme, args, generator, seed, stream, global_shape, offset, flat_range)
     try:
         distribution = scheme(*args)
@@ -196,7 +196,7 @@ def _has_nothing(tensor: Tensor, targets: Sequence[Part], global_shape: Shape | 
 
 def place(tensor: Tensor, scheme: Callable[..., Distribution], *args: Any) -> Tensor:
     """A fill without randomness, ``scheme(dtype, shape, *args)``."""
-    if traced():
+    if traced() and not is_dtensor(tensor):
         return as_operator(_name(scheme), tensor, args[1:])
     return place_now(tensor, scheme, *args)
 

@@ -344,7 +344,7 @@ def orthogonal_(
         return redirect(orthogonal_, locals())
     if len(tensor.shape if global_shape is None else global_shape) < 2:
         raise ValueError("Only tensors with 2 or more dimensions are supported")
-    if traced():
+    if traced() and not is_dtensor(tensor):
         return as_operator("orthogonal_", tensor, (gain,), generator, seed, stream, global_shape, offset, flat_range)
     return orthogonal_now(tensor, gain, generator, seed, stream, global_shape, offset, flat_range)
 

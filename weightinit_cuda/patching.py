@@ -7,8 +7,8 @@ themselves, ``weight.data.normal_()`` and ``.uniform_()``: these become attribut
 
 In place of both stands a fork: ours in threads that have entered ``patched()``, torch's own in all others, and torch's own too
 where operators are recorded or transformed and a fill through a pointer would go unseen (torch.compile, torch.jit.trace,
-functorch, dispatch modes). While ``deferred()`` records a thread, functions that operators do not show go to its tape. This
-file knows how to get under torch; what the functions do is in ``init``.
+functorch, dispatch modes). While ``deferred()`` records a thread, functions that torch's operators do not show are ours, which are
+operators themselves (``custom_ops``). This file knows how to get under torch; what the functions do is in ``init``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch.utils._contextlib import _NoParamDecoratorContextManager
 
@@ -47,34 +48,22 @@ _functorch_transform = torch._C._functorch.peek_interpreter_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 
 
-# What a tape must take as it is: a loop that looks at values, a QR, one operator for each column.
+# What is recorded as one operator, ours: a loop that looks at values, a QR, one operator for each column.
 _RECORDED = ("trunc_normal_", "_no_grad_trunc_normal_", "orthogonal_", "sparse_", "eye_", "dirac_")
 _ANSWERS = ("tolist", "numpy")  # methods that ask for values, and no operator
-
-
-class Tape(NamedTuple):
-    """What records a thread.
-
-    Args:
-        fill: takes a function's name and its arguments by name; False if it leaves the call to torch.
-        value: the real values of a tensor on meta.
-    """
-
-    fill: Callable[[str, dict[str, Any]], bool]
-    value: Callable[[Tensor], Tensor]
 
 
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.entered: list[object] = []  # the patched() that this thread is in
-        self.tape: Tape | None = None
+        self.value: Callable[[Tensor], Tensor] | None = None  # while it is recorded: the real values of a tensor on meta
 
 
 _lock = threading.RLock()
 _thread = _Thread()
 _everywhere = 0  # how many patch() await their unpatch()
 _users = 0  # all of these together: torch is changed while there are any
-_tapes = 0  # how many threads are recorded
+_recorded = 0  # how many threads are recorded
 
 
 def _ours_now() -> bool:
@@ -111,12 +100,15 @@ def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable
         return ours(*args) if _ours_now() else torchs(*args)
 
     def recorded_call(*args: Any) -> Any:
-        tape = None if _dynamo_traces() else _thread.tape
-        if tape is None or not isinstance(args[0], Tensor) or not args[0].is_meta:
+        if (
+            _dynamo_traces()
+            or _thread.value is None
+            or not isinstance(args[0], Tensor)
+            or not args[0].is_meta
+            or is_lazy(args[0])
+        ):
             return call(*args)
-        ours(*args)  # on meta it fills nothing, but refuses what it refuses
-        given = dict(zip(torchs.__code__.co_varnames, args, strict=False))
-        return args[0] if tape.fill(torchs.__name__.removeprefix("_no_grad_"), given) else torchs(*args)
+        return ours(*args)
 
     return recorded_call if torchs.__name__ in _RECORDED else call
 
@@ -197,8 +189,8 @@ def _answering_method(name: str) -> Callable[..., Any]:
 
     @functools.wraps(torchs)
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        tape = None if _dynamo_traces() else _thread.tape
-        return torchs(self if tape is None or not self.is_meta else tape.value(self), *args, **kwargs)
+        value = None if _dynamo_traces() else _thread.value
+        return torchs(self if value is None or not self.is_meta else value(self), *args, **kwargs)
 
     return method
 
@@ -266,27 +258,30 @@ def _release() -> None:
 
 
 @contextmanager
-def recording(tape: Tape) -> Iterator[None]:
-    """Puts a tape under the callers of this thread, for ``deferred()``.
+def recording(value: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Puts our operators and real values under the callers of this thread, for ``deferred()``.
+
+    Args:
+        value: gives the real values of a tensor on meta.
 
     Raises:
-        RuntimeError: the thread has one already, or is inside torch.compile or torch.jit.trace.
+        RuntimeError: the thread is recorded already, or is inside torch.compile or torch.jit.trace.
     """
-    global _tapes
-    if _thread.tape is not None:
+    global _recorded
+    if _thread.value is not None:
         raise RuntimeError("deferred: must not be nested in a thread, got a second one. Use the recording of the outer block.")
     _acquire("deferred")
     with _lock:
-        _tapes += 1
+        _recorded += 1
         _set_methods(_answers)
-    _thread.tape = tape
+    _thread.value = value
     try:
         yield
     finally:
-        _thread.tape = None
+        _thread.value = None
         with _lock:
-            _tapes -= 1
-            if _tapes == 0:
+            _recorded -= 1
+            if _recorded == 0:
                 _remove_methods(_answers)
         _release()
 
