@@ -29,7 +29,7 @@ def nothing_left() -> Any:
         list(vars(Tensor)),
         dict(vars(nn.init)),
         patching._users,
-        patching._tapes,
+        patching._recorded,
         len(nn.modules.module._global_parameter_registration_hooks),
     )
     yield
@@ -37,7 +37,7 @@ def nothing_left() -> Any:
         list(vars(Tensor)),
         dict(vars(nn.init)),
         patching._users,
-        patching._tapes,
+        patching._recorded,
         len(nn.modules.module._global_parameter_registration_hooks),
     )
     assert torch._C._len_torch_dispatch_stack() == 0
