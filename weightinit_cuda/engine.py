@@ -248,13 +248,13 @@ class Prepared:
     def run(self, seed: int) -> None:
         """Fills the memory that the tensors had when the jobs were prepared."""
         seed &= _MASK64
-        with _disable_current_modes():
-            for group, tensors, table in self._groups:
-                if table is None:
-                    _fill([_with_seed(one, seed) for one in group])
-                    continue
+        for group, tensors, table in self._groups:
+            if table is not None:
                 _increment_version(tensors)
                 table(seed)
+                continue
+            with _disable_current_modes():
+                _fill([_with_seed(one, seed) for one in group])
 
 
 def _table(group: Sequence[_Checked]) -> Callable[[int], None] | None:
@@ -270,8 +270,9 @@ def _table(group: Sequence[_Checked]) -> Callable[[int], None] | None:
     launch = _C.CudaLaunch(native)
 
     def run(seed: int) -> None:
-        if not _launch(device, launch.with_seed(seed)):
-            _fill_cuda(device, [(*one[:3], seed, *one[4:]) for one in native])
+        with _disable_current_modes():
+            if not _launch(device, launch.with_seed(seed)):
+                _fill_cuda(device, [(*one[:3], seed, *one[4:]) for one in native])
 
     return run
 

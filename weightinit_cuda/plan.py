@@ -332,13 +332,14 @@ class _Bound:
         jobs = _jobs(pieces, plan.seed)
         self._prepared = engine.Prepared(jobs)
         self._others = pieces if len(jobs) < len(pieces) else []
-        self._plain = [tensor for tensor in tensors.values() if not is_dtensor(tensor)]
+        self._plain = tuple(tensor for tensor in tensors.values() if not is_dtensor(tensor))
         self._spread = [tensor for tensor in tensors.values() if is_dtensor(tensor)]
         self.places = self.places_now()
 
     def places_now(self) -> tuple[list[int], list[int]]:
         """Where the tensors' memory is now, and how many elements lie there."""
-        local = [*self._plain, *(part for tensor in self._spread for part, _ in parts(tensor))]
+        shards = tuple(part for tensor in self._spread for part, _ in parts(tensor))
+        local = self._plain + shards
         return list(map(Tensor.data_ptr, local)), list(map(Tensor.numel, local))
 
     def run(self, seed: int) -> None:
