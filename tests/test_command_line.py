@@ -258,6 +258,12 @@ def test_values(tmp_path: Path) -> None:
     assert kinds(examine(tmp_path / "model.safetensors")) == expected
 
 
+def test_tied_tensors_are_no_symptom() -> None:
+    net = nn.ModuleDict({"embed": nn.Embedding(9, 4), "head": nn.Linear(4, 9, bias=False)})
+    net["head"].weight = net["embed"].weight
+    assert examine(net) == []
+
+
 def test_doctor(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", str(config)]) == 0
     shown = capsys.readouterr().out

@@ -36,7 +36,7 @@ Kind = Literal[
     "std",
     "not finite",
 ]
-ERRORS: frozenset[Kind] = frozenset(("uninitialised", "same tensors", "not finite"))
+ERRORS: frozenset[Kind] = frozenset(("uninitialised", "not finite"))
 GAINS = 1 / 16, 4.0  # of a layer's outputs over its inputs, each of variance 1; beyond these a few layers kill a signal
 ROWS = 1 << 22  # elements read at once
 
@@ -56,7 +56,7 @@ class Symptom(NamedTuple):
 
     @property
     def is_error(self) -> bool:
-        """Whether it is wrong for sure: memory that nobody wrote, numbers that are none, tensors that repeat each other."""
+        """Whether it is wrong for sure: memory that nobody wrote, numbers that are none."""
         return self.kind in ERRORS
 
 
@@ -179,6 +179,8 @@ def examine(checkpoint: Checkpoint, *, progress: Callable[[int], object] = lambd
     """
     found: list[Symptom] = []
     seen: dict[tuple[object, ...], str] = {}
+    if isinstance(checkpoint, nn.Module):  # each tied tensor once
+        checkpoint = {named.name: named.tensor for named in named_tensors(checkpoint)}
     for name, stored in open_checkpoint(checkpoint).items():
         if stored.dtype.is_floating_point:
             found += _of_values(name, stored, seen, progress)
@@ -199,7 +201,7 @@ def _of_values(
     if variance > 0.0:
         key = (stored.shape, stored.dtype, tuple(hashes[:64].tolist()), float(hashes.sum()))
         if (first := seen.setdefault(key, name)) != name:
-            yield Symptom(name, "same tensors", f"the same values as {first}")
+            yield Symptom(name, "same tensors", f"the same values as {first}: tied, or drawn from the same numbers")
     yield from ((Symptom(name, "same rows", what)) for what in _same_rows(stored, hashes))
     fan_in = math.prod(stored.shape[1:])
     gain = math.sqrt(variance * fan_in)
