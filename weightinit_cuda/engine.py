@@ -182,7 +182,7 @@ class _SeedCell(threading.local):
         with torch.inference_mode(False), _disable_current_modes():  # an ordinary tensor, whatever the caller is in
             self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
         self.draw = self.tensor.random_
-        self.address = self.tensor.data_ptr()
+        self.both = self.draw, self.tensor.data_ptr()
 
 
 _seed_cell = _SeedCell()
@@ -197,7 +197,8 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
     Returns:
         False, and nothing is drawn or written, for any other tensor: the caller then takes the careful path.
     """
-    storage = _STORAGE.get(tensor.dtype)  # the checks of _plain_address once more: a call would cost a tenth of a microsecond
+    dtype = tensor.dtype
+    storage = _STORAGE.get(dtype)  # the checks of _plain_address once more: a call would cost a tenth of a microsecond
     if storage is None or not _native or type(tensor) not in _PLAIN or type(distribution) in _WITH_MORE or not tensor.is_cpu:
         return False
     try:
@@ -208,11 +209,11 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
         return False
     if not address:
         return False
-    transform = _native_transform(distribution, tensor.dtype)
-    cell, n = _seed_cell, tensor.numel()
-    cell.draw(_LOWEST, None)
+    transform = _native_transform(distribution, dtype)
+    n, (draw, seed) = tensor.numel(), _seed_cell.both
+    draw(_LOWEST, None)
     _increment_version((tensor,))  # before the fill, which Ctrl-C may end
-    _C.fill_drawn(address, storage, n, transform, cell.address, 1 if n <= _SMALL else _get_num_threads())
+    _C.fill_drawn(address, storage, n, transform, seed, 1 if n <= _SMALL else _get_num_threads())
     return True
 
 
