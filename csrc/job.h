@@ -6,10 +6,13 @@
 #if defined(__CUDACC__)
 #define WI_HOST_DEVICE __host__ __device__
 #define WI_INLINE __forceinline__
-#define WI_NO_UNROLL _Pragma("unroll 1")
 #else
 #define WI_HOST_DEVICE
 #define WI_INLINE inline
+#endif
+#if defined(__CUDA_ARCH__)
+#define WI_NO_UNROLL _Pragma("unroll 1")
+#else
 #define WI_NO_UNROLL
 #endif
 
