@@ -8,15 +8,17 @@ compiled function draws anew in every call.
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
-from . import filling, init, schemes
+from . import init
 
-__all__ = ["NAMESPACE", "SCHEMAS"]
+__all__ = ["NAMESPACE", "SCHEMAS", "by_name"]
 
 NAMESPACE = "weightinit_cuda"
 _AXES = "int[]? in_axes=None, int[]? out_axes=None, int[]? batch_axes=None"
@@ -44,34 +46,23 @@ SCHEMAS = {
 _PLACED = ("eye_", "dirac_")
 
 
+def by_name(given: Mapping[str, Any]) -> dict[str, Any]:
+    """An operator's arguments under the names that the function has for them, without those that are not given."""
+    return {"mode" if key == "fan" else key: value for key, value in given.items() if value is not None}
+
+
 def _run(function: str, tensor: Tensor, *own: Any, name: str | None = None, **drawn: Any) -> None:
-    """What the function does in ordinary code."""
-    own = own + _defaults(function)[len(own) :]  # the dispatcher hands on no argument that has its default value
-    own = tuple(tuple(value) if isinstance(value, list) else value for value in own)
-    if function in _PLACED:
-        filling.place_now(tensor, getattr(schemes, function), tensor.shape, *own)
-        return
-    settings = {"generator": None, "seed": None, "stream": 0, "global_shape": None, "offset": None, "flat_range": None, **drawn}
-    settings["stream"] = settings["stream"] if name is None else name
-    if function == "orthogonal_":
-        init.orthogonal_now(tensor, *own, **settings)
-        return
-    shape = tensor.shape if settings["global_shape"] is None else tuple(settings["global_shape"])
-    about = (tensor.dtype, shape) if function in filling.BY_SHAPE else (tensor.dtype,)
-    filling.fill(tensor, getattr(schemes, function), (*about, *own), now=True, **settings)
+    """Calls the function; what the dispatcher leaves out has the same default there."""
+    schema = getattr(torch.ops.weightinit_cuda, function).default._schema
+    given = by_name(dict(zip((argument.name for argument in schema.arguments[1:]), own, strict=False)) | drawn)
+    with _disable_current_modes():  # they have seen the operator
+        getattr(init, function)(tensor, **(given if name is None else {**given, "stream": name}))
 
 
 def _fake(function: str, tensor: Tensor, *own: Any, **drawn: Any) -> None:
     """Checks arguments as far as they are known while code is traced: sizes may be symbols."""
-    if function not in _PLACED and all(isinstance(size, int) for size in tensor.shape):
+    if all(isinstance(size, int) for size in tensor.shape):
         _run(function, tensor, *own, **drawn)  # writes nothing, since the tensor is fake
-
-
-@lru_cache(maxsize=64)
-def _defaults(function: str) -> tuple[Any, ...]:
-    """Of the arguments between the tensor and those that all random functions take."""
-    schema = getattr(torch.ops.weightinit_cuda, function).default._schema
-    return tuple(argument.default_value for argument in schema.arguments[1:] if not argument.kwarg_only)
 
 
 def _batched(function: str, info: Any, in_dims: Any, tensor: Tensor, *own: Any, **drawn: Any) -> tuple[None, None]:

@@ -11,7 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple, SupportsIndex, TypeVar
+from typing import Any, NamedTuple, SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,7 +23,8 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 from . import patching
 from .arguments import seed_of
 from .boxes import Box, intersection, remainder
-from .distributions import Computed, Constant
+from .custom_ops import by_name
+from .distributions import Computed, Constant, Initial
 from .entry import Entry
 from .naming import Named, named_tensors
 from .plan import Plan
@@ -52,11 +53,16 @@ class _Target(NamedTuple):
     attribute: bool = False  # a plain attribute: not the plan's business
 
 
+def _distribution_of(function: str, dtype: torch.dtype, shape: tuple[int, ...], given: dict[str, Any]) -> Initial:
+    """What an operator of ours would fill a tensor with."""
+    return distribution_of(function, dtype, shape, by_name(given))
+
+
 class Recording:
     """What was recorded in a ``with deferred()`` block."""
 
     def __init__(self) -> None:
-        self._recorder = Recorder(evaluate, distribution_of)
+        self._recorder = Recorder(evaluate, _distribution_of)
         self._modules: WeakKeyDictionary[nn.Module, dict[str, View]] = WeakKeyDictionary()
         self._active = False
 

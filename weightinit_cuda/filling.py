@@ -23,7 +23,6 @@ from .sharding import Part, is_dtensor, mark_written, parts
 from .streams import UNNAMED
 
 __all__ = [
-    "BY_SHAPE",
     "Generator",
     "Shape",
     "Stream",
@@ -31,11 +30,10 @@ __all__ = [
     "fill",
     "jobs_of",
     "place",
-    "place_now",
     "traced",
 ]
 
-BY_SHAPE = ("xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_", "variance_scaling_", "sparse_")
+_BY_SHAPE = ("xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_", "variance_scaling_", "sparse_")
 _dynamo_traces = torch.compiler.is_dynamo_compiling
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _functorch_transform = torch._C._functorch.peek_interpreter_stack
@@ -61,14 +59,9 @@ def fill(
     global_shape: Shape | None,
     offset: Shape | None,
     flat_range: Shape | None,
-    now: bool = False,
 ) -> Tensor:
-    """Checks everything, draws a seed if none is given, fills. The common call is the short path in the middle.
-
-    Args:
-        now: this is the operator's own work (``custom_ops``); else where operators are traced or faked the operator is called.
-    """
-    if _dispatch_modes() and not now and not is_dtensor(tensor):  # whose shards are filled one by one
+    """Checks everything, draws a seed if none is given, fills. The common call is the short path in the middle."""
+    if _dispatch_modes() and not is_dtensor(tensor):  # whose shards are filled one by one
         return _fill_operator(tensor, scheme, args, generator, seed, stream, global_shape, offset, flat_range)
     try:
         distribution = scheme(*args)
@@ -86,7 +79,7 @@ def fill(
         and draw_and_fill(tensor, distribution)
     ):
         return tensor
-    if _functorch_transform() is not None and not now:
+    if _functorch_transform() is not None:
         return _fill_operator(tensor, scheme, args, generator, seed, stream, global_shape, offset, flat_range)
     jobs = jobs_of(scheme.__name__, tensor, distribution, generator, seed, stream, global_shape, offset, flat_range)
     if len(jobs) == 1 and jobs[0].region is None:
@@ -97,12 +90,10 @@ def fill(
     return tensor
 
 
-def _fill_operator(
-    tensor: Tensor, scheme: Callable[..., Distribution], args: tuple[Any, ...], *drawn: Any, now: bool = False
-) -> Tensor:
+def _fill_operator(tensor: Tensor, scheme: Callable[..., Distribution], args: tuple[Any, ...], *drawn: Any) -> Tensor:
     """As :func:`fill`, by an operator."""
     function = _name(scheme)
-    own = args[2:] if function in BY_SHAPE else args[1:]  # without dtype and shape
+    own = args[2:] if function in _BY_SHAPE else args[1:]  # without dtype and shape
     return as_operator(function, tensor, own, *drawn)
 
 
@@ -150,7 +141,7 @@ def _signed(number: int) -> int:
 
 def _operands(function: str, own: Sequence[Any]) -> list[Any]:
     """As an operator takes them: axes, the last three arguments of who has fans, are lists."""
-    axes = len(own) - 3 if function in BY_SHAPE and function != "sparse_" else len(own)
+    axes = len(own) - 3 if function in _BY_SHAPE and function != "sparse_" else len(own)
     lists = [[value] if isinstance(value, int) else value and list(value) for value in own[axes:]]
     return [*own[:axes], *lists]
 
@@ -195,14 +186,10 @@ def _has_nothing(tensor: Tensor, targets: Sequence[Part], global_shape: Shape | 
 
 
 def place(tensor: Tensor, scheme: Callable[..., Distribution], *args: Any) -> Tensor:
-    """A fill without randomness, ``scheme(dtype, shape, *args)``."""
+    """A fill without randomness, ``scheme(dtype, shape, *args)``. Dtypes that no kernel writes (integers) are copied from
+    float32."""
     if traced() and not is_dtensor(tensor):
         return as_operator(_name(scheme), tensor, args[1:])
-    return place_now(tensor, scheme, *args)
-
-
-def place_now(tensor: Tensor, scheme: Callable[..., Distribution], *args: Any) -> Tensor:
-    """The fill itself. Dtypes that no kernel writes (integers) are copied from float32."""
     dtype = tensor.dtype if tensor.dtype in REAL_DTYPE else torch.float32
     distribution = scheme(dtype, *args)
     targets = [(target(scheme.__name__, part), region) for part, region in parts(tensor, scheme.__name__)]

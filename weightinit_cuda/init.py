@@ -342,25 +342,11 @@ def orthogonal_(
     """
     if has_torch_function_variadic(tensor):
         return redirect(orthogonal_, locals())
-    if len(tensor.shape if global_shape is None else global_shape) < 2:
+    shape = tuple(tensor.shape if global_shape is None else global_shape)
+    if len(shape) < 2:
         raise ValueError("Only tensors with 2 or more dimensions are supported")
     if traced() and not is_dtensor(tensor):
         return as_operator("orthogonal_", tensor, (gain,), generator, seed, stream, global_shape, offset, flat_range)
-    return orthogonal_now(tensor, gain, generator, seed, stream, global_shape, offset, flat_range)
-
-
-def orthogonal_now(
-    tensor: Tensor,
-    gain: float,
-    generator: Generator | None,
-    seed: SupportsIndex | None,
-    stream: Stream,
-    global_shape: Shape | None,
-    offset: Shape | None,
-    flat_range: Shape | None,
-) -> Tensor:
-    """The fill itself, for :func:`orthogonal_` and its operator."""
-    shape = tuple(tensor.shape if global_shape is None else global_shape)
     dtype = computing_dtype(tensor.dtype)
     gaussian = schemes.normal_(tensor.dtype, 0, 1)
     torch.empty(0, dtype=dtype).mul_(gain)  # refuses what torch refuses, before anything is drawn

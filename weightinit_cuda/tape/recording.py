@@ -206,9 +206,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(given.get(key) is not None for key in ("global_shape", "offset", "flat_range")):
             raise NotImplementedError(f"deferred: a part of a tensor needs a seed= of its own, got none ({caller()}).")
         function = str(call.operator._schema.name).rpartition(":")[2]
-        own = {
-            "mode" if key == "fan" else key: value for key, value in given.items() if key not in _DRAWN and value is not None
-        }
+        own = {key: value for key, value in given.items() if key not in _DRAWN}
         return self.fill(tensor, self._distribution_of(function, tensor.dtype, tuple(tensor.shape), own))
 
     def _refill(self, call: Call) -> Tensor | None:
