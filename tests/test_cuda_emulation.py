@@ -40,7 +40,7 @@ def test_combining_source(combining_program: Path, mode: str, section: str) -> N
     check(combining_program, section, mode)
 
 
-def test_device_math() -> None:
-    source = NATIVE / "device_math_proofs.cpp"
+def test_scalar_device() -> None:
+    source = NATIVE / "scalar_device_proofs.cpp"
     command = [CXX, "-std=c++17", "-O3", "-march=native", "-fno-trapping-math", *FLAGS, str(source)]
-    run_command([str(made(BUILD / "device_math_proofs", command, [source, *HEADERS]))])
+    run_command([str(made(BUILD / "scalar_device_proofs", command, [source, *HEADERS]))])

@@ -100,7 +100,7 @@ def test_arithmetic_is_exact(kernels: dict[Kernel, ptx_to_c.Kernel], kernel: Ker
 @needs_nvcc
 @each_kernel
 def test_approximations_are_only_seeds(kernels: dict[Kernel, ptx_to_c.Kernel], kernel: Kernel) -> None:
-    """Each is read by the first step of its sequence (csrc/cuda/device_math.h) and by nothing else."""
+    """Each is read by the first step of its sequence (csrc/core/scalar_device.h) and by nothing else."""
     readers: dict[str, list[ptx_to_c.Instruction]] = defaultdict(list)
     names: dict[str, str] = {}  # of a copied or negated register, or of one that holds a constant
     for at in kernels[kernel].instructions:

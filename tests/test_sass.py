@@ -48,7 +48,7 @@ SQRT = 'extern "C" __global__ void nvccs(float* x) { *x = __fsqrt_rn(*x); }\n'
 
 @pytest.mark.parametrize("arch", [75, 80, 86, 89, 90, 100, 120])
 def test_sqrt_is_what_nvcc_makes(arch: int, tmp_path: Path) -> None:
-    """The sequence of csrc/cuda/device_math.h follows nvcc's range check; elsewhere nvcc calls a subroutine."""
+    """The sequence of csrc/core/scalar_device.h follows nvcc's range check; elsewhere nvcc calls a subroutine."""
     source, output = tmp_path / "sqrt.cu", tmp_path / f"sqrt_{arch}.ptx"
     source.write_text(SQRT)
     try:

@@ -54,7 +54,7 @@ WI_FN double min(double a, double b) { return b < a ? b : a; }
 WI_FN double max(double a, double b) { return b > a ? b : a; }
 
 #if defined(WI_DEVICE)
-#include "../cuda/device_math.h"
+#include "scalar_device.h"
 #else
 WI_FN uint64_t mul_wide(uint32_t a, uint32_t m) { return uint64_t(a) * m; }
 WI_FN float min(float a, float b) { return b < a ? b : a; }  // as max

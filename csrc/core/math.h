@@ -8,7 +8,7 @@
 namespace wi {
 namespace WI_ISA {
 
-// What the GPU does in another way; its own are in cuda/device_math.h.
+// What the GPU does in another way; its own are in scalar_device.h.
 
 // k scale + low for an integer k < 2^24, rounded once. The GPU has its own pair, for which the scale is prepared once.
 template <class F>

@@ -11,7 +11,7 @@ constexpr int kGroupsPerThread = 16;  // groups of 16 bytes (or of a Philox bloc
 constexpr int kTileGroups = kThreads * kGroupsPerThread;
 constexpr int kGridDims = 6;  // collapsed dimensions of a strided region; one with more becomes several jobs
 
-// A program that only the GPU has: uniform with a scale of kGridScaleLimit or more, whose grid_scale() (device_math.h) overflows.
+// A program that only the GPU has: uniform with a scale of kGridScaleLimit or more, whose grid_scale() (scalar_device.h) overflows.
 constexpr int kUniformWide = kKinds;
 constexpr float kGridScaleLimit = 0x1p-21f;
 

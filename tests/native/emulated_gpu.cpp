@@ -95,7 +95,7 @@ void gpu_write(uint64_t address, uint32_t bytes) {
     for (uint32_t i = 0; i < bytes; ++i) machine.stores[address - machine.memory.begin + i] += 1;
 }
 
-// As good as can be; device_math_proofs.cpp has them off in the last place, too. Arguments and results must be normal, so that
+// As good as can be; scalar_device_proofs.cpp has them off in the last place, too. Arguments and results must be normal, so that
 // .ftz and no .ftz are the same.
 float gpu_rsqrt_approx(float x) {
     machine.faults += !std::isnormal(x) || x < 0;

@@ -1,4 +1,4 @@
-// The sequences of csrc/cuda/device_math.h that stand for sqrt and division give the exactly rounded result, and the uniform
+// The sequences of csrc/core/scalar_device.h that stand for sqrt and division give the exactly rounded result, and the uniform
 // grid's value needs no conversion: over all arguments, but for grids, of which there are too many.
 // To be compiled for a machine with fma, or it takes minutes. Prints what is wrong and `N passed, N failed`; the exit status is 0 if nothing is.
 #include "cuda_shim.h"
