@@ -172,7 +172,7 @@ def _symptoms(found: Sequence[Symptom], title: str) -> Table:
     for symptom in found:
         groups.setdefault((starred(symptom.name), symptom.kind, starred(symptom.what)), []).append(symptom)
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in ("tensor", "", "what", ""):
+    for header in ("tensor", "", "symptom", "what"):
         table.add_column(header, overflow="fold")
     for (name, kind, what), symptoms in groups.items():
         count, first = len(symptoms), symptoms[0]

@@ -127,10 +127,7 @@ class Recording:
             ValueError: as :meth:`plan`. Nothing is allocated then.
             RuntimeError: called inside the block.
         """
-        targets = self._targets("materialize_", model)
-        claims = self._claims(targets)
-        plan = self._plan(model, targets, claims, seed_of("materialize_", seed), rules)
-        plan = plan if dtype is None else plan.with_dtype(dtype)
+        targets, claims, plan = self._decided("materialize_", model, seed, dtype, rules)
         with torch.no_grad():
             real = _real(targets, plan, None if device is None else torch.device(device))
             plan.fill_(real)
@@ -163,10 +160,7 @@ class Recording:
         >>> recorded.values(net)("steps")
         tensor([0., 1., 4.])
         """
-        targets = self._targets("values", model)
-        claims = self._claims(targets)
-        plan = self._plan(model, targets, claims, seed_of("values", seed), rules)
-        plan = plan if dtype is None else plan.with_dtype(dtype)
+        targets, claims, plan = self._decided("values", model, seed, dtype, rules)
         by_name = {target.named.name: target for target in targets}
 
         def value(name: str) -> Tensor:
@@ -201,6 +195,15 @@ class Recording:
                 if random and box is not None and not remainder(box, later):
                     found.setdefault(target.named.name, []).append(step.source)
         return found
+
+    def _decided(
+        self, function: str, model: nn.Module, seed: SupportsIndex, dtype: torch.dtype | None, rules: Rules | None
+    ) -> tuple[list[_Target], Claims, Plan]:
+        """All tensors of the model, plain attributes too, what is claimed of them, and their plan."""
+        targets = self._targets(function, model)
+        claims = self._claims(targets)
+        plan = self._plan(model, targets, claims, seed_of(function, seed), rules)
+        return targets, claims, plan if dtype is None else plan.with_dtype(dtype)
 
     def _plan(self, model: nn.Module, targets: Sequence[_Target], claims: Claims, seed: int, rules: Rules | None) -> Plan:
         given = _by_rules(model, [t.named for t in targets if t.named.name in claims.unwritten], rules)

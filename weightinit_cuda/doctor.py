@@ -121,15 +121,16 @@ def _of_line(line: Entry, named: Named | None, alone: bool) -> Iterator[tuple[Ki
             "same rows",
             f"all {distribution.value:g}: its outputs are equal, and stay so unless something else tells them apart",
         )
-    std = _std(distribution)
-    if std is not None and std > 0:
-        gain = std * math.sqrt(fan_in)
-        if not GAINS[0] <= gain <= GAINS[1]:
-            yield "std", _gain(std, fan_in)
+    if what := _gain(_std(distribution) or 0.0, fan_in):
+        yield "std", what
 
 
 def _gain(std: float, fan_in: int) -> str:
-    return f"std {std:.3g} with fan_in {fan_in}: outputs are {std * math.sqrt(fan_in):.2g} times the inputs"
+    """What is suspicious about a standard deviation; empty if nothing is."""
+    gain = std * math.sqrt(fan_in)
+    if std == 0.0 or GAINS[0] <= gain <= GAINS[1]:
+        return ""
+    return f"std {std:.3g} with fan_in {fan_in}: outputs are {gain:.2g} times the inputs"
 
 
 def _fan_in(line: Entry, named: Named | None) -> int | None:
@@ -202,14 +203,10 @@ def _of_values(
         key = (stored.shape, stored.dtype, tuple(hashes[:64].tolist()), float(hashes.sum()))
         if (first := seen.setdefault(key, name)) != name:
             yield Symptom(name, "same tensors", f"the same values as {first}: tied, or drawn from the same numbers")
-    yield from ((Symptom(name, "same rows", what)) for what in _same_rows(stored, hashes))
-    fan_in = math.prod(stored.shape[1:])
-    gain = math.sqrt(variance * fan_in)
+    yield from (Symptom(name, "same rows", what) for what in _same_rows(stored, hashes))
     table = any(word in name for word in ("embed", "wte", "wpe", "position", "token"))
-    if variance > 0.0 and not table and not GAINS[0] <= gain <= GAINS[1]:
-        yield Symptom(
-            name, "std", f"std {math.sqrt(variance):.3g} with fan_in {fan_in}: outputs are {gain:.2g} times the inputs"
-        )
+    if not table and (what := _gain(math.sqrt(variance), math.prod(stored.shape[1:]))):
+        yield Symptom(name, "std", what)
 
 
 def _read(stored: Stored, progress: Callable[[int], object]) -> tuple[Tensor, float, float, int]:

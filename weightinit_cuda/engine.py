@@ -119,7 +119,7 @@ def backend_info() -> BackendInfo:
 def draw_seed(tensor: torch.Tensor, generator: torch.Generator | None = None) -> int:
     """One 64-bit seed, drawn where torch would draw the tensor's values: from ``generator``, else its device's default."""
     if generator is None and tensor.is_cpu:
-        return int(_seed_cell.draw(_LOWEST, None).item()) & _MASK64
+        return int(_seed_cell.tensor.random_(_LOWEST, None).item()) & _MASK64
     if generator is None and tensor.is_cuda:
         generator = torch.cuda.default_generators[tensor.device.index]
     if generator is not None and generator.device.type == "cuda":
@@ -181,8 +181,7 @@ class _SeedCell(threading.local):
     def __init__(self) -> None:
         with torch.inference_mode(False), _disable_current_modes():  # an ordinary tensor, whatever the caller is in
             self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
-        self.draw = self.tensor.random_
-        self.both = self.draw, self.tensor.data_ptr()
+        self.both = self.tensor.random_, self.tensor.data_ptr()  # as a pair: one look-up
 
 
 _seed_cell = _SeedCell()
@@ -252,14 +251,15 @@ class Prepared:
         for group, tensors, table in self._groups:
             if table is not None:
                 _increment_version(tensors)
-                table(seed)
-                continue
+                if table(seed):
+                    continue
             with _disable_current_modes():
                 _fill([_with_seed(one, seed) for one in group])
 
 
-def _table(group: Sequence[_Checked]) -> Callable[[int], None] | None:
-    """The kernels' table of a group as a function of the seed, if it is plain tensors of one device and nothing else."""
+def _table(group: Sequence[_Checked]) -> Callable[[int], bool] | None:
+    """The kernels' table of a group as a function of the seed, if it is plain tensors of one device and nothing else. False of
+    that function: it cannot run now."""
     native = [one.native for one in group if one.native]
     devices = {one.job.tensor.device for one in group}
     if len(native) < len(group) or len(devices) != 1:
@@ -267,13 +267,17 @@ def _table(group: Sequence[_Checked]) -> Callable[[int], None] | None:
     (device,) = devices
     if device.type == "cpu":
         table = _C.CpuFill(native)
-        return lambda seed: table.run(seed, _get_num_threads())
-    launch = _C.CudaLaunch(native)
 
-    def run(seed: int) -> None:
-        with _disable_current_modes():
-            if not _launch(device, launch.with_seed(seed)):
-                _fill_cuda(device, [(*one[:3], seed, *one[4:]) for one in native])
+        def run(seed: int) -> bool:
+            table.run(seed, _get_num_threads())
+            return True
+
+    else:
+        launch = _C.CudaLaunch(native)
+
+        def run(seed: int) -> bool:
+            with _disable_current_modes():
+                return _launch(device, launch.with_seed(seed))
 
     return run
 
