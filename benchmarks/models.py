@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine
-from weightinit_cuda.distributions import Constant, Distribution, Normal, TruncNormal, Uniform, lower
+from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
+from weightinit_cuda.numerics.lowering import lower
 
 from .case import Case
 from .contestants import (

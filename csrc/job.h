@@ -1,5 +1,5 @@
 // Plain data between Python and the kernels: what to write (Transform), where and with which random numbers (FillJob), and how
-// it meets what is there (Combine). Numbers of the enums are shared with weightinit_cuda/distributions.py and combining.py.
+// it meets what is there (Combine). Numbers of the enums are shared with weightinit_cuda/numerics (lowering.py and combine.py).
 #pragma once
 #include <cstdint>
 

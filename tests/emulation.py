@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 from conftest import DISTRIBUTIONS, REAL_DTYPES
 
-from weightinit_cuda.distributions import Distribution, Kind, Normal, Transform, TruncNormal, Uniform, lower
+from weightinit_cuda.numerics.distributions import Distribution, Normal, TruncNormal, Uniform
+from weightinit_cuda.numerics.lowering import Kind, Transform, lower
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import mpmath  # type: ignore[import-untyped]
 import torch
 
-from weightinit_cuda import coefficients as table
-from weightinit_cuda.distributions import Distribution, Normal, TruncNormal, Uniform
+from weightinit_cuda.numerics import coefficients as table
+from weightinit_cuda.numerics.distributions import Distribution, Normal, TruncNormal, Uniform
 
 MASK32, MASK64 = 2**32 - 1, 2**64 - 1
 M0, M1, W0, W1 = 0xD2511F53, 0xCD9E8D57, 0x9E3779B9, 0xBB67AE85
@@ -344,8 +344,8 @@ def _uniform(a: float, b: float, storage: Binary, compute: Binary) -> Rule:
 
 
 def _normal(mean: float, std: float, compute: Binary) -> Rule:
-    if std == 0:
-        return Rule("constant", (mean,))
+    if std == 0:  # R2: narrower dtypes hold the rounded float32 value, subnormal means too
+        return Rule("constant", (math.copysign(rounded(Fraction(mean), compute), mean),))
     return Rule("normal", (rounded(Fraction(mean), compute) + 0.0, rounded(Fraction(std), compute)))
 
 

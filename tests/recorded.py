@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine
-from weightinit_cuda.streams import stream_of
+from weightinit_cuda.numerics.streams import stream_of
 
 
 class Holder(nn.Module):

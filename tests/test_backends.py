@@ -35,9 +35,10 @@ from conftest import (
     using,
 )
 
-from weightinit_cuda import engine, reference
-from weightinit_cuda.distributions import Distribution, Normal, TruncNormal, Uniform
+from weightinit_cuda import engine
 from weightinit_cuda.job import FillJob
+from weightinit_cuda.numerics import reference
+from weightinit_cuda.numerics.distributions import Distribution, Normal, TruncNormal, Uniform
 
 # Around one block, one set of 4, 8 and 16 blocks, one tile of 192 blocks, several; and a prime beyond.
 SIZES = (0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 383, 384, 385, 767, 768, 769, 1535, 1537, 3073, 20011)
@@ -376,7 +377,7 @@ FORK = """
     import os, signal, sys, zlib
     import torch
     from weightinit_cuda import engine
-    from weightinit_cuda.distributions import Normal
+    from weightinit_cuda.numerics.distributions import Normal
     from weightinit_cuda.job import FillJob
 
     def filled():

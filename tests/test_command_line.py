@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import weightinit_cuda as wi
 from weightinit_cuda.__main__ import main
 from weightinit_cuda.blueprint import open_blueprint
-from weightinit_cuda.distributions import Constant, Normal
 from weightinit_cuda.doctor import Symptom, diagnose, examine
 from weightinit_cuda.entry import Entry
+from weightinit_cuda.numerics.distributions import Constant, Normal
 from weightinit_cuda.plan import Plan
 
 pytest.importorskip("rich")

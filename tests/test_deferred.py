@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine, patching
-from weightinit_cuda.distributions import Normal, Uniform
+from weightinit_cuda.numerics.distributions import Normal, Uniform
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,16 @@ from torch import Tensor, nn
 
 import weightinit_cuda as wi
 from weightinit_cuda.boxes import Box
-from weightinit_cuda.distributions import Computed, Constant, Normal, OneHot, Orthogonal, SparseNormal, TruncNormal, Uniform
+from weightinit_cuda.numerics.distributions import (
+    Computed,
+    Constant,
+    Normal,
+    OneHot,
+    Orthogonal,
+    SparseNormal,
+    TruncNormal,
+    Uniform,
+)
 
 # ---- which distribution a piece of code means -------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from scipy import stats
 import weightinit_cuda as wi
 from weightinit_cuda import __main__ as command_line
 from weightinit_cuda import demo
-from weightinit_cuda.distributions import Constant, Normal
+from weightinit_cuda.numerics.distributions import Constant, Normal
 
 needs_models = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("rich", "transformers")), reason="needs rich and transformers"

@@ -23,8 +23,8 @@ from conftest import DTYPES, INF, available, differing, each_dtype, each_real_dt
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine
-from weightinit_cuda.distributions import Constant, Distribution, Normal, SparseNormal, TruncNormal, Uniform
 from weightinit_cuda.job import FillJob, Region
+from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, SparseNormal, TruncNormal, Uniform
 
 NORMAL, UNIFORM = Normal(0.0, 1.0), Uniform(0.0, 1.0)
 MASK64 = 2**64 - 1
@@ -431,7 +431,7 @@ def test_freed_storage_is_refused() -> None:
     code = """
         import torch
         from weightinit_cuda import engine
-        from weightinit_cuda.distributions import Normal
+        from weightinit_cuda.numerics.distributions import Normal
         from weightinit_cuda.job import FillJob
 
         tensor = torch.empty(100)
@@ -470,7 +470,7 @@ AMBIENT = """
     from torch._subclasses.fake_tensor import FakeTensorMode
     import weightinit_cuda as wi
     from weightinit_cuda import engine
-    from weightinit_cuda.distributions import *
+    from weightinit_cuda.numerics.distributions import *
     from weightinit_cuda.job import FillJob
 
     distributions = (Normal(0, 1), OneHot(1.0, 4, 3, 3, 0, 1), Constant(0.5), SparseNormal(3, 1, 1.0), Uniform(0, 1))
@@ -545,7 +545,7 @@ def test_interrupt_a_long_list_of_jobs(backend_name: str) -> None:
         import sys
         import torch
         from weightinit_cuda import engine
-        from weightinit_cuda.distributions import Normal
+        from weightinit_cuda.numerics.distributions import Normal
         from weightinit_cuda.job import FillJob
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -688,7 +688,7 @@ THREADS = """
     import torch
     import weightinit_cuda as wi
     from weightinit_cuda import engine
-    from weightinit_cuda.distributions import Normal
+    from weightinit_cuda.numerics.distributions import Normal
     from weightinit_cuda.job import FillJob
 
     def tasks():

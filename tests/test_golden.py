@@ -16,8 +16,9 @@ import torch
 from conftest import REAL_DTYPES, available, fill, using
 
 import weightinit_cuda as wi
-from weightinit_cuda import coefficients, reference
-from weightinit_cuda.distributions import Kind, Normal, lower
+from weightinit_cuda.numerics import coefficients, reference
+from weightinit_cuda.numerics.distributions import Normal
+from weightinit_cuda.numerics.lowering import Kind, lower
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 import golden_vectors

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from weightinit_cuda import engine, init, probability, scaling
-from weightinit_cuda.streams import stream_of
+from weightinit_cuda import engine, init, scaling
+from weightinit_cuda.numerics import probability
+from weightinit_cuda.numerics.streams import stream_of
 
 EXTRAS = {"seed", "stream", "global_shape", "offset", "flat_range", "in_axes", "out_axes", "batch_axes", "bounds", "compensate"}
 DEPRECATED = ("uniform", "normal", "constant", "eye", "dirac", "xavier_uniform", "xavier_normal", "kaiming_uniform")

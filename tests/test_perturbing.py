@@ -20,12 +20,12 @@ from torch import nn
 import weightinit_cuda as wi
 from weightinit_cuda import engine
 from weightinit_cuda.boxes import Box
-from weightinit_cuda.combining import lerp
-from weightinit_cuda.distributions import Constant, Normal, Orthogonal, SparseNormal
 from weightinit_cuda.naming import named_tensors
-from weightinit_cuda.reference import combined, convert
+from weightinit_cuda.numerics.combine import lerp
+from weightinit_cuda.numerics.distributions import Constant, Normal, Orthogonal, SparseNormal
+from weightinit_cuda.numerics.reference import combined, convert
+from weightinit_cuda.numerics.streams import noise_stream_of, stream_of
 from weightinit_cuda.sharding import parts
-from weightinit_cuda.streams import noise_stream_of, stream_of
 
 
 class Net(nn.Module):
@@ -362,7 +362,7 @@ PEAK = """
     import re, sys
     from pathlib import Path
     import torch, weightinit_cuda as wi
-    from weightinit_cuda.distributions import Normal
+    from weightinit_cuda.numerics.distributions import Normal
 
     def peak():  # MiB, of this process alone: ru_maxrss begins with that of its parent
         return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) >> 10

@@ -15,7 +15,7 @@ from torch import nn
 
 import weightinit_cuda as wi
 from weightinit_cuda.boxes import Box
-from weightinit_cuda.distributions import (
+from weightinit_cuda.numerics.distributions import (
     Computed,
     Constant,
     Initial,

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 
-from weightinit_cuda import coefficients as table
-from weightinit_cuda import reference
-from weightinit_cuda.distributions import Kind, Transform
+from weightinit_cuda.numerics import coefficients as table
+from weightinit_cuda.numerics import reference
+from weightinit_cuda.numerics.lowering import Kind, Transform
 
 INF = math.inf
 

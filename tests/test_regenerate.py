@@ -18,8 +18,17 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 import weightinit_cuda as wi
 from weightinit_cuda import engine, regeneration
 from weightinit_cuda.boxes import Box
-from weightinit_cuda.distributions import Computed, Constant, Distribution, Initial, Normal, Orthogonal, SparseNormal, Uniform
 from weightinit_cuda.entry import Entry
+from weightinit_cuda.numerics.distributions import (
+    Computed,
+    Constant,
+    Distribution,
+    Initial,
+    Normal,
+    Orthogonal,
+    SparseNormal,
+    Uniform,
+)
 from weightinit_cuda.plan import Plan
 from weightinit_cuda.regeneration import regenerate, restore_
 

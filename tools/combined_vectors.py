@@ -3,7 +3,7 @@
     python tools/combined_vectors.py --check     every row against the reference; exit status 1 and the rows if one differs
     python tools/combined_vectors.py --write     the file anew; refused where it exists, unless --force
 
-Beside ``golden_vectors.py``, whose columns it uses. Rows are made by ``weightinit_cuda.reference`` alone; other evaluators are
+Beside ``golden_vectors.py``, whose columns it uses. Rows are made by ``numerics.reference`` alone; other evaluators are
 tested against the file by ``tests/test_combining.py`` and ``tests/native/core_tests.cpp``.
 """
 
@@ -20,9 +20,9 @@ import golden_vectors
 import torch
 from golden_vectors import DTYPES, FLOATS, SEEDS, STREAMS, Row, digest, distribution_of, short_hex
 
-from weightinit_cuda import reference
-from weightinit_cuda.combining import Combine, Mode, made_dtype
-from weightinit_cuda.distributions import Kind, Transform, lower
+from weightinit_cuda.numerics import reference
+from weightinit_cuda.numerics.combine import Combine, Mode, made_dtype
+from weightinit_cuda.numerics.lowering import Kind, Transform, lower
 
 VECTORS = golden_vectors.VECTORS.with_name("combined.txt")
 

@@ -3,7 +3,7 @@
 Fits in mpmath (Remez exchange on dense grids), rounds to the format of evaluation, refines the float32 sets against real
 float32 evaluation and writes the two generated files. Knows mathematics only: no torch. Deterministic, single-threaded.
 
-    python tools/fit_polynomials.py            fit everything, write csrc/core/coefficients.h, weightinit_cuda/coefficients.py
+    python tools/fit_polynomials.py            fit everything, write core/coefficients.h and numerics/coefficients.py
     python tools/fit_polynomials.py --check    both files hold the same numbers (fits nothing)
     python tools/fit_polynomials.py --measure  error of the numbers on disk in the formulas of docs/numerics.md, in ulp
 """
@@ -47,7 +47,7 @@ from mpmath import mpf
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = ROOT / "csrc/core/coefficients.h"
-MODULE = ROOT / "weightinit_cuda/coefficients.py"
+MODULE = ROOT / "weightinit_cuda/numerics/coefficients.py"
 
 TAIL_FLOOR = 0.3  # errors of a quantile z are fitted relative to max(z, TAIL_FLOOR)
 

@@ -3,7 +3,7 @@
     python tools/golden_vectors.py --check     every row against the reference; exit status 1 and the rows if one differs
     python tools/golden_vectors.py --write     the file anew; refused where it exists, unless --force
 
-Rows are made by ``weightinit_cuda.reference`` alone. Other backends are tested against the file: ``tests/test_golden.py`` for
+Rows are made by ``numerics.reference`` alone. Other backends are tested against the file: ``tests/test_golden.py`` for
 the Python module, ``tests/native/core_tests.cpp`` for the kernels without Python.
 """
 
@@ -21,18 +21,16 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from weightinit_cuda import reference  # noqa: E402
-from weightinit_cuda.distributions import (  # noqa: E402
+from weightinit_cuda.numerics import reference  # noqa: E402
+from weightinit_cuda.numerics.distributions import (  # noqa: E402
     Constant,
     Distribution,
-    Kind,
     Normal,
     OneHot,
-    Transform,
     TruncNormal,
     Uniform,
-    lower,
 )
+from weightinit_cuda.numerics.lowering import Kind, Transform, lower  # noqa: E402
 
 VECTORS = ROOT / "tests" / "vectors" / "format1.txt"
 

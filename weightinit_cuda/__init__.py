@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from . import custom_ops as _custom_ops  # noqa: F401 registers them
-from . import init
 from ._version import FORMAT, __version__
 from .deferred import Recording, deferred
 from .engine import BackendInfo, backend_info, bits

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from .checking import OVERLAPPING, require_writable
 from .job import Region
+from .numerics.streams import stream_of
 from .sharding import Part, flat_parts, is_dtensor, parts
-from .streams import stream_of
 
 if TYPE_CHECKING:
     from torch._subclasses.fake_tensor import FakeTensor

@@ -9,10 +9,11 @@ import math
 
 import torch
 
-from .combining import Mode
-from .distributions import Constant, SparseNormal, lower
-from .formats import REAL_DTYPE
 from .job import FillJob, Region
+from .numerics.combine import Mode
+from .numerics.distributions import Constant, SparseNormal
+from .numerics.lowering import lower
+from .numerics.rounding import REAL_DTYPE
 
 __all__ = ["OVERLAPPING", "check", "require_writable"]
 

@@ -24,13 +24,13 @@ from . import patching
 from .arguments import seed_of
 from .boxes import Box, intersection, remainder
 from .custom_ops import by_name
-from .distributions import Computed, Constant, Initial
 from .entry import Entry
 from .naming import Named, named_tensors
+from .numerics.distributions import Computed, Constant, Initial
+from .numerics.streams import stream_of
 from .plan import Plan
 from .rules import Rules, distribution_of, resolve
 from .sharding import is_dtensor, parts
-from .streams import stream_of
 from .tape.claims import Claims
 from .tape.geometry import box_of
 from .tape.materializing import allocate, finish, put_under

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from .deferred import deferred
-from .distributions import Constant, Normal
+from .numerics.distributions import Constant, Normal
 from .patching import patched
 from .peak import available_bytes, peak_of
 

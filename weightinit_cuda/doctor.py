@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from .boxes import Box
 from .checkpoint import Checkpoint, Stored, open_checkpoint
 from .deferred import Recording
-from .distributions import MAX_SIGMA_32, MAX_SIGMA_64, Constant, Initial, Normal, Orthogonal, TruncNormal, Uniform
 from .entry import Entry
 from .naming import Named, named_tensors
+from .numerics.distributions import Constant, Initial, Normal, Orthogonal, TruncNormal, Uniform
+from .numerics.lowering import MAX_SIGMA_32, MAX_SIGMA_64
+from .numerics.probability import truncated_std
 from .plan import Plan
-from .probability import truncated_std
 from .rules import layout_of, lookup
 
 __all__ = ["Symptom", "diagnose", "examine"]

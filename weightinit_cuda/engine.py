@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from . import reference
 from ._version import FORMAT
 from .checking import check
-from .combining import STORE, Combine, made_dtype, settled
-from .distributions import SPARSE_PLACES, Constant, Distribution, SparseNormal, Transform, lower
-from .formats import REAL_DTYPE
 from .job import FillJob, Region
+from .numerics import reference
+from .numerics.combine import STORE, Combine, made_dtype, settled
+from .numerics.distributions import SPARSE_PLACES, Constant, Distribution, SparseNormal
+from .numerics.lowering import Transform, lower
+from .numerics.rounding import REAL_DTYPE
 
 __all__ = ["BackendInfo", "Prepared", "backend_info", "bits", "draw_and_fill", "draw_seed", "fill", "fill_tensor", "select_cpu"]
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, get_type_hints
 import torch
 
 from .boxes import Box
-from .distributions import Computed, Constant, Initial, Normal, OneHot, Orthogonal, SparseNormal, TruncNormal, Uniform
+from .numerics.distributions import KIND_NAMES, KINDS, Initial, describe
 
-__all__ = ["Entry", "as_data", "describe", "from_data", "starred", "table"]
+__all__ = ["Entry", "as_data", "from_data", "starred", "table"]
 
 
 class Entry(NamedTuple):
@@ -53,18 +53,6 @@ class Entry(NamedTuple):
 
 # ---- as data ---------------------------------------------------------------------------------------------------------
 
-_KINDS: dict[str, type[Initial]] = {
-    "constant": Constant,
-    "uniform": Uniform,
-    "normal": Normal,
-    "trunc_normal": TruncNormal,
-    "one_hot": OneHot,
-    "sparse_normal": SparseNormal,
-    "orthogonal": Orthogonal,
-    "computed": Computed,
-}
-_NAMES = {kind: name for name, kind in _KINDS.items()}
-
 
 def as_data(entry: Entry) -> dict[str, Any]:
     """The line as JSON has it: streams in hex, infinite bounds and complex constants as text, the rest as it is."""
@@ -73,7 +61,7 @@ def as_data(entry: Entry) -> dict[str, Any]:
         "name": entry.name,
         "shape": list(entry.shape),
         "dtype": _dtype_name(entry.dtype),
-        "distribution": {"kind": _NAMES[type(entry.distribution)], **fields},
+        "distribution": {"kind": KIND_NAMES[type(entry.distribution)], **fields},
         "stream": f"{entry.stream:#018x}",
         "source": entry.source,
     }
@@ -93,7 +81,7 @@ def from_data(data: Mapping[str, Any]) -> Entry:
         ValueError, KeyError, TypeError, AttributeError, OverflowError: it is none.
     """
     fields = dict(data["distribution"])
-    kind = _KINDS[fields.pop("kind")]
+    kind = KINDS[fields.pop("kind")]
     box = data.get("box")
     return Entry(
         name=_text(data["name"]),
@@ -154,23 +142,6 @@ def _dtype(name: str) -> torch.dtype:
 
 
 # ---- as words --------------------------------------------------------------------------------------------------------
-
-
-def describe(distribution: Initial) -> str:
-    """The distribution in short.
-
-    >>> describe(Normal(0.0, 0.02)), describe(TruncNormal(0.0, 1.0, -2.0, float("inf")))
-    ('normal(mean=0, std=0.02)', 'trunc_normal(mean=0, std=1, a=-2, b=inf)')
-    """
-    if isinstance(distribution, Constant | Computed):
-        numbers = _short(distribution[0])
-    else:
-        numbers = ", ".join(f"{key}={_short(value)}" for key, value in distribution._asdict().items())
-    return f"{_NAMES[type(distribution)]}({numbers})"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def table(entries: Iterable[Entry], title: str) -> str:

@@ -16,8 +16,8 @@ from torch import Tensor
 from ._version import __version__
 from .arguments import seed_of
 from .checkpoint import Header, write_safetensors
-from .distributions import Computed
 from .entry import Entry
+from .numerics.distributions import Computed
 from .plan import Plan
 from .regeneration import chunks, unknown
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from . import engine, schemes
 from .arguments import generator_for, is_virtual, parts_of, seed_of, stream_number, target
-from .distributions import Distribution
 from .engine import draw_and_fill
-from .formats import REAL_DTYPE
 from .job import FillJob
+from .numerics.distributions import Distribution
+from .numerics.rounding import REAL_DTYPE
+from .numerics.streams import UNNAMED
 from .sharding import Part, is_dtensor, mark_written, parts
-from .streams import UNNAMED
 
 __all__ = [
     "Generator",

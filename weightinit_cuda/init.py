@@ -36,10 +36,10 @@ from torch.overrides import has_torch_function_variadic
 from . import scaling, schemes
 from .checking import require_writable
 from .filling import Generator, Shape, Stream, as_operator, fill, jobs_of, place, traced
+from .numerics.streams import UNNAMED
 from .orthogonal import computing_dtype, orthogonal_matrix
 from .overriding import redirect
 from .sharding import is_dtensor, mark_written, require_parts
-from .streams import UNNAMED
 from .variance import (
     kaiming_normal_,
     kaiming_uniform_,

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import torch
 
-from .combining import STORE, Combine
-from .distributions import Distribution
+from .numerics.combine import STORE, Combine
+from .numerics.distributions import Distribution
 
 __all__ = ["FillJob", "Region"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import engine
-from .distributions import Normal
+from .numerics.distributions import Normal
 
 __all__ = ["computing_dtype", "orthogonal_matrix"]
 

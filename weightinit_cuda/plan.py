@@ -22,14 +22,14 @@ from . import engine, init
 from ._version import FORMAT, __version__
 from .arguments import seed_of
 from .boxes import Box, intersection, remainder
-from .distributions import Computed, Constant, Orthogonal
 from .entry import Entry, as_data, from_data, table
-from .formats import REAL_DTYPE
 from .job import FillJob, Region
 from .naming import Model, Named, named_tensors
+from .numerics.distributions import Computed, Constant, Orthogonal
+from .numerics.rounding import REAL_DTYPE
+from .numerics.streams import stream_of
 from .rules import Rules, RuleSet, require_sound, resolve
 from .sharding import Part, is_dtensor, mark_written, parts
-from .streams import stream_of
 
 __all__ = ["Entry", "Plan", "initialize_", "plan"]
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from .boxes import Box, intersection, remainder
-from .distributions import Computed, Orthogonal
 from .entry import Entry
 from .job import Region
 from .naming import Model, Named, named_tensors
+from .numerics.distributions import Computed, Orthogonal
 from .plan import Plan
 from .sharding import Part, is_dtensor, mark_written
 

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from . import scaling
-from .distributions import Distribution, Normal, OneHot, SparseNormal, TruncNormal, Uniform, lower
-from .probability import compensated_std, truncated_std
+from .numerics.distributions import Distribution, Normal, OneHot, SparseNormal, TruncNormal, Uniform
+from .numerics.lowering import lower
+from .numerics.probability import compensated_std, truncated_std
 from .scaling import Axes
 
 __all__: list[str] = []  # used as schemes.<function of init>

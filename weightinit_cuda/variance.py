@@ -13,9 +13,9 @@ from torch.overrides import has_torch_function_variadic
 
 from . import schemes
 from .filling import Generator, Shape, Stream, fill
+from .numerics.streams import UNNAMED
 from .overriding import redirect
 from .scaling import Axes
-from .streams import UNNAMED
 
 __all__ = [
     "kaiming_normal_",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import Checkpoint, Stored, open_checkpoint
-from .distributions import Orthogonal
+from .numerics.distributions import Orthogonal
 from .plan import Plan
 from .regeneration import chunks, unknown
 

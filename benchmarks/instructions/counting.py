@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import torch
 
-from weightinit_cuda.distributions import Distribution, Normal, TruncNormal, Uniform, lower
+from weightinit_cuda.numerics.distributions import Distribution, Normal, TruncNormal, Uniform
+from weightinit_cuda.numerics.lowering import lower
 
 __all__ = ["COUNTS", "ISAS", "Counted", "Unavailable", "compiler_of", "count", "deviations", "recorded", "rows"]
 

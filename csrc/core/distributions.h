@@ -1,5 +1,6 @@
 // The distributions: the words of one block per lane in, values out, planes in and planes out. Stateless apart from parameters,
-// which arrive rounded (weightinit_cuda/distributions.py) in a T with f32(i), f64(i) and integer(i): job.h's Transform, or the GPU's. Formulas, ranges and errors: docs/numerics.md, by the same names.
+// which arrive rounded (weightinit_cuda/numerics/lowering.py) in a T with f32(i), f64(i) and integer(i): job.h's Transform, or the
+// GPU's. Formulas, ranges and errors: docs/numerics.md, by the same names.
 #pragma once
 #include "../job.h"
 #include "math.h"

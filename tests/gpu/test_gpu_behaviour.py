@@ -13,8 +13,8 @@ from on_device import job, on_cpu, on_gpu, same
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine
-from weightinit_cuda.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
 from weightinit_cuda.job import FillJob
+from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
 
 pytestmark = [*on_gpu]
 

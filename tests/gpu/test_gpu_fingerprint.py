@@ -7,10 +7,10 @@ import torch
 from on_device import on_gpu, same
 
 import weightinit_cuda as wi
-from weightinit_cuda.distributions import Normal
 from weightinit_cuda.entry import Entry
 from weightinit_cuda.fingerprint import combine, tensor_hash
 from weightinit_cuda.job import Region
+from weightinit_cuda.numerics.distributions import Normal
 from weightinit_cuda.plan import Plan
 
 pytestmark = [*on_gpu]

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ..distributions import Initial, Normal, SparseNormal, TruncNormal, Uniform
 from ..naming import Named, named_tensors
+from ..numerics.distributions import Initial, Normal, SparseNormal, TruncNormal, Uniform
 from .layouts import layout_of, lookup
 from .rule import Fill, Rule, Rules, RuleSet, buffer, first_match, flattened
 

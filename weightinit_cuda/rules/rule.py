@@ -23,9 +23,19 @@ from torch.nn.parameter import is_lazy
 
 from .. import init, schemes
 from ..boxes import Box
-from ..distributions import Computed, Constant, Initial, Normal, OneHot, Orthogonal, SparseNormal, TruncNormal, Uniform
-from ..entry import describe
 from ..naming import Named
+from ..numerics.distributions import (
+    Computed,
+    Constant,
+    Initial,
+    Normal,
+    OneHot,
+    Orthogonal,
+    SparseNormal,
+    TruncNormal,
+    Uniform,
+    describe,
+)
 
 __all__ = [
     "RULE_SETS",

@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from ..boxes import Box
-from ..distributions import Constant, Initial
 from ..naming import Named
+from ..numerics.distributions import Constant, Initial
 from .rule import Fill, Given, Rule, RuleSet, buffer, distribution_of
 
 __all__ = ["TORCH", "holds_norm", "padded", "torch_reset"]

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..boxes import Box
-from ..distributions import Computed as ComputedLine
-from ..distributions import Initial, OneHot, Orthogonal, SparseNormal
 from ..job import Region
-from ..streams import stream_of
+from ..numerics.distributions import Computed as ComputedLine
+from ..numerics.distributions import Initial, OneHot, Orthogonal, SparseNormal
+from ..numerics.streams import stream_of
 from .folding import Computed, Drawn, Folded, Nothing, Value
 from .geometry import box_of, cut
 from .recording import Data, Fill, Operation, Step, View

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ..boxes import Box, remainder
-from ..distributions import Constant, Initial, OneHot, Orthogonal, SparseNormal
-from .arithmetic import clamped, erfinv, scaled, shifted
+from ..numerics.arithmetic import clamped, erfinv, scaled, shifted
+from ..numerics.distributions import Constant, Initial, OneHot, Orthogonal, SparseNormal
 from .geometry import Geometry, box_of, common, cut, same_order
 from .operators import leaves
 from .recording import CPU, Data, Fill, Memory, Operation, Step, View

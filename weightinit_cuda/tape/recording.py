@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map
 
 from .. import schemes
 from ..checking import OVERLAPPING
-from ..distributions import Constant, Initial
+from ..numerics.distributions import Constant, Initial
 from .callers import caller
 from .geometry import Geometry, fills_storage
 from .operators import Call, leaves

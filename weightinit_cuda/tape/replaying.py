@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import engine, init
-from ..distributions import Constant, Distribution, Initial, Normal, Orthogonal, SparseNormal, TruncNormal, Uniform
-from ..formats import REAL_DTYPE
 from ..job import FillJob, Region
+from ..numerics.distributions import Constant, Distribution, Initial, Normal, Orthogonal, SparseNormal, TruncNormal, Uniform
+from ..numerics.rounding import REAL_DTYPE
 from .geometry import Geometry
 from .operators import Call, leaves
 from .recording import CPU, Data, Fill, Memory, Operation, Recorder, Step, View

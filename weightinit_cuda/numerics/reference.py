@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from . import coefficients as table
-from .combining import STORE, Combine, Mode, made_dtype
-from .distributions import QUIET_NAN, Kind, Transform
+from .combine import STORE, Combine, Mode, made_dtype
+from .lowering import QUIET_NAN, Kind, Transform
 
 __all__ = ["bits", "combined", "fill", "values"]
 

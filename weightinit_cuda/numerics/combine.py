@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from .formats import FLOAT32
+from .rounding import FLOAT32
 
 __all__ = ["ADD", "STORE", "Combine", "Mode", "lerp", "made_dtype", "settled"]
 

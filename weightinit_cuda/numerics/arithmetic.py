@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from ..distributions import MAX_SIGMA_64, Constant, Initial, Normal, OneHot, Orthogonal, SparseNormal, TruncNormal, Uniform
+from .distributions import Constant, Initial, Normal, OneHot, Orthogonal, SparseNormal, TruncNormal, Uniform
+from .lowering import MAX_SIGMA_64
 
 __all__ = ["clamped", "erfinv", "scaled", "shifted"]
 

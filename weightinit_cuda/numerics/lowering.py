@@ -1,8 +1,7 @@
-"""Distributions, and how each becomes numbers for the kernels.
+"""How a distribution becomes numbers for the kernels: ``lower(distribution, dtype)`` gives a :class:`Transform`.
 
-A distribution (``Uniform``, ``Normal``, ``TruncNormal``, ...) is what the user means. ``lower(distribution, dtype)`` turns it
-into a :class:`Transform`: the kernel's kind and its parameters, rounded exactly as `docs/numerics.md` says and the same on
-every platform (integers and decimals, no libm). Kernels and reference receive nothing else. Knows no tensors and no devices.
+A transform is the kernel's kind and its parameters, rounded exactly as `docs/numerics.md` says and the same on every platform
+(integers and decimals, no libm). Kernels and reference receive nothing else. Knows no tensors of models and no devices.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ from typing import NamedTuple
 import torch
 
 from .coefficients import CENTRAL_SIGMA
-from .formats import FLOAT32, FLOAT64, FORMATS, Format
+from .distributions import Constant, Distribution, Normal, OneHot, SparseNormal, TruncNormal, Uniform
 from .probability import CONTEXT, erf_over_sqrt2, log_tail, mass_between, relative_masses, tail
+from .rounding import FLOAT32, FLOAT64, FORMATS, Format
 
 # Upper bounds of the largest |z| that normal can return: sqrt(-2 ln 2^-32) and sqrt(-2 ln 2^-52), rounded up.
 MAX_SIGMA_32 = 6.661
@@ -48,83 +48,6 @@ class Transform(NamedTuple):
     kind: Kind
     params: tuple[float, ...] = ()
     integers: tuple[int, ...] = ()
-
-
-class Constant(NamedTuple):
-    """Every element is ``value``."""
-
-    value: float
-
-
-class Uniform(NamedTuple):
-    """Uniform on [a, b); all elements a if a == b."""
-
-    a: float
-    b: float
-
-
-class Normal(NamedTuple):
-    """Normal with the given mean and standard deviation."""
-
-    mean: float
-    std: float
-
-
-class TruncNormal(NamedTuple):
-    """Normal(mean, std) conditioned on [a, b]; the bounds are values, not sigmas, and may be infinite."""
-
-    mean: float
-    std: float
-    a: float
-    b: float
-
-
-class OneHot(NamedTuple):
-    """Rows of ``row`` elements with at most one that is not 0.
-
-    Row r has ``value`` at position ``offset + k * step``, k = r mod ``period``, if k < ``limit``.
-    """
-
-    value: float
-    row: int
-    period: int
-    limit: int
-    offset: int
-    step: int
-
-
-class SparseNormal(NamedTuple):
-    """A matrix of Normal(0, std) in which every column of ``rows`` elements has exactly ``zeros`` zeros, at random rows.
-
-    The zeros of column c are at the ``zeros`` smallest of the words ``c * rows, ..., (c + 1) * rows - 1`` of the stream
-    ``stream ^ SPARSE_PLACES``; of equal words, at the first.
-    """
-
-    rows: int
-    zeros: int
-    std: float
-
-
-SPARSE_PLACES = 0x5BD1E995C2B2AE35  # any constant: it keeps the words of the places apart from those of the values
-
-
-Distribution = Constant | Uniform | Normal | TruncNormal | OneHot | SparseNormal
-
-
-class Orthogonal(NamedTuple):
-    """A matrix with orthonormal rows or columns times ``gain``: it ends in linear algebra, so no kernel makes it."""
-
-    gain: float
-
-
-class Computed(NamedTuple):
-    """Values that a model's own code computes; ``how`` names the operations. Plans list them, nothing makes them again."""
-
-    how: str
-
-
-Initial = Distribution | Orthogonal | Computed
-"""Whatever the first values of a parameter can be."""
 
 
 def lower(distribution: Distribution, dtype: torch.dtype) -> Transform:
