@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from weightinit_cuda import engine
-from weightinit_cuda.job import FillJob, Region
+from weightinit_cuda.job import FillJob
 from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, OneHot, TruncNormal, Uniform
+from weightinit_cuda.tensors.boxes import Region
 
 INF = math.inf
 ISAS = ("scalar", "avx2", "avx512", "neon")

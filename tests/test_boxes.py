@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weightinit_cuda.boxes import Box, intersection, remainder
+from weightinit_cuda.tensors.boxes import Box, intersection, remainder
 
 
 def indices(box: Box | None) -> set[tuple[int, ...]]:

@@ -32,12 +32,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weightinit_cuda import engine
-from weightinit_cuda.job import FillJob, Region
+from weightinit_cuda.job import FillJob
 from weightinit_cuda.numerics import reference
 from weightinit_cuda.numerics.combine import ADD, STORE, Combine, Mode, lerp, made_dtype, settled
 from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, SparseNormal, TruncNormal, Uniform
 from weightinit_cuda.numerics.lowering import lower
 from weightinit_cuda.numerics.rounding import FLOAT32, FORMATS, REAL_DTYPE
+from weightinit_cuda.tensors.boxes import Region
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 import combined_vectors

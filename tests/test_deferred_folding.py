@@ -16,7 +16,6 @@ from recorded import drawn, lines, made
 from torch import Tensor, nn
 
 import weightinit_cuda as wi
-from weightinit_cuda.boxes import Box
 from weightinit_cuda.numerics.distributions import (
     Computed,
     Constant,
@@ -27,6 +26,7 @@ from weightinit_cuda.numerics.distributions import (
     TruncNormal,
     Uniform,
 )
+from weightinit_cuda.tensors.boxes import Box
 
 # ---- which distribution a piece of code means -------------------------------------------------------------------------
 

@@ -23,8 +23,9 @@ from conftest import DTYPES, INF, available, differing, each_dtype, each_real_dt
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine
-from weightinit_cuda.job import FillJob, Region
+from weightinit_cuda.job import FillJob
 from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, SparseNormal, TruncNormal, Uniform
+from weightinit_cuda.tensors.boxes import Region
 
 NORMAL, UNIFORM = Normal(0.0, 1.0), Uniform(0.0, 1.0)
 MASK64 = 2**64 - 1

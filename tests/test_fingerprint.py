@@ -25,8 +25,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import weightinit_cuda as wi
 from weightinit_cuda.fingerprint import combine, fingerprint, tensor_hash
-from weightinit_cuda.job import Region
-from weightinit_cuda.sharding import flat_parts
+from weightinit_cuda.tensors.boxes import Region
+from weightinit_cuda.tensors.shards import flat_parts
 
 module = import_module("weightinit_cuda.fingerprint")  # wi.fingerprint is the function
 P = 2**26 - 5

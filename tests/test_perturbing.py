@@ -19,13 +19,13 @@ from torch import nn
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine
-from weightinit_cuda.boxes import Box
-from weightinit_cuda.naming import named_tensors
 from weightinit_cuda.numerics.combine import lerp
 from weightinit_cuda.numerics.distributions import Constant, Normal, Orthogonal, SparseNormal
 from weightinit_cuda.numerics.reference import combined, convert
 from weightinit_cuda.numerics.streams import noise_stream_of, stream_of
-from weightinit_cuda.sharding import parts
+from weightinit_cuda.tensors.boxes import Box
+from weightinit_cuda.tensors.named import named_tensors
+from weightinit_cuda.tensors.shards import parts
 
 
 class Net(nn.Module):

@@ -20,10 +20,10 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine
-from weightinit_cuda.boxes import Box
 from weightinit_cuda.job import FillJob
 from weightinit_cuda.numerics.distributions import Computed, Initial, Normal
 from weightinit_cuda.numerics.streams import stream_of
+from weightinit_cuda.tensors.boxes import Box
 
 Plan, Entry, Rule = wi.Plan, wi.Entry, wi.Rule
 INF, NAN = math.inf, math.nan

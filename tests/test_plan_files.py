@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 import weightinit_cuda as wi
-from weightinit_cuda.boxes import Box
 from weightinit_cuda.numerics.distributions import (
     Computed,
     Constant,
@@ -26,6 +25,7 @@ from weightinit_cuda.numerics.distributions import (
     TruncNormal,
     Uniform,
 )
+from weightinit_cuda.tensors.boxes import Box
 
 Plan, Entry = wi.Plan, wi.Entry
 INF, NAN = math.inf, math.nan

@@ -17,7 +17,6 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine, regeneration
-from weightinit_cuda.boxes import Box
 from weightinit_cuda.entry import Entry
 from weightinit_cuda.numerics.distributions import (
     Computed,
@@ -31,6 +30,7 @@ from weightinit_cuda.numerics.distributions import (
 )
 from weightinit_cuda.plan import Plan
 from weightinit_cuda.regeneration import regenerate, restore_
+from weightinit_cuda.tensors.boxes import Box
 
 Index = int | slice | EllipsisType
 NORMAL = Normal(0.0, 1.0)

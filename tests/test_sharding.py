@@ -29,7 +29,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import weightinit_cuda as wi
 from weightinit_cuda.numerics.distributions import Normal, Orthogonal
-from weightinit_cuda.sharding import flat_parts, parts
+from weightinit_cuda.tensors.shards import flat_parts, parts
 
 Placements = Sequence[Any]
 

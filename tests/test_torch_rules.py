@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import weightinit_cuda as wi
-from weightinit_cuda.boxes import Box
 from weightinit_cuda.numerics.distributions import Constant, Initial, Normal, Uniform
+from weightinit_cuda.tensors.boxes import Box
 
 Made = Callable[[], nn.Module]
 Seen = list[tuple[Initial, Box | None]]

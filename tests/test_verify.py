@@ -18,11 +18,11 @@ from torch import Tensor, nn
 import weightinit_cuda as wi
 from weightinit_cuda import regeneration
 from weightinit_cuda.__main__ import main
-from weightinit_cuda.boxes import Box
 from weightinit_cuda.entry import Entry
 from weightinit_cuda.export import export
 from weightinit_cuda.numerics.distributions import Computed, Constant, Initial, Normal, Orthogonal
 from weightinit_cuda.plan import Plan
+from weightinit_cuda.tensors.boxes import Box
 from weightinit_cuda.verify import Finding, Report, verify
 
 safetensors = pytest.importorskip("safetensors.torch")

@@ -11,13 +11,14 @@ from .engine import BackendInfo, backend_info, bits
 from .entry import Entry
 from .export import export
 from .fingerprint import fingerprint
-from .job import FillJob, Region
+from .job import FillJob
 from .patching import patch, patched, unpatch
 from .perturbing import add_noise_, lerp_to_init_
 from .plan import Plan, initialize_, plan
 from .ranks import check_ranks
 from .regeneration import regenerate, restore_
 from .rules import RULE_SETS, Rule, RuleSet
+from .tensors.boxes import Region
 from .verify import Report, verify
 
 __all__ = [

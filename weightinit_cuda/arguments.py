@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from .checking import OVERLAPPING, require_writable
-from .job import Region
 from .numerics.streams import stream_of
-from .sharding import Part, flat_parts, is_dtensor, parts
+from .tensors.boxes import Region
+from .tensors.shards import Part, flat_parts, is_dtensor, parts
 
 if TYPE_CHECKING:
     from torch._subclasses.fake_tensor import FakeTensor

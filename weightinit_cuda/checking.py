@@ -9,11 +9,12 @@ import math
 
 import torch
 
-from .job import FillJob, Region
+from .job import FillJob
 from .numerics.combine import Mode
 from .numerics.distributions import Constant, SparseNormal
 from .numerics.lowering import lower
 from .numerics.rounding import REAL_DTYPE
+from .tensors.boxes import Region
 
 __all__ = ["OVERLAPPING", "check", "require_writable"]
 

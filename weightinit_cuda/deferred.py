@@ -22,20 +22,20 @@ from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from . import patching
 from .arguments import seed_of
-from .boxes import Box, intersection, remainder
 from .custom_ops import by_name
 from .entry import Entry
-from .naming import Named, named_tensors
 from .numerics.distributions import Computed, Constant, Initial
 from .numerics.streams import stream_of
 from .plan import Plan
 from .rules import Rules, distribution_of, resolve
-from .sharding import is_dtensor, parts
 from .tape.claims import Claims
 from .tape.geometry import box_of
 from .tape.materializing import allocate, finish, put_under
 from .tape.recording import CPU, META, Fill, GivenData, Memory, Recorder, View
 from .tape.replaying import evaluate, needed, place_of, replay
+from .tensors.boxes import Box, intersection, remainder
+from .tensors.named import Named, named_tensors
+from .tensors.shards import is_dtensor, parts
 
 __all__ = ["Recording", "deferred"]
 

@@ -21,12 +21,13 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ._version import FORMAT
 from .checking import check
-from .job import FillJob, Region
+from .job import FillJob
 from .numerics import reference
 from .numerics.combine import STORE, Combine, made_dtype, settled
 from .numerics.distributions import SPARSE_PLACES, Constant, Distribution, SparseNormal
 from .numerics.lowering import Transform, lower
 from .numerics.rounding import REAL_DTYPE
+from .tensors.boxes import Region
 
 __all__ = ["BackendInfo", "Prepared", "backend_info", "bits", "draw_and_fill", "draw_seed", "fill", "fill_tensor", "select_cpu"]
 

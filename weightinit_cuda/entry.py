@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, get_type_hints
 
 import torch
 
-from .boxes import Box
 from .numerics.distributions import KIND_NAMES, KINDS, Initial, describe
+from .tensors.boxes import Box
 
 __all__ = ["Entry", "as_data", "from_data", "starred", "table"]
 

@@ -20,7 +20,7 @@ from .job import FillJob
 from .numerics.distributions import Distribution
 from .numerics.rounding import REAL_DTYPE
 from .numerics.streams import UNNAMED
-from .sharding import Part, is_dtensor, mark_written, parts
+from .tensors.shards import Part, is_dtensor, mark_written, parts
 
 __all__ = [
     "Generator",

@@ -32,9 +32,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .arguments import is_virtual
-from .job import Region
-from .naming import Model, Named, named_tensors
-from .sharding import is_dtensor, parts
+from .tensors.boxes import Region
+from .tensors.named import Model, Named, named_tensors
+from .tensors.shards import is_dtensor, parts
 
 __all__ = ["Buffers", "chosen", "combine", "fingerprint", "tensor_hash", "tensor_hashes"]
 

@@ -39,7 +39,7 @@ from .filling import Generator, Shape, Stream, as_operator, fill, jobs_of, place
 from .numerics.streams import UNNAMED
 from .orthogonal import computing_dtype, orthogonal_matrix
 from .overriding import redirect
-from .sharding import is_dtensor, mark_written, require_parts
+from .tensors.shards import is_dtensor, mark_written, require_parts
 from .variance import (
     kaiming_normal_,
     kaiming_uniform_,

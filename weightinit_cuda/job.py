@@ -1,38 +1,21 @@
 """What one fill is: plain data, checked nowhere else.
 
 A :class:`FillJob` names a tensor, what to put into it, which random numbers to use and whether to combine them with what is
-there. A :class:`Region` says where a local
-tensor lies in the global one, for shards. Everything above (``init``, plans, shards) makes jobs; everything below
-(``engine`` and the backends) executes them.
+there; its region says where a local tensor lies in the global one, for shards. Everything above (``init``, plans, shards) makes
+jobs; everything below (``engine`` and the backends) executes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
 from .numerics.combine import STORE, Combine
 from .numerics.distributions import Distribution
+from .tensors.boxes import Region
 
-__all__ = ["FillJob", "Region"]
-
-
-class Region(NamedTuple):
-    """The place of a local tensor inside a global tensor: ``local[i] == global[offset + i]``.
-
-    Args:
-        global_shape: shape of the global tensor, as many dimensions as the local one.
-        offset: position of the local tensor's first element, one number a dimension.
-    """
-
-    global_shape: tuple[int, ...]
-    offset: tuple[int, ...]
-
-    def slices(self, shape: Sequence[int]) -> tuple[slice, ...]:
-        """The index of a local tensor of that shape into the global one."""
-        return tuple(slice(at, at + size) for at, size in zip(self.offset, shape, strict=True))
+__all__ = ["FillJob"]
 
 
 class FillJob(NamedTuple):
@@ -55,6 +38,3 @@ class FillJob(NamedTuple):
     region: Region | None = None
     name: str = ""
     combine: Combine = STORE
-
-
-Jobs = Sequence[FillJob]

@@ -30,7 +30,7 @@ from torch.utils._contextlib import _NoParamDecoratorContextManager
 
 from . import init
 from .overriding import InitFunction
-from .sharding import is_dtensor
+from .tensors.shards import is_dtensor
 
 __all__ = ["patch", "patched", "recording", "unpatch"]
 

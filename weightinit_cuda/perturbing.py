@@ -19,12 +19,12 @@ from . import engine
 from .arguments import is_virtual, seed_of
 from .entry import Entry
 from .job import FillJob
-from .naming import Model, Named, named_tensors
 from .numerics.combine import ADD, lerp
 from .numerics.distributions import Computed, Normal, Orthogonal, SparseNormal
 from .numerics.streams import noise_stream_of
 from .plan import Plan, misfits
-from .sharding import mark_written, parts
+from .tensors.named import Model, Named, named_tensors
+from .tensors.shards import mark_written, parts
 
 __all__ = ["add_noise_", "lerp_to_init_"]
 

@@ -21,15 +21,15 @@ from torch import Tensor, nn
 from . import engine, init
 from ._version import FORMAT, __version__
 from .arguments import seed_of
-from .boxes import Box, intersection, remainder
 from .entry import Entry, as_data, from_data, table
-from .job import FillJob, Region
-from .naming import Model, Named, named_tensors
+from .job import FillJob
 from .numerics.distributions import Computed, Constant, Orthogonal
 from .numerics.rounding import REAL_DTYPE
 from .numerics.streams import stream_of
 from .rules import Rules, RuleSet, require_sound, resolve
-from .sharding import Part, is_dtensor, mark_written, parts
+from .tensors.boxes import Box, Region, intersection, remainder
+from .tensors.named import Model, Named, named_tensors
+from .tensors.shards import Part, is_dtensor, mark_written, parts
 
 __all__ = ["Entry", "Plan", "initialize_", "plan"]
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .fingerprint import Buffers, chosen, tensor_hash
-from .naming import Model
-from .sharding import parts
+from .tensors.named import Model
+from .tensors.shards import parts
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

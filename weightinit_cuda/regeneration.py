@@ -17,13 +17,12 @@ from typing import SupportsIndex, TypeVar
 import torch
 from torch import Tensor
 
-from .boxes import Box, intersection, remainder
 from .entry import Entry
-from .job import Region
-from .naming import Model, Named, named_tensors
 from .numerics.distributions import Computed, Orthogonal
 from .plan import Plan
-from .sharding import Part, is_dtensor, mark_written
+from .tensors.boxes import Box, Region, intersection, remainder
+from .tensors.named import Model, Named, named_tensors
+from .tensors.shards import Part, is_dtensor, mark_written
 
 __all__ = ["chunks", "regenerate", "restore_", "unknown"]
 

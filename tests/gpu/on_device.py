@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from weightinit_cuda import engine
-from weightinit_cuda.job import FillJob, Region
+from weightinit_cuda.job import FillJob
 from weightinit_cuda.numerics.distributions import Distribution
+from weightinit_cuda.tensors.boxes import Region
 
 INSISTED = os.environ.get("WEIGHTINIT_CUDA") == "1"  # make gpu-check: a build without CUDA fails there, nothing is skipped
 

@@ -8,9 +8,10 @@ from conftest import each_distribution, each_dtype
 from on_device import LAYOUTS, Layout, base, fill, in_bytes, on_cpu, on_gpu, same, wrong_memory
 
 from weightinit_cuda import engine
-from weightinit_cuda.job import FillJob, Region
+from weightinit_cuda.job import FillJob
 from weightinit_cuda.numerics.combine import ADD, Combine, lerp
 from weightinit_cuda.numerics.distributions import Distribution, Normal, TruncNormal, Uniform
+from weightinit_cuda.tensors.boxes import Region
 
 pytestmark = [*on_gpu]
 

@@ -9,9 +9,9 @@ from on_device import on_gpu, same
 import weightinit_cuda as wi
 from weightinit_cuda.entry import Entry
 from weightinit_cuda.fingerprint import combine, tensor_hash
-from weightinit_cuda.job import Region
 from weightinit_cuda.numerics.distributions import Normal
 from weightinit_cuda.plan import Plan
+from weightinit_cuda.tensors.boxes import Region
 
 pytestmark = [*on_gpu]
 

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import ParametrizationList
 
-from ..naming import Named
 from ..scaling import Axes, fans
+from ..tensors.named import Named
 
 __all__ = ["Layout", "bias", "layout_of", "lookup", "matrix", "vector_weight"]
 

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ..naming import Named, named_tensors
 from ..numerics.distributions import Initial, Normal, SparseNormal, TruncNormal, Uniform
+from ..tensors.named import Named, named_tensors
 from .layouts import layout_of, lookup
 from .rule import Fill, Rule, Rules, RuleSet, buffer, first_match, flattened
 

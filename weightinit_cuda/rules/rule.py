@@ -22,8 +22,6 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from .. import init, schemes
-from ..boxes import Box
-from ..naming import Named
 from ..numerics.distributions import (
     Computed,
     Constant,
@@ -36,6 +34,8 @@ from ..numerics.distributions import (
     Uniform,
     describe,
 )
+from ..tensors.boxes import Box
+from ..tensors.named import Named
 
 __all__ = [
     "RULE_SETS",

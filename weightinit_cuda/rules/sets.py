@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import nn
 
-from ..naming import Named, named_tensors
 from ..numerics.distributions import Initial
+from ..tensors.named import Named, named_tensors
 from .layouts import Layout, bias, layout_of, lookup, matrix, vector_weight
 from .mup import mup
 from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet, buffer, distribution_of

@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from ..boxes import Box
-from ..naming import Named
 from ..numerics.distributions import Constant, Initial
+from ..tensors.boxes import Box
+from ..tensors.named import Named
 from .rule import Fill, Given, Rule, RuleSet, buffer, distribution_of
 
 __all__ = ["TORCH", "holds_norm", "padded", "torch_reset"]

@@ -12,11 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ..boxes import Box
-from ..job import Region
 from ..numerics.distributions import Computed as ComputedLine
 from ..numerics.distributions import Initial, OneHot, Orthogonal, SparseNormal
 from ..numerics.streams import stream_of
+from ..tensors.boxes import Box, Region
 from .folding import Computed, Drawn, Folded, Nothing, Value
 from .geometry import box_of, cut
 from .recording import Data, Fill, Operation, Step, View

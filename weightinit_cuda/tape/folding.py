@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..boxes import Box, remainder
 from ..numerics.arithmetic import clamped, erfinv, scaled, shifted
 from ..numerics.distributions import Constant, Initial, OneHot, Orthogonal, SparseNormal
+from ..tensors.boxes import Box, remainder
 from .geometry import Geometry, box_of, common, cut, same_order
 from .operators import leaves
 from .recording import CPU, Data, Fill, Memory, Operation, Step, View

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from ..boxes import Box, intersection
+from ..tensors.boxes import Box, intersection
 
 __all__ = ["Geometry", "box_of", "common", "cut", "fills_storage", "same_order"]
 

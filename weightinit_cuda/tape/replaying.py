@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import engine, init
-from ..job import FillJob, Region
+from ..job import FillJob
 from ..numerics.distributions import Constant, Distribution, Initial, Normal, Orthogonal, SparseNormal, TruncNormal, Uniform
 from ..numerics.rounding import REAL_DTYPE
+from ..tensors.boxes import Region
 from .geometry import Geometry
 from .operators import Call, leaves
 from .recording import CPU, Data, Fill, Memory, Operation, Recorder, Step, View

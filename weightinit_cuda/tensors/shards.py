@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .job import Region
+from .boxes import Region
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor

@@ -1,4 +1,4 @@
-"""Boxes of a tensor's indices, and what is left of one when others are taken away.
+"""Boxes of a tensor's indices, what is left of one when others are taken away, and the region that a shard is.
 
 Plans use them to fill one part of a parameter differently from the rest (the zero row of an embedding, the three slices of a
 fused QKV weight) without writing anything twice. This file knows integers only.
@@ -7,10 +7,10 @@ fused QKV weight) without writing anything twice. This file knows integers only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-__all__ = ["Box", "intersection", "remainder"]
+__all__ = ["Box", "Region", "intersection", "remainder"]
 
 
 class Box(NamedTuple):
@@ -79,3 +79,19 @@ def _without(box: Box, hole: Box) -> Iterator[Box]:
                 offset, top = (*begin[:dim], low, *begin[dim + 1 :]), (*end[:dim], high, *end[dim + 1 :])
                 yield Box(offset, tuple(map(int.__sub__, top, offset)))
         begin[dim], end[dim] = a, b
+
+
+class Region(NamedTuple):
+    """The place of a local tensor inside a global tensor: ``local[i] == global[offset + i]``.
+
+    Args:
+        global_shape: shape of the global tensor, as many dimensions as the local one.
+        offset: position of the local tensor's first element, one number a dimension.
+    """
+
+    global_shape: tuple[int, ...]
+    offset: tuple[int, ...]
+
+    def slices(self, shape: Sequence[int]) -> tuple[slice, ...]:
+        """The index of a local tensor of that shape into the global one."""
+        return tuple(slice(at, at + size) for at, size in zip(self.offset, shape, strict=True))
