@@ -6,8 +6,6 @@ The call that is checked is the call that is timed, on the same tensor with the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -18,7 +16,7 @@ from weightinit_cuda import engine
 from .case import Case
 from .contestants import Call
 
-__all__ = ["WrongValuesError", "check_distribution", "check_ours", "reference_backend"]
+__all__ = ["WrongValuesError", "check_distribution", "check_ours"]
 
 SAMPLE = 4096  # values compared at each of three places: the reference makes about 1e6 a second
 MOMENTS = 1 << 20  # values that moments are taken of, spread over the tensor
@@ -30,16 +28,6 @@ FLOAT8_ROUNDING = 0.06  # two or three bits after the point; in [0, 1) what woul
 
 class WrongValuesError(AssertionError):
     """A contestant does not do the work it would be timed for."""
-
-
-@contextmanager
-def reference_backend() -> Iterator[None]:
-    """Fills are made by the plain-PyTorch reference inside."""
-    native, engine._native = engine._native, False
-    try:
-        yield
-    finally:
-        engine._native = native
 
 
 def check_ours(case: Case, tensor: Tensor, call: Call) -> None:
@@ -57,7 +45,7 @@ def check_ours(case: Case, tensor: Tensor, call: Call) -> None:
     for start in sorted({0, (case.values - size) // 2, case.values - size}):
         part = flat[start : start + size].cpu()
         expected = torch.empty(case.shape if case.values <= SAMPLE else size, dtype=case.dtype)
-        with reference_backend():
+        with engine.reference_only():
             if case.call in ("zeros_", "ones_"):
                 expected.fill_(float(case.call == "ones_"))
             elif expected.numel() == case.values:

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine
+from weightinit_cuda.engine.backend import kernels
+from weightinit_cuda.engine.native import native_job
 from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
 from weightinit_cuda.numerics.lowering import lower
 
@@ -36,7 +38,7 @@ from .contestants import (
     PREPARED,
     Call,
 )
-from .correctness import WrongValuesError, reference_backend
+from .correctness import WrongValuesError
 from .shapes import PART, Table, configs, load, part_of
 
 __all__ = [
@@ -124,9 +126,8 @@ def _prepared(table: Table, model: nn.Module) -> Call | str:
     if (cuda := engine.backend_info().cuda) != "native":
         return f"no CUDA kernels: {cuda}"
     jobs = wi.plan(model, rules_of(table), SEED).jobs(dict(model.named_parameters()))
-    native = [engine._native_job(job, lower(job.distribution, job.tensor.dtype)) for job in jobs]
-    kernels: Any = vars(engine)["_C"]
-    launch = kernels.CudaLaunch(native)
+    native = [native_job(job, lower(job.distribution, job.tensor.dtype)) for job in jobs]
+    launch: Any = kernels.CudaLaunch(native)
     far = torch.frombuffer(bytearray(launch.bytes()), dtype=torch.uint8).cuda()
 
     def call(keep: Tensor = far) -> None:
@@ -188,7 +189,7 @@ def check_model(case: Case, table: Table, model: nn.Module, contestant: str = OU
     for entry in [*list(plan)[:: max(1, len(plan) // COMPARED)], list(plan)[-1]]:
         start = by_name[entry.name].detach().view(-1)[:CHECKED].cpu()
         expected = torch.empty_like(start)
-        with reference_backend():
+        with engine.reference_only():
             engine.fill([wi.FillJob(expected, distribution_of(entry), SEED, entry.stream)])
         if not torch.equal(start.view(torch.uint8), expected.view(torch.uint8)):
             raise WrongValuesError(f"{case.name}: {contestant} differs from the reference backend in {entry.name}.")

@@ -1,5 +1,5 @@
 // The pybind11 module weightinit_cuda._C and nothing else: addresses, sizes and numbers in, no Torch. The caller
-// (weightinit_cuda/engine.py) has checked everything; what is checked here are invariants, so that a slip raises, not crashes.
+// (weightinit_cuda/engine) has checked everything; what is checked here are invariants, so that a slip raises, not crashes.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from weightinit_cuda import engine
-from weightinit_cuda.job import FillJob
+from weightinit_cuda.engine.job import FillJob
 from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, OneHot, TruncNormal, Uniform
 from weightinit_cuda.tensors.boxes import Region
 
@@ -66,9 +66,10 @@ def using(backend: str) -> Iterator[None]:
     info = engine.backend_info()
     with pytest.MonkeyPatch.context() as patch:
         if backend == "reference":
-            patch.setattr(engine, "_native", False)
-            patch.setattr(engine, "_C", None)  # whatever still asks for a kernel fails
-            yield
+            for module in (engine.backend, engine.native, engine.drop_in):
+                patch.setattr(module, "kernels", None)  # whatever still asks for a kernel fails
+            with engine.reference_only():
+                yield
             return
         if info.backend != "native" or backend not in info.available:
             pytest.skip(f"{backend}: this CPU or build has {info.available or 'the reference only'}")

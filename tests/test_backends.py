@@ -36,7 +36,7 @@ from conftest import (
 )
 
 from weightinit_cuda import engine
-from weightinit_cuda.job import FillJob
+from weightinit_cuda.engine.job import FillJob
 from weightinit_cuda.numerics import reference
 from weightinit_cuda.numerics.distributions import Distribution, Normal, TruncNormal, Uniform
 
@@ -378,7 +378,7 @@ FORK = """
     import torch
     from weightinit_cuda import engine
     from weightinit_cuda.numerics.distributions import Normal
-    from weightinit_cuda.job import FillJob
+    from weightinit_cuda.engine.job import FillJob
 
     def filled():
         tensor = torch.empty(1 << 20)

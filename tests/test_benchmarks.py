@@ -92,7 +92,7 @@ def test_a_wrong_bit_stops_the_run(monkeypatch: pytest.MonkeyPatch, group: str, 
 
     def wrong(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         right(tensor, *args, **kwargs)
-        if engine._native:
+        if engine.backend.native:
             tensor.detach().view(torch.int32)[position] ^= 1
         return tensor
 

@@ -112,4 +112,4 @@ def test_plain_tensors_are_one_table() -> None:
     net = nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)])
     prepared = engine.Prepared(wi.plan(net).jobs(dict(net.named_parameters())))
     assert [len(tensors) for _, tensors, _ in prepared._groups] == [6]
-    assert all((table is not None) == engine._native for _, _, table in prepared._groups)
+    assert all((table is not None) == engine.backend.native for _, _, table in prepared._groups)

@@ -32,7 +32,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weightinit_cuda import engine
-from weightinit_cuda.job import FillJob
+from weightinit_cuda.engine.job import FillJob
 from weightinit_cuda.numerics import reference
 from weightinit_cuda.numerics.combine import ADD, STORE, Combine, Mode, lerp, made_dtype, settled
 from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, SparseNormal, TruncNormal, Uniform
@@ -395,13 +395,13 @@ def test_flush_denormal_does_not_show(isa: str) -> None:
 
 
 def test_native_refuses_what_cannot_be_combined() -> None:
-    if engine._C is None:
+    if engine.backend.kernels is None:
         pytest.skip("no compiled kernels")
     words = torch.zeros(4, dtype=torch.int32)
-    job = (words.data_ptr(), 8, engine._C.Transform(0, [], []), 0, 0, 0, [(4, 1, 1)])
+    job = (words.data_ptr(), 8, engine.backend.kernels.Transform(0, [], []), 0, 0, 0, [(4, 1, 1)])
     for mode, message in ((1, "combined"), (2, "combined"), (3, "mode"), (-1, "mode")):
         with pytest.raises(ValueError, match=message):
-            engine._C.fill([job], 1, mode, 0.5)
+            engine.backend.kernels.fill([job], 1, mode, 0.5)
     assert not words.any()
 
 

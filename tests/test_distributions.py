@@ -493,7 +493,7 @@ DISTANT = """
     import sys, torch
     from weightinit_cuda import engine
     from weightinit_cuda.numerics.distributions import TruncNormal
-    from weightinit_cuda.job import FillJob
+    from weightinit_cuda.engine.job import FillJob
 
     mean, std, a, b = map(float, sys.argv[1:5])
     for dtype in (torch.float32, torch.float64, torch.bfloat16):

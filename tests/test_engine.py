@@ -23,7 +23,7 @@ from conftest import DTYPES, INF, available, differing, each_dtype, each_real_dt
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine
-from weightinit_cuda.job import FillJob
+from weightinit_cuda.engine.job import FillJob
 from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, SparseNormal, TruncNormal, Uniform
 from weightinit_cuda.tensors.boxes import Region
 
@@ -346,8 +346,8 @@ def test_jobs_on_the_same_memory(jobs: Callable[[torch.Tensor], list[FillJob]], 
 def test_jobs_side_by_side_are_one_pass() -> None:
     whole = torch.empty(4, 100)
     for jobs in ([sevens(row) for row in whole.flip(0)], [sevens(whole[0]), sevens(whole[2:]), sevens(whole[1])], []):
-        checked = [engine._checked(job) for job in jobs]
-        assert list(engine._without_overlap(checked)) == [checked]
+        checked = engine.run.checked(jobs)
+        assert list(engine.run.without_overlap(checked)) == [checked]
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------
@@ -433,7 +433,7 @@ def test_freed_storage_is_refused() -> None:
         import torch
         from weightinit_cuda import engine
         from weightinit_cuda.numerics.distributions import Normal
-        from weightinit_cuda.job import FillJob
+        from weightinit_cuda.engine.job import FillJob
 
         tensor = torch.empty(100)
         tensor.untyped_storage().resize_(0)
@@ -472,7 +472,7 @@ AMBIENT = """
     import weightinit_cuda as wi
     from weightinit_cuda import engine
     from weightinit_cuda.numerics.distributions import *
-    from weightinit_cuda.job import FillJob
+    from weightinit_cuda.engine.job import FillJob
 
     distributions = (Normal(0, 1), OneHot(1.0, 4, 3, 3, 0, 1), Constant(0.5), SparseNormal(3, 1, 1.0), Uniform(0, 1))
     fake = "Fake" in "CONTEXT"  # torch refuses real tensors in this mode; bits has none of the caller's
@@ -547,7 +547,7 @@ def test_interrupt_a_long_list_of_jobs(backend_name: str) -> None:
         import torch
         from weightinit_cuda import engine
         from weightinit_cuda.numerics.distributions import Normal
-        from weightinit_cuda.job import FillJob
+        from weightinit_cuda.engine.job import FillJob
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
         tensor = torch.empty(int(sys.argv[1]))
@@ -690,7 +690,7 @@ THREADS = """
     import weightinit_cuda as wi
     from weightinit_cuda import engine
     from weightinit_cuda.numerics.distributions import Normal
-    from weightinit_cuda.job import FillJob
+    from weightinit_cuda.engine.job import FillJob
 
     def tasks():
         return len(os.listdir("/proc/self/task"))

@@ -296,7 +296,7 @@ def test_first_call_of_a_thread_under_a_fake_mode() -> None:
 
     def memory() -> type:
         with FakeTensorMode():
-            return type(engine._seed_cell.tensor)
+            return type(engine.words.seed_cell.tensor)
 
     assert in_new_thread(memory) is Tensor
 

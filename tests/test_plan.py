@@ -20,7 +20,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine
-from weightinit_cuda.job import FillJob
+from weightinit_cuda.engine.job import FillJob
 from weightinit_cuda.numerics.distributions import Computed, Initial, Normal
 from weightinit_cuda.numerics.streams import stream_of
 from weightinit_cuda.tensors.boxes import Box

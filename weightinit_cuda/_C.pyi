@@ -1,4 +1,6 @@
-"""The compiled kernels. Private: use :mod:`weightinit_cuda.engine`."""
+"""The compiled kernels. Private: use :mod:`weightinit_cuda.engine.run`."""
+
+from collections.abc import Sequence
 
 version: str
 max_dims: int
@@ -6,19 +8,21 @@ max_dims: int
 class Transform:
     def __init__(self, kind: int, params: list[float], integers: list[int]) -> None: ...
 
+_Job = tuple[int, int, Transform, int, int, int, list[tuple[int, int, int]]]  # engine.native.NativeJob
+
 def fill_contiguous(
     data: int, storage: int, count: int, transform: Transform, seed: int, stream: int, threads: int
 ) -> None: ...
 def fill_drawn(data: int, storage: int, count: int, transform: Transform, seed: int, threads: int) -> None: ...
 def fill(
-    jobs: list[tuple[int, int, Transform, int, int, int, list[tuple[int, int, int]]]],
+    jobs: Sequence[_Job],
     threads: int,
     mode: int = 0,
     weight: float = 0.0,
 ) -> None: ...
 
 class CpuFill:
-    def __init__(self, jobs: list[tuple[int, int, Transform, int, int, int, list[tuple[int, int, int]]]]) -> None: ...
+    def __init__(self, jobs: Sequence[_Job]) -> None: ...
     def run(self, seed: int, threads: int) -> None: ...
 
 def available_isas() -> list[str]: ...
@@ -32,7 +36,7 @@ cuda_inline_jobs: int  # only where CUDA is compiled in, as CudaLaunch
 class CudaLaunch:
     def __init__(
         self,
-        jobs: list[tuple[int, int, Transform, int, int, int, list[tuple[int, int, int]]]],
+        jobs: Sequence[_Job],
         mode: int = 0,
         weight: float = 0.0,
     ) -> None: ...

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from ._version import FORMAT, __version__
 from .deferred import Recording, deferred
-from .engine import BackendInfo, backend_info, bits
+from .engine.backend import BackendInfo, backend_info
+from .engine.job import FillJob
+from .engine.words import bits
 from .entry import Entry
 from .export import export
 from .fingerprint import fingerprint
-from .job import FillJob
 from .patching import patch, patched, unpatch
 from .perturbing import add_noise_, lerp_to_init_
 from .plan import Plan, initialize_, plan

@@ -20,7 +20,7 @@ from rich.table import Table
 from . import __version__, demo
 from .blueprint import Blueprint, open_blueprint
 from .doctor import Symptom, diagnose, examine
-from .engine import backend_info
+from .engine.backend import backend_info
 from .entry import starred
 from .export import export
 from .verify import verify

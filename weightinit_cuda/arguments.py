@@ -9,57 +9,16 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 
-from .checking import OVERLAPPING, require_writable
 from .numerics.streams import stream_of
 from .tensors.boxes import Region
 from .tensors.shards import Part, flat_parts, is_dtensor, parts
 
-if TYPE_CHECKING:
-    from torch._subclasses.fake_tensor import FakeTensor
-else:
-    FakeTensor = torch._subclasses.fake_tensor.FakeTensor
-
-__all__ = ["generator_for", "is_virtual", "parts_of", "seed_of", "stream_number", "target"]
-
-COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
-MATRICES = ("eye_", "dirac_", "orthogonal_", "sparse_")  # what they write depends on row and column
-
-
-def is_virtual(tensor: Tensor) -> bool:
-    """Whether the tensor has no memory by design, so that a fill neither writes nor draws: on meta, or fake."""
-    return tensor.is_meta or isinstance(tensor, FakeTensor)
-
-
-def target(function: str, tensor: Tensor) -> Tensor:
-    """The strided tensor that a fill of ``tensor`` writes: the stored values of a compressed sparse or a nested tensor, as in
-    ``torch.nn.init.normal_``, else the tensor itself.
-
-    Raises:
-        NotImplementedError: another layout than strided, whose elements are not stored one by one.
-        RuntimeError: the elements overlap, they have no memory (freed, wrapped), or it is an inference tensor outside its mode.
-    """
-    if (tensor.layout in COMPRESSED or tensor.is_nested) and function not in MATRICES:
-        tensor = tensor.values()
-    if tensor.layout is not torch.strided:
-        raise NotImplementedError(
-            f"{function}: the tensor must be strided, got layout {tensor.layout}. Fill the dense tensor, then convert it."
-        )
-    require_writable(tensor)
-    if is_virtual(tensor) or tensor.numel() == 0:
-        return tensor
-    if torch._debug_has_internal_overlap(tensor) == 1:
-        raise RuntimeError(OVERLAPPING)
-    if tensor.data_ptr() == 0:
-        raise RuntimeError(
-            f"{function}: the tensor must have memory, got a {type(tensor).__name__} of shape {tuple(tensor.shape)} without."
-            " If its storage was freed (FSDP), gather it first; inside a torch.func transform, fill before the transform."
-        )
-    return tensor
+__all__ = ["generator_for", "parts_of", "seed_of", "stream_number"]
 
 
 def generator_for(function: str, tensor: Tensor, generator: object) -> torch.Generator | None:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from . import engine, schemes
-from .arguments import generator_for, is_virtual, parts_of, seed_of, stream_number, target
-from .engine import draw_and_fill
-from .job import FillJob
+from .arguments import generator_for, parts_of, seed_of, stream_number
+from .engine.checks import is_virtual, target
+from .engine.drop_in import draw_and_fill
+from .engine.job import FillJob
 from .numerics.distributions import Distribution
 from .numerics.rounding import REAL_DTYPE
 from .numerics.streams import UNNAMED

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from .arguments import is_virtual
+from .engine.checks import is_virtual
 from .tensors.boxes import Region
 from .tensors.named import Model, Named, named_tensors
 from .tensors.shards import is_dtensor, parts

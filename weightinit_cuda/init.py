@@ -34,7 +34,7 @@ from torch._C import _set_grad_enabled
 from torch.overrides import has_torch_function_variadic
 
 from . import scaling, schemes
-from .checking import require_writable
+from .engine.checks import require_writable
 from .filling import Generator, Shape, Stream, as_operator, fill, jobs_of, place, traced
 from .numerics.streams import UNNAMED
 from .orthogonal import computing_dtype, orthogonal_matrix

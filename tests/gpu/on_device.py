@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from weightinit_cuda import engine
-from weightinit_cuda.job import FillJob
+from weightinit_cuda.engine.job import FillJob
 from weightinit_cuda.numerics.distributions import Distribution
 from weightinit_cuda.tensors.boxes import Region
 

@@ -13,7 +13,7 @@ from on_device import job, on_cpu, on_gpu, same
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine
-from weightinit_cuda.job import FillJob
+from weightinit_cuda.engine.job import FillJob
 from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
 
 pytestmark = [*on_gpu]
@@ -133,9 +133,9 @@ def test_a_draw_in_a_graph_is_refused() -> None:
 @pytest.mark.parametrize("count", [11, 12, 13, 500])
 def test_many_tensors_are_one_launch(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    launch = engine._fill_cuda
+    launch = engine.run.fill_cuda
     monkeypatch.setattr(
-        engine, "_fill_cuda", lambda device, native, *how: (calls.append(len(native)), launch(device, native, *how))
+        engine.run, "fill_cuda", lambda device, native, *how: (calls.append(len(native)), launch(device, native, *how))
     )
     done = jobs(count, "cuda")
     engine.fill(done)

@@ -8,7 +8,7 @@ from conftest import each_distribution, each_dtype
 from on_device import LAYOUTS, Layout, base, fill, in_bytes, on_cpu, on_gpu, same, wrong_memory
 
 from weightinit_cuda import engine
-from weightinit_cuda.job import FillJob
+from weightinit_cuda.engine.job import FillJob
 from weightinit_cuda.numerics.combine import ADD, Combine, lerp
 from weightinit_cuda.numerics.distributions import Distribution, Normal, TruncNormal, Uniform
 from weightinit_cuda.tensors.boxes import Region
@@ -18,7 +18,7 @@ pytestmark = [*on_gpu]
 
 def test_the_compiled_kernels_are_used() -> None:
     assert engine.backend_info().cuda == "native"
-    assert engine._has_kernels(torch.device("cuda", 0))
+    assert engine.has_kernels(torch.device("cuda", 0))
 
 
 @each_dtype

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 from torch.utils._pytree import tree_map
 
 from .. import schemes
-from ..checking import OVERLAPPING
+from ..engine.checks import OVERLAPPING
 from ..numerics.distributions import Constant, Initial
 from .callers import caller
 from .geometry import Geometry, fills_storage

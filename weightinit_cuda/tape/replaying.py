@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import engine, init
-from ..job import FillJob
+from ..engine.job import FillJob
 from ..numerics.distributions import Constant, Distribution, Initial, Normal, Orthogonal, SparseNormal, TruncNormal, Uniform
 from ..numerics.rounding import REAL_DTYPE
 from ..tensors.boxes import Region

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import torch
 
-from .numerics.combine import STORE, Combine
-from .numerics.distributions import Distribution
-from .tensors.boxes import Region
+from ..numerics.combine import STORE, Combine
+from ..numerics.distributions import Distribution
+from ..tensors.boxes import Region
 
 __all__ = ["FillJob"]
 

@@ -9,14 +9,15 @@ import math
 
 import torch
 
+from ..numerics.combine import Mode
+from ..numerics.distributions import Constant, SparseNormal
+from ..numerics.lowering import lower
+from ..numerics.rounding import REAL_DTYPE
+from ..tensors.boxes import Region
+from ..tensors.torch_private import FakeTensor
 from .job import FillJob
-from .numerics.combine import Mode
-from .numerics.distributions import Constant, SparseNormal
-from .numerics.lowering import lower
-from .numerics.rounding import REAL_DTYPE
-from .tensors.boxes import Region
 
-__all__ = ["OVERLAPPING", "check", "require_writable"]
+__all__ = ["OVERLAPPING", "check", "is_virtual", "require_writable", "target"]
 
 OVERLAPPING = (
     "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
@@ -33,6 +34,42 @@ def require_writable(tensor: torch.Tensor) -> None:
     """Refuses an inference tensor outside inference mode."""
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         raise RuntimeError(INFERENCE)
+
+
+COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+MATRICES = ("eye_", "dirac_", "orthogonal_", "sparse_")  # what they write depends on row and column
+
+
+def is_virtual(tensor: torch.Tensor) -> bool:
+    """Whether the tensor has no memory by design, so that a fill neither writes nor draws: on meta, or fake."""
+    return tensor.is_meta or isinstance(tensor, FakeTensor)
+
+
+def target(function: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The strided tensor that a fill of ``tensor`` writes: the stored values of a compressed sparse or a nested tensor, as in
+    ``torch.nn.init.normal_``, else the tensor itself.
+
+    Raises:
+        NotImplementedError: another layout than strided, whose elements are not stored one by one.
+        RuntimeError: the elements overlap, they have no memory (freed, wrapped), or it is an inference tensor outside its mode.
+    """
+    if (tensor.layout in COMPRESSED or tensor.is_nested) and function not in MATRICES:
+        tensor = tensor.values()
+    if tensor.layout is not torch.strided:
+        raise NotImplementedError(
+            f"{function}: the tensor must be strided, got layout {tensor.layout}. Fill the dense tensor, then convert it."
+        )
+    require_writable(tensor)
+    if is_virtual(tensor) or tensor.numel() == 0:
+        return tensor
+    if torch._debug_has_internal_overlap(tensor) == 1:
+        raise RuntimeError(OVERLAPPING)
+    if tensor.data_ptr() == 0:
+        raise RuntimeError(
+            f"{function}: the tensor must have memory, got a {type(tensor).__name__} of shape {tuple(tensor.shape)} without."
+            " If its storage was freed (FSDP), gather it first; inside a torch.func transform, fill before the transform."
+        )
+    return tensor
 
 
 def check(job: FillJob) -> None:

@@ -1,0 +1,111 @@
+"""Which evaluator runs the fills, and why: the compiled kernels where they are there, else the plain-PyTorch reference.
+
+Chosen once at import (``WEIGHTINIT_BACKEND``, ``WEIGHTINIT_CPU``). Values do not depend on it.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+
+from .._version import FORMAT
+
+__all__ = ["BackendInfo", "backend_info", "has_kernels", "kernels", "reference_only", "select_cpu"]
+
+_MISSING = ""
+try:
+    from .. import _C as kernels
+except ImportError as error:  # built with WEIGHTINIT_NATIVE=0, or not built at all
+    kernels = None  # type: ignore[assignment]
+    _MISSING = str(error)
+
+
+def _choose_backend() -> bool:
+    """Whether the compiled kernels are used; says once why not."""
+    wanted = os.environ.get("WEIGHTINIT_BACKEND") or ("native" if kernels is not None else "")
+    if wanted not in ("", "native", "reference"):
+        raise ValueError(f"WEIGHTINIT_BACKEND: must be native or reference, got {wanted!r}.")
+    if wanted == "native" and kernels is None:
+        raise ImportError(f"WEIGHTINIT_BACKEND=native, but the compiled kernels are missing: {_MISSING}.")
+    if wanted == "":
+        warnings.warn(
+            f"weightinit_cuda: the compiled kernels are missing ({_MISSING}); the plain PyTorch reference is used: the same "
+            "values, many times slower. Reinstall with a C++ compiler, or set WEIGHTINIT_BACKEND=reference to silence this.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return wanted == "native"
+
+
+def select_cpu(isa: str) -> None:
+    """Makes the CPU kernels use one instruction set: scalar, avx2, avx512 or neon. For tests; values do not depend on it.
+
+    Raises:
+        ValueError: this build or machine does not have it.
+    """
+    if kernels is None or not kernels.select_isa(isa):
+        available = kernels.available_isas() if kernels is not None else []
+        raise ValueError(f"WEIGHTINIT_CPU: must be one of {available} on this machine, got {isa!r}.")
+
+
+native = _choose_backend()
+if native and os.environ.get("WEIGHTINIT_CPU"):
+    select_cpu(os.environ["WEIGHTINIT_CPU"])
+
+
+@contextmanager
+def reference_only() -> Iterator[None]:
+    """Inside, all fills of the process are made by the reference: for tests and benchmarks, which compare."""
+    global native
+    before, native = native, False
+    try:
+        yield
+    finally:
+        native = before
+
+
+class BackendInfo(NamedTuple):
+    """What runs the fills."""
+
+    backend: str  # native or reference
+    cpu: str  # instruction set in use
+    available: tuple[str, ...]  # instruction sets that this build and machine have
+    threads: int
+    parallel_runtime: str  # the OpenMP runtime found in the process, or why there is none
+    cuda: str  # or why there is none
+    format: int
+    reason: str  # why a fallback was taken; empty if none was
+
+
+def backend_info() -> BackendInfo:
+    """What is compiled in, which instruction set is in use, and why a fallback was taken."""
+    reason = "" if native else _MISSING or "WEIGHTINIT_BACKEND=reference"
+    threads = torch.get_num_threads()
+    if kernels is None:
+        return BackendInfo("reference", "torch", (), threads, "torch", "not compiled", FORMAT, reason)
+    return BackendInfo(
+        backend="native" if native else "reference",
+        cpu=kernels.selected_isa() if native else "torch",
+        available=tuple(kernels.available_isas()),
+        threads=threads,
+        parallel_runtime=kernels.parallel_runtime(),
+        cuda=kernels.why_no_cuda() or "native",
+        format=FORMAT,
+        reason=reason,
+    )
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether the compiled kernels write to this device; the reference writes to all others."""
+    return native and (device.type == "cpu" or (device.type == "cuda" and _cuda_works()))
+
+
+@lru_cache(maxsize=1)
+def _cuda_works() -> bool:
+    return torch.version.hip is None and not kernels.why_no_cuda()

@@ -1,0 +1,178 @@
+"""The one file that calls the compiled kernels: jobs in the form that they take, and the launches.
+
+What each number of a job means is in `csrc/job.h`. Knows no arguments of users: all was checked before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+
+from ..numerics.combine import STORE, Combine
+from ..numerics.distributions import Distribution
+from ..numerics.lowering import Transform, lower
+from ..tensors.torch_private import without_modes
+from .backend import has_kernels, kernels
+from .job import FillJob
+
+__all__ = [
+    "STORAGE",
+    "NativeJob",
+    "fill_cpu",
+    "fill_cuda",
+    "fits",
+    "native_job",
+    "native_of_plain",
+    "native_transform",
+    "plain_address",
+    "table",
+    "write_words",
+]
+
+# The kernels' names of storage: csrc/job.h.
+STORAGE = {
+    torch.float32: 0,
+    torch.float64: 1,
+    torch.float16: 2,
+    torch.bfloat16: 3,
+    torch.float8_e4m3fn: 4,
+    torch.float8_e5m2: 5,
+}
+_UINT32 = 8
+_MASK64 = 0xFFFFFFFFFFFFFFFF
+PLAIN_TYPES = frozenset((torch.Tensor, torch.nn.Parameter, torch.nn.Buffer))  # subclasses may mean other memory than they show
+get_num_threads = torch.get_num_threads
+
+
+class NativeJob(NamedTuple):
+    """A job as csrc/job.h has it.
+
+    Args:
+        address: of the first element.
+        storage: what an element is in memory.
+        transform: what to write.
+        seed, stream: 64 bits each.
+        first: index of the first element in the global tensor.
+        dims: size, stride in memory and step in the global index of each dimension, the outermost first.
+    """
+
+    address: int
+    storage: int
+    transform: Any
+    seed: int
+    stream: int
+    first: int
+    dims: list[tuple[int, int, int]]
+
+
+@lru_cache(maxsize=4096, typed=True)  # typed: different distributions may be equal as tuples
+def native_transform(distribution: Distribution, dtype: torch.dtype) -> Any:
+    """The kernels' form of a distribution; of a constant, whose 0.0 and -0.0 are one key, :func:`native_of` is asked."""
+    return native_of(lower(distribution, dtype))
+
+
+@lru_cache(maxsize=4096)  # a constant's 0.0 and -0.0 differ in `integers`
+def native_of(transform: Transform) -> Any:
+    """A transform as the kernels take it."""
+    return kernels.Transform(int(transform.kind), list(transform.params), list(transform.integers))
+
+
+def plain_address(tensor: torch.Tensor) -> int:
+    """Where a tensor begins that the kernels can fill as it is; 0 for all that needs more care, or has no elements."""
+    if type(tensor) not in PLAIN_TYPES or tensor.dtype not in STORAGE or not has_kernels(tensor.device):
+        return 0
+    try:
+        if tensor.is_contiguous() and not tensor.is_inference() and not tensor.is_neg():
+            return tensor.data_ptr()
+    except RuntimeError:  # layouts that have no such thing
+        pass
+    return 0
+
+
+def native_of_plain(job: FillJob, address: int) -> NativeJob:
+    """The job of a tensor that has a :func:`plain_address`."""
+    dtype = job.tensor.dtype
+    transform = native_of(lower(job.distribution, dtype))
+    whole = [(job.tensor.numel(), 1, 1)]
+    return NativeJob(address, STORAGE[dtype], transform, job.seed & _MASK64, job.stream & _MASK64, 0, whole)
+
+
+def fits(tensor: torch.Tensor) -> bool:
+    """Whether the kernels can write a real tensor of any strides."""
+    return has_kernels(tensor.device) and tensor.dim() <= kernels.max_dims
+
+
+def native_job(job: FillJob, transform: Transform) -> NativeJob:
+    """Any job that :func:`fits`."""
+    tensor = job.tensor
+    shape, offset = job.region or (tensor.shape, (0,) * tensor.dim())
+    index, step = 0, 1
+    dims: list[tuple[int, int, int]] = []
+    for n, stride, whole, at in reversed(tuple(zip(tensor.shape, tensor.stride(), shape, offset, strict=True))):
+        dims.append((n, stride, step))
+        index += at * step
+        step *= whole
+    seed, stream = job.seed & _MASK64, job.stream & _MASK64
+    return NativeJob(tensor.data_ptr(), STORAGE[tensor.dtype], native_of(transform), seed, stream, index, dims[::-1])
+
+
+def write_words(words: torch.Tensor, seed: int, stream: int, start: int) -> None:
+    """The raw words of a stream from ``start`` on, into a uint32 tensor of the CPU."""
+    job = NativeJob(words.data_ptr(), _UINT32, kernels.Transform(0, [], []), seed, stream, start, [(words.numel(), 1, 1)])
+    kernels.fill([job], get_num_threads())
+
+
+def fill_cpu(jobs: list[NativeJob], combine: Combine = STORE) -> None:
+    """One parallel pass over all of them."""
+    kernels.fill(jobs, get_num_threads(), *combine)
+
+
+def fill_cuda(device: torch.device, jobs: list[NativeJob], combine: Combine = STORE) -> None:
+    """One launch on the device's current stream; several while a graph is captured, if the table is large."""
+    if _launch(device, kernels.CudaLaunch(jobs, *combine)):
+        return
+    if len(jobs) == 1:
+        raise RuntimeError("fill: too many separate runs to capture in a CUDA graph. Make the tensor contiguous first.")
+    for begin in range(0, len(jobs), kernels.cuda_inline_jobs):
+        fill_cuda(device, jobs[begin : begin + kernels.cuda_inline_jobs], combine)
+
+
+def _launch(device: torch.device, launch: Any) -> bool:
+    """No synchronisation, and no allocation if the table fits into the kernel's parameters.
+
+    Returns:
+        False, and nothing is launched, for a larger table while a graph is captured: its host memory would have to outlive it.
+    """
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream(device).cuda_stream
+        if len(launch) <= kernels.cuda_inline_jobs:
+            launch.run(0, stream)
+        elif torch.cuda.is_current_stream_capturing():
+            return False
+        else:
+            pinned = torch.frombuffer(bytearray(launch.bytes()), dtype=torch.uint8).pin_memory()
+            table = pinned.to(device, non_blocking=True)  # kept until the launch is queued
+            launch.run(table.data_ptr(), stream)
+    return True
+
+
+def table(device: torch.device, jobs: Sequence[NativeJob]) -> Callable[[int], bool]:
+    """Jobs on plain tensors of one device as a function of the seed. False of that function: it cannot run now."""
+    if device.type == "cpu":
+        prepared = kernels.CpuFill(list(jobs))
+
+        def run(seed: int) -> bool:
+            prepared.run(seed, get_num_threads())
+            return True
+
+        return run
+    launch = kernels.CudaLaunch(list(jobs))
+
+    def run_there(seed: int) -> bool:
+        with without_modes():
+            return _launch(device, launch.with_seed(seed))
+
+    return run_there

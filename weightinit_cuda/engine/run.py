@@ -1,0 +1,174 @@
+"""Runs jobs: checks all of them, cuts them apart where memory overlaps, groups them by device, and fills.
+
+Everything the layouts of torch tensors bring is resolved here (complex, conjugate and negative views, regions, overlaps,
+inference mode, version counters). Arguments were checked above, in the words of the user; kernels below only see numbers.
+"""
+
+from __future__ import annotations
+
+import operator
+from bisect import bisect
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+
+from ..numerics import reference
+from ..numerics.combine import STORE, Combine, made_dtype, settled
+from ..numerics.distributions import SPARSE_PLACES, Constant, SparseNormal
+from ..numerics.lowering import Transform, lower
+from ..numerics.rounding import REAL_DTYPE
+from ..tensors.boxes import Region
+from ..tensors.torch_private import increment_version, without_modes
+from .checks import check
+from .job import FillJob
+from .native import NativeJob, fill_cpu, fill_cuda, fits, native_job, native_of_plain, plain_address
+from .words import bits
+
+__all__ = ["Checked", "checked", "fill", "run", "without_overlap"]
+
+
+def fill(jobs: Sequence[FillJob]) -> None:
+    """Fills every job's tensor: one parallel pass over all CPU tensors, one launch for each GPU, for each way of combining.
+
+    All jobs are checked before the first element is written. Jobs on the same memory count as if they ran one after another:
+    the later one wins, in a pass of its own.
+
+    Raises:
+        RuntimeError: overlapping memory, or an inference tensor outside inference mode (as torch).
+        NotImplementedError, ValueError: no such layout, dtype, region or distribution; the job is named.
+    """
+    with without_modes():
+        for apart in without_overlap(checked(jobs)):
+            run(apart)
+
+
+class Checked(NamedTuple):
+    """A job that can be run, the bytes it writes, and the kernels' form of it where its tensor is plain."""
+
+    job: FillJob
+    extent: tuple[int, int]
+    native: NativeJob | None = None
+
+
+def checked(jobs: Sequence[FillJob]) -> list[Checked]:
+    """The jobs that write something, each of them checked."""
+    return [one for job in jobs if (one := _plain(job) or _checked(job))]
+
+
+def _plain(job: FillJob) -> Checked | None:
+    """What most of a model is, in a few microseconds: a dense tensor that is its own global tensor; None for all else."""
+    if job.region is not None or job.combine is not STORE or type(job.distribution) is SparseNormal:
+        return None
+    address = plain_address(job.tensor)
+    if not address:
+        return None
+    return Checked(job, (address, address + job.tensor.numel() * job.tensor.itemsize), native_of_plain(job, address))
+
+
+def _checked(job: FillJob) -> Checked | None:
+    """Any job, checked; None if it leaves the tensor as it is."""
+    if job.region is not None:  # shapes and offsets as Python integers, which do not overflow
+        job = job._replace(region=Region(*(tuple(map(operator.index, numbers)) for numbers in job.region)))
+    check(job)
+    combine = settled(job.combine, REAL_DTYPE[job.tensor.dtype])
+    return combine and Checked(job._replace(combine=combine), _extent(job.tensor))
+
+
+def _extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """Addresses of the first byte and of the one after the last; (0, 0) where there is no memory to write."""
+    if tensor.is_meta or tensor.numel() == 0:
+        return 0, 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    begin = tensor.data_ptr()
+    return begin, begin + (last + 1) * tensor.itemsize
+
+
+def without_overlap(jobs: Sequence[Checked]) -> Iterator[Sequence[Checked]]:
+    """The jobs in order, cut before each one whose memory may overlap that of a job since the last cut."""
+    in_order = sorted(job.extent for job in jobs)
+    if all(end <= begin for (_, end), (begin, _) in pairwise(in_order)):
+        yield jobs
+        return
+    first, since = 0, list[tuple[int, int]]()  # `since` is sorted, and its extents are apart
+    for number, job in enumerate(jobs):
+        at = bisect(since, job.extent)
+        if any(begin < job.extent[1] and job.extent[0] < end for begin, end in since[max(at - 1, 0) : at + 1]):
+            yield jobs[first:number]
+            first, since, at = number, [], 0
+        since.insert(at, job.extent)
+    yield jobs[first:]
+
+
+def run(jobs: Sequence[Checked]) -> None:
+    """Fills jobs on memory that does not overlap."""
+    native: dict[tuple[torch.device, Combine], list[NativeJob]] = {}
+    by_reference: list[tuple[FillJob, Transform]] = []
+    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for job, (begin, end), plain in jobs:
+        if plain is not None:
+            native.setdefault((job.tensor.device, STORE), []).append(plain)
+            continue
+        if begin == end:
+            continue
+        for part in _real_parts(_resolved(job, copies)):
+            transform = lower(part.distribution, made_dtype(part.combine.mode, part.tensor.dtype))
+            if fits(part.tensor):
+                native.setdefault((part.tensor.device, part.combine), []).append(native_job(part, transform))
+            else:
+                by_reference.append((part, transform))
+    if written := [job.tensor for job, _, _ in jobs if not (job.tensor.is_meta or job.tensor.is_inference())]:
+        increment_version(tuple(written))
+    for (device, combine), native_jobs in native.items():
+        if device.type == "cpu":
+            fill_cpu(native_jobs, combine)
+        else:
+            fill_cuda(device, native_jobs, combine)
+    for part, transform in by_reference:
+        reference.fill(part.tensor, transform, part.seed, part.stream, part.region, part.combine)
+    with torch.no_grad():
+        for tensor, made in copies:
+            tensor.copy_(made)
+        for job, _, _ in jobs:
+            if isinstance(job.distribution, SparseNormal) and not job.tensor.is_meta:
+                _write_zeros(job, job.distribution)
+
+
+def _resolved(job: FillJob, copies: list[tuple[torch.Tensor, torch.Tensor]]) -> FillJob:
+    """The job on memory that means what it holds: a lazily conjugated or negated view is filled aside and copied after."""
+    tensor = job.tensor.detach()
+    if tensor.is_neg() or tensor.is_conj():
+        made = tensor.resolve_conj().resolve_neg()
+        copies.append((tensor, made))
+        tensor = made
+    return job._replace(tensor=tensor)
+
+
+def _real_parts(job: FillJob) -> list[FillJob]:
+    """The job as fills of real tensors: a complex tensor of n elements is a real one of 2 n."""
+    if not job.tensor.is_complex():
+        return [job]
+    real = torch.view_as_real(job.tensor)
+    if isinstance(job.distribution, Constant):
+        value = complex(job.distribution.value)
+        parts = (real[..., 0], Constant(value.real)), (real[..., 1], Constant(value.imag))
+        return [job._replace(tensor=part, distribution=constant) for part, constant in parts]
+    region = job.region and Region((*job.region.global_shape, 2), (*job.region.offset, 0))
+    return [job._replace(tensor=real, region=region)]
+
+
+def _write_zeros(job: FillJob, sparse: SparseNormal) -> None:
+    """The zeros of every column, from its own words: the same for any part of the matrix. A million words at a time."""
+    rows, zeros, _ = sparse
+    first_row, first_column = job.region.offset if job.region else (0, 0)
+    mine = slice(first_row, first_row + job.tensor.shape[0])
+    columns_at_once = max(1, (1 << 20) // max(rows, 1))
+    for begin in range(0, job.tensor.shape[1] if zeros else 0, columns_at_once):
+        part = job.tensor.detach()[:, begin : begin + columns_at_once]
+        words = bits(job.seed, job.stream ^ SPARSE_PLACES, part.shape[1] * rows, (first_column + begin) * rows)
+        keys = (words.to(torch.int64).view(-1, rows) << 31) + torch.arange(rows, device="cpu")  # distinct, ordered as words
+        places = keys <= keys.kthvalue(zeros, dim=1, keepdim=True).values
+        if part.dtype.itemsize == 1:
+            part = part.view(torch.uint8)  # torch masks no float8
+        part.masked_fill_(places[:, mine].T.to(part.device), 0)

@@ -1,0 +1,87 @@
+"""Random words: the raw ones of a stream, and the 64-bit seeds that drop-in calls draw where torch would draw values."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+
+from ..numerics import reference
+from ..tensors.torch_private import without_modes
+from . import backend, native
+
+__all__ = ["bits", "draw_seed", "seed_cell"]
+
+MASK64 = 0xFFFFFFFFFFFFFFFF
+LOWEST = -(2**63)  # random_(LOWEST, None) draws all 64 bits
+
+
+class _SeedCell(threading.local):
+    """Where a thread's drop-in calls draw their seed: one int64 that is used again and again."""
+
+    def __init__(self) -> None:
+        with torch.inference_mode(False), without_modes():  # an ordinary tensor, whatever the caller is in
+            self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
+        self.both = self.tensor.random_, self.tensor.data_ptr()  # as a pair: one look-up
+
+
+seed_cell = _SeedCell()
+
+
+def draw_seed(tensor: torch.Tensor, generator: torch.Generator | None = None) -> int:
+    """One 64-bit seed, drawn where torch would draw the tensor's values: from ``generator``, else its device's default."""
+    if generator is None and tensor.is_cpu:
+        return int(seed_cell.tensor.random_(LOWEST, None).item()) & MASK64
+    if generator is None and tensor.is_cuda:
+        generator = torch.cuda.default_generators[tensor.device.index]
+    if generator is not None and generator.device.type == "cuda":
+        return _draw_cuda_seed(generator)
+    device = tensor.device if generator is None else generator.device
+    return int(torch.empty((), dtype=torch.int64, device=device).random_(LOWEST, None, generator=generator).item()) & MASK64
+
+
+_cuda_draw = threading.Lock()
+
+
+def _draw_cuda_seed(generator: torch.Generator) -> int:
+    """64 bits of the generator's own sequence, made on the host: no kernel, no synchronisation. Advances it by one block of 4.
+
+    torch's CUDA generator is Philox with key ``initial_seed()`` and a position, ``get_offset()``; its kernels use the upper
+    half of the counter for threads from 0 on. Counting those from the top keeps our block apart from all of theirs.
+    """
+    with _cuda_draw:  # two threads must not read the same position
+        offset = generator.get_offset()
+        generator.set_offset(offset + 4)
+    w0, w1 = bits(generator.initial_seed(), stream=MASK64, n=2, start=offset).tolist()
+    return int(w0 << 32 | w1)
+
+
+def bits(seed: int, stream: int, n: int, start: int = 0) -> torch.Tensor:
+    """The raw 32-bit words of ``stream`` under ``seed``, as the kernels use them.
+
+    Word ``i`` of the result is word ``(start + i) % 4`` of Philox block ``(start + i) // 4``.
+
+    Args:
+        seed, stream: 64-bit numbers.
+        n: how many words.
+        start: index of the first one, 64-bit.
+
+    Returns:
+        A uint32 tensor of n words on the CPU.
+
+    >>> import weightinit_cuda as wi
+    >>> [hex(word) for word in wi.bits(seed=0, stream=0, n=4).tolist()]
+    ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
+    """
+    seed, stream, start = seed & MASK64, stream & MASK64, start & MASK64
+    if n < 0:
+        raise ValueError(f"bits: n must be at least 0, got {n}.")
+    if start + n > 2**64:
+        raise ValueError(f"bits: start + n must be at most 2**64, got {start} + {n}.")
+    with without_modes():
+        if not backend.native:
+            return reference.bits(seed, stream, n, start, "cpu").to(torch.uint32)
+        words = torch.empty(n, dtype=torch.uint32, device="cpu")
+    if n:
+        native.write_words(words, seed, stream, start)
+    return words
