@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import weightinit_cuda as wi
 from weightinit_cuda import init
-from weightinit_cuda.custom_ops import SCHEMAS
+from weightinit_cuda.init.torch_ops import SCHEMAS
 from weightinit_cuda.numerics.distributions import Normal, Uniform
 
 ops = torch.ops.weightinit_cuda

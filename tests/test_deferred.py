@@ -19,7 +19,8 @@ from recorded import drawn, recorded
 from torch import Tensor, nn
 
 import weightinit_cuda as wi
-from weightinit_cuda import engine, patching
+from weightinit_cuda import engine
+from weightinit_cuda.init import patching
 from weightinit_cuda.numerics.distributions import Normal, Uniform
 
 

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from weightinit_cuda import engine, init, scaling
+from weightinit_cuda import engine, init
+from weightinit_cuda.init import fans as scaling
 from weightinit_cuda.numerics import probability
 from weightinit_cuda.numerics.streams import stream_of
 

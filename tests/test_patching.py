@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import weightinit_cuda as wi
-from weightinit_cuda import patching
+from weightinit_cuda.init import patching
 
 TORCH = {name: value for name, value in vars(nn.init).items() if isinstance(value, types.FunctionType)}
 TORCH_METHOD = torch._C.TensorBase.normal_

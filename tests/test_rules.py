@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import weightinit_cuda as wi
+from weightinit_cuda.init.catalog import distribution_of
 from weightinit_cuda.numerics.distributions import Constant, Initial, Normal, Orthogonal, TruncNormal, Uniform
-from weightinit_cuda.rules import RULE_SETS, Rules, buffer, distribution_of, gpt2, llama, mup
+from weightinit_cuda.rules import RULE_SETS, Rules, buffer, gpt2, llama, mup
 from weightinit_cuda.rules.layouts import matrix, vector_weight
 from weightinit_cuda.tensors.boxes import Box
 from weightinit_cuda.tensors.named import Named

@@ -13,7 +13,7 @@ from .engine.words import bits
 from .entry import Entry
 from .export import export
 from .fingerprint import fingerprint
-from .patching import patch, patched, unpatch
+from .init.patching import patch, patched, unpatch
 from .perturbing import add_noise_, lerp_to_init_
 from .plan import Plan, initialize_, plan
 from .ranks import check_ranks

@@ -20,14 +20,15 @@ from torch.nn.modules import module as module_hooks
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
-from . import patching
-from .arguments import seed_of
-from .custom_ops import by_name
 from .entry import Entry
+from .init import patching
+from .init.arguments import seed_of
+from .init.catalog import distribution_of
+from .init.torch_ops import by_name
 from .numerics.distributions import Computed, Constant, Initial
 from .numerics.streams import stream_of
 from .plan import Plan
-from .rules import Rules, distribution_of, resolve
+from .rules import Rules, resolve
 from .tape.claims import Claims
 from .tape.geometry import box_of
 from .tape.materializing import allocate, finish, put_under

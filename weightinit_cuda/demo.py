@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from .deferred import deferred
+from .init.patching import patched
 from .numerics.distributions import Constant, Normal
-from .patching import patched
 from .peak import available_bytes, peak_of
 
 if TYPE_CHECKING:

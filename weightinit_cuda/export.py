@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ._version import __version__
-from .arguments import seed_of
 from .checkpoint import Header, write_safetensors
 from .entry import Entry
+from .init.arguments import seed_of
 from .numerics.distributions import Computed
 from .plan import Plan
 from .regeneration import chunks, unknown

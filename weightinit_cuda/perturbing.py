@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from . import engine
-from .arguments import seed_of
 from .engine.checks import is_virtual
 from .engine.job import FillJob
 from .entry import Entry
+from .init.arguments import seed_of
 from .numerics.combine import ADD, lerp
 from .numerics.distributions import Computed, Normal, Orthogonal, SparseNormal
 from .numerics.streams import noise_stream_of

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from . import engine, init
 from ._version import FORMAT, __version__
-from .arguments import seed_of
 from .engine.job import FillJob
 from .entry import Entry, as_data, from_data, table
+from .init.arguments import seed_of
 from .numerics.distributions import Computed, Constant, Orthogonal
 from .numerics.rounding import REAL_DTYPE
 from .numerics.streams import stream_of

@@ -7,21 +7,7 @@
 from __future__ import annotations
 
 from .layouts import layout_of, lookup
-from .rule import (
-    RULE_SETS,
-    Fill,
-    Given,
-    Match,
-    Rule,
-    Rules,
-    RuleSet,
-    buffer,
-    distribution_of,
-    first_match,
-    flattened,
-    require_sound,
-    resolve,
-)
+from .rule import RULE_SETS, Fill, Given, Match, Rule, Rules, RuleSet, buffer, first_match, flattened, require_sound, resolve
 from .sets import auto, gpt2, llama, mup, scheme, vit
 
 __all__ = [
@@ -34,7 +20,6 @@ __all__ = [
     "Rules",
     "auto",
     "buffer",
-    "distribution_of",
     "first_match",
     "flattened",
     "gpt2",

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import ParametrizationList
 
-from ..scaling import Axes, fans
+from ..init.fans import Axes, fans
 from ..tensors.named import Named
 
 __all__ = ["Layout", "bias", "layout_of", "lookup", "matrix", "vector_weight"]

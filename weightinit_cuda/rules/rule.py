@@ -7,7 +7,6 @@ the library are in ``sets``; seeds, streams and filling are the plan's.
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +20,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from .. import init, schemes
+from ..init import schemes
+from ..init.catalog import DRAWN, distribution_of, function_of
 from ..numerics.distributions import (
     Computed,
     Constant,
@@ -46,7 +46,6 @@ __all__ = [
     "RuleSet",
     "Rules",
     "buffer",
-    "distribution_of",
     "first_match",
     "flattened",
     "require_sound",
@@ -97,7 +96,7 @@ class Rule:
         self._of_buffers = buffer in self.match
         self._conditions = tuple(_condition(one) for one in self.match if one != "*")
         if isinstance(init, str):
-            _bind(init, params, *params.values())
+            _require_params(init, params)
         elif params:
             raise TypeError(f"Rule: parameters belong to a function of init, got {params} beside {_called(init)}.")
         elif not callable(init) and not isinstance(init, _DISTRIBUTIONS):
@@ -166,6 +165,19 @@ RULE_SETS: dict[str, Rules] = {}
 """Rules by name. Add your own: ``RULE_SETS["mine"] = [Rule("*.scale", "ones_"), "kaiming"]``."""
 
 
+def _require_params(function: str, params: Mapping[str, Any]) -> None:
+    try:
+        row = function_of(function)
+    except ValueError as error:
+        raise ValueError(f"Rule: {error}") from None
+    if wrong := sorted(params.keys() & set(DRAWN)):
+        raise TypeError(f"Rule: seeds, streams and shards are the plan's, got {', '.join(wrong)} for {function}.")
+    try:
+        row.bind(params)
+    except TypeError as error:
+        raise TypeError(f"Rule: params must be those of {function}, got {params}: {error}.") from None
+
+
 def _require_match(match: object) -> None:
     if isinstance(match, str):
         if not match or re.search(r"\[(?![^]]+\])", match):
@@ -207,71 +219,6 @@ def _called(what: object) -> str:
     if name == "<lambda>" and code is not None:
         return f"lambda at {PurePath(code.co_filename).name}:{code.co_firstlineno}"
     return name or repr(what)
-
-
-# ---- from a name and numbers to a distribution -----------------------------------------------------------------------
-
-_CONSTANTS = {"zeros_": 0.0, "ones_": 1.0}
-_BY_SHAPE = ("xavier", "kaiming", "lecun", "variance_scaling", "eye", "dirac", "sparse")
-_DIMENSIONS = {"eye_": (2,), "sparse_": (2,), "dirac_": (3, 4, 5)}
-_LECUN = {"lecun_uniform_": "uniform", "lecun_normal_": "truncated_normal"}
-_NO_NUMBERS = ("generator", "seed", "stream", "global_shape", "offset", "flat_range")
-
-
-def distribution_of(function: str, dtype: torch.dtype, shape: tuple[int, ...], params: Mapping[str, Any]) -> Initial:
-    """The distribution that a function of ``init`` would fill a tensor with.
-
-    >>> distribution_of("kaiming_uniform_", torch.float32, (8, 6), {"nonlinearity": "relu"})
-    Uniform(a=-1.0, b=1.0)
-    """
-    if function in _CONSTANTS:
-        return Constant(_CONSTANTS[function])
-    names, values = tuple(params), schemes.plain(tuple(params.values()))
-    if function == "constant_":  # not remembered: 0.0 and -0.0 are one key
-        return Constant(*_bind(function, names, *values))
-    return _made(function, dtype, shape, names, *values)
-
-
-@lru_cache(maxsize=4096, typed=True)  # typed: 1 and True are one key
-def _made(function: str, dtype: torch.dtype, shape: tuple[int, ...], names: tuple[str, ...], *values: Any) -> Initial:
-    numbers = _bind(function, names, *values)
-    if function == "orthogonal_":
-        _require_dimensions(function, shape, range(2, 99))
-        return Orthogonal(*map(float, numbers))
-    if function in _DIMENSIONS:
-        _require_dimensions(function, shape, _DIMENSIONS[function])
-    if function.startswith(_BY_SHAPE) and 0 in shape:
-        return Constant(0.0)  # of nothing
-    if function in _LECUN:
-        function, numbers = "variance_scaling_", (1.0, "fan_in", _LECUN[function], *numbers)
-    about = (dtype, shape) if function.startswith(_BY_SHAPE) else (dtype,)
-    made: Initial = getattr(schemes, function)(*about, *numbers)
-    return made
-
-
-def _require_dimensions(function: str, shape: tuple[int, ...], allowed: Sequence[int]) -> None:
-    if len(shape) not in allowed:
-        raise ValueError(f"{function} needs {' or '.join(map(str, allowed[:3]))} dimensions, got shape {shape}")
-
-
-def _bind(function: str, names: Iterable[str], *values: Any) -> tuple[Any, ...]:
-    """What the function takes beside its tensor, in order, with its defaults."""
-    if function not in init.__all__ or not function.endswith("_"):
-        raise ValueError(f"Rule: init must be a function of weightinit_cuda.init, got {function!r}.")
-    if wrong := sorted(set(names) & set(_NO_NUMBERS)):
-        raise TypeError(f"Rule: seeds, streams and shards are the plan's, got {', '.join(wrong)} for {function}.")
-    params = dict(zip(names, values, strict=True))
-    try:
-        bound = _signature(function).bind(None, **params)
-    except TypeError as error:
-        raise TypeError(f"Rule: params must be those of {function}, got {params}: {error}.") from None
-    bound.apply_defaults()
-    return tuple(value for key, value in bound.arguments.items() if key not in ("tensor", *_NO_NUMBERS))
-
-
-@lru_cache(maxsize=64)
-def _signature(function: str) -> inspect.Signature:
-    return inspect.signature(getattr(init, function))
 
 
 # ---- from rules and a model to fills ---------------------------------------------------------------------------------

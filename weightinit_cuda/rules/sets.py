@@ -15,11 +15,12 @@ from typing import Any
 
 from torch import nn
 
+from ..init.catalog import distribution_of
 from ..numerics.distributions import Initial
 from ..tensors.named import Named, named_tensors
 from .layouts import Layout, bias, layout_of, lookup, matrix, vector_weight
 from .mup import mup
-from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet, buffer, distribution_of
+from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet, buffer
 from .torch_reset import TORCH, padded, torch_reset
 from .tracing import Follows, following
 

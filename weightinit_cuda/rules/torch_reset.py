@@ -16,10 +16,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from ..init.catalog import distribution_of
 from ..numerics.distributions import Constant, Initial
 from ..tensors.boxes import Box
 from ..tensors.named import Named
-from .rule import Fill, Given, Rule, RuleSet, buffer, distribution_of
+from .rule import Fill, Given, Rule, RuleSet, buffer
 
 __all__ = ["TORCH", "holds_norm", "padded", "torch_reset"]
 

@@ -26,7 +26,7 @@ class Follows(NamedTuple):
     """What comes after a layer.
 
     Args:
-        nonlinearity: as :func:`weightinit_cuda.scaling.gain` knows it; ``"linear"`` if another layer or the output comes
+        nonlinearity: as :func:`weightinit_cuda.init.fans.gain` knows it; ``"linear"`` if another layer or the output comes
             first; empty if nothing could be seen.
         slope: of leaky_relu.
         seen: the same in words.

@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_map
 
-from .. import schemes
 from ..engine.checks import OVERLAPPING
+from ..init import schemes
 from ..numerics.distributions import Constant, Initial
 from .callers import caller
 from .geometry import Geometry, fills_storage
@@ -198,7 +198,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _own_fill(self, call: Call) -> bool:
-        """An operator of ours (``custom_ops``) as a fill; False: it has a seed of its own, so its values are not the plan's."""
+        """An operator of ours (``torch_ops``) as a fill; False: it has a seed of its own, so its values are not the plan's."""
         given = dict(call.given)
         tensor: Tensor = given.pop("tensor")
         if given.get("seed") is not None:

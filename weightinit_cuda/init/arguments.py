@@ -14,9 +14,9 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from .numerics.streams import stream_of
-from .tensors.boxes import Region
-from .tensors.shards import Part, flat_parts, is_dtensor, parts
+from ..numerics.streams import stream_of
+from ..tensors.boxes import Region
+from ..tensors.shards import Part, flat_parts, is_dtensor, parts
 
 __all__ = ["generator_for", "parts_of", "seed_of", "stream_number"]
 

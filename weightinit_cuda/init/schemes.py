@@ -18,16 +18,26 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from . import scaling
-from .numerics.distributions import Distribution, Normal, OneHot, SparseNormal, TruncNormal, Uniform
-from .numerics.lowering import lower
-from .numerics.probability import compensated_std, truncated_std
-from .scaling import Axes
+from ..numerics.distributions import (
+    Constant,
+    Distribution,
+    Initial,
+    Normal,
+    OneHot,
+    Orthogonal,
+    SparseNormal,
+    TruncNormal,
+    Uniform,
+)
+from ..numerics.lowering import lower
+from ..numerics.probability import compensated_std, truncated_std
+from . import fans as widths
+from .fans import Axes
 
 __all__: list[str] = []  # used as schemes.<function of init>
 
 Shape = Sequence[int]
-Scheme = TypeVar("Scheme", bound=Callable[..., Distribution])
+Scheme = TypeVar("Scheme", bound=Callable[..., Initial])
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
@@ -40,7 +50,7 @@ def _cached(function: Scheme) -> Scheme:
 
     @functools.lru_cache(maxsize=4096, typed=True)
     @functools.wraps(function)
-    def cached(*args: Any) -> Distribution:
+    def cached(*args: Any) -> Initial:
         if any(isinstance(arg, Tensor) and arg.dim() == 0 for arg in args):
             raise TypeError(f"{function.__name__}: a tensor cannot be remembered by value")
         with _disable_current_modes(), _outside_transforms():  # our scratch tensors are nobody's business
@@ -103,6 +113,18 @@ def normal_(dtype: torch.dtype, mean: float, std: float) -> Normal:
     return Normal(float(mean) + 0.0, (float(std) + 0.0) * (math.sqrt(0.5) if dtype.is_complex else 1.0))
 
 
+def constant_(dtype: torch.dtype, val: float) -> Constant:
+    return Constant(val)  # not remembered: 0.0 and -0.0 are one key
+
+
+def ones_(dtype: torch.dtype) -> Constant:
+    return Constant(1.0)
+
+
+def zeros_(dtype: torch.dtype) -> Constant:
+    return Constant(0.0)
+
+
 @_cached
 def trunc_normal_(
     dtype: torch.dtype, mean: float, std: float, a: float, b: float, bounds: str = "absolute", compensate: bool = False
@@ -139,11 +161,11 @@ def correct_fan(shape: Shape, mode: str, *axes: Axes) -> int:
     valid_modes = ["fan_in", "fan_out"]
     if mode not in valid_modes:
         raise ValueError(f"Mode {mode} not supported, please use one of {valid_modes}")
-    return scaling.fans(shape, *axes)[valid_modes.index(mode)]
+    return widths.fans(shape, *axes)[valid_modes.index(mode)]
 
 
 def _xavier_std(shape: Shape, gain: float, *axes: Axes) -> float:
-    fan_in, fan_out = scaling.fans(shape, *axes)
+    fan_in, fan_out = widths.fans(shape, *axes)
     return gain * math.sqrt(2.0 / float(fan_in + fan_out or 1))
 
 
@@ -160,7 +182,7 @@ def xavier_normal_(dtype: torch.dtype, shape: Shape, gain: float, *axes: Axes) -
 
 def _kaiming_std(shape: Shape, a: float, mode: str, nonlinearity: str, *axes: Axes) -> float:
     fan = correct_fan(shape, mode, *axes)
-    return scaling.gain(nonlinearity, a) / math.sqrt(fan)
+    return widths.gain(nonlinearity, a) / math.sqrt(fan)
 
 
 @_cached
@@ -180,7 +202,7 @@ def variance_scaling_(
 ) -> Distribution:
     if not 0 <= scale < math.inf:
         raise ValueError(f"variance_scaling_: scale must be finite and not negative, got {scale}")
-    std = math.sqrt(scale / (scaling.fan(mode, *scaling.fans(shape, *axes)) or 1))
+    std = math.sqrt(scale / (widths.fan(mode, *widths.fans(shape, *axes)) or 1))
     if distribution == "truncated_normal":
         return trunc_normal_(dtype, 0.0, std, -2.0, 2.0, "sigma", True)
     if distribution == "untruncated_normal":
@@ -191,6 +213,21 @@ def variance_scaling_(
     raise ValueError(
         f"variance_scaling_: distribution must be 'truncated_normal', 'untruncated_normal' or 'uniform', got {distribution!r}"
     )
+
+
+@_cached
+def lecun_uniform_(dtype: torch.dtype, shape: Shape, *axes: Axes) -> Distribution:
+    return variance_scaling_(dtype, shape, 1.0, "fan_in", "uniform", *axes)
+
+
+@_cached
+def lecun_normal_(dtype: torch.dtype, shape: Shape, *axes: Axes) -> Distribution:
+    return variance_scaling_(dtype, shape, 1.0, "fan_in", "truncated_normal", *axes)
+
+
+@_cached
+def orthogonal_(dtype: torch.dtype, shape: Shape, gain: float) -> Orthogonal:
+    return Orthogonal(float(gain))
 
 
 @_cached

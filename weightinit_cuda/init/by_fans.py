@@ -11,11 +11,11 @@ from typing import SupportsIndex
 import torch
 from torch.overrides import has_torch_function_variadic
 
+from ..numerics.streams import UNNAMED
 from . import schemes
-from .filling import Generator, Shape, Stream, fill
-from .numerics.streams import UNNAMED
-from .overriding import redirect
-from .scaling import Axes
+from .call import Generator, Shape, Stream, fill
+from .fans import Axes
+from .torch_function import redirect
 
 __all__ = [
     "kaiming_normal_",
@@ -193,9 +193,9 @@ def variance_scaling_(
     Args:
         tensor: (out, in, *kernel), or as the axes say.
         scale: not negative. Kaiming for relu is 2, LeCun 1.
-        mode: ``"fan_in"``, ``"fan_out"``, ``"fan_avg"`` or ``"fan_geo_avg"`` (:func:`weightinit_cuda.scaling.fan`).
+        mode: ``"fan_in"``, ``"fan_out"``, ``"fan_avg"`` or ``"fan_geo_avg"`` (:func:`weightinit_cuda.init.fans.fan`).
         distribution: ``"truncated_normal"`` (cut at 2 sigma, then as wide as asked), ``"untruncated_normal"`` or ``"uniform"``.
-        in_axes, out_axes, batch_axes: :func:`weightinit_cuda.scaling.fans`; torch's layout by default.
+        in_axes, out_axes, batch_axes: :func:`weightinit_cuda.init.fans.fans`; torch's layout by default.
         generator: gives the seed where ``seed`` does not.
 
     Raises:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import engine
-from .numerics.distributions import Normal
+from ..numerics.distributions import Normal
+from .drop_in import fill_tensor
 
 __all__ = ["computing_dtype", "orthogonal_matrix"]
 
@@ -34,7 +34,7 @@ def orthogonal_matrix(shape: tuple[int, int], dtype: torch.dtype, device: torch.
     Source: Mezzadri (2007), arXiv:math-ph/0609050; ``torch.nn.init.orthogonal_``.
     """
     gaussian = torch.empty(shape, dtype=dtype, device=device)
-    engine.fill_tensor(gaussian, Normal(0.0, 1.0), seed, stream)
+    fill_tensor(gaussian, Normal(0.0, 1.0), seed, stream)
     if shape[0] < shape[1]:
         return _positive_qr(gaussian.mT).mT
     return _positive_qr(gaussian)

@@ -1,13 +1,14 @@
 """The fills as operators of torch, ``torch.ops.weightinit_cuda.normal_`` and so on.
 
 In ordinary code a function of ``init`` goes straight to the engine. Where operators are traced, faked or batched (by
-torch.compile, make_fx, FakeTensor, vmap) it calls its operator instead (``filling.as_operator``). That one changes its first
+torch.compile, make_fx, FakeTensor, vmap) it calls its operator instead (``call.as_operator``). That one changes its first
 argument, returns nothing, and does what the function does when its time comes: a seed that is not given is drawn then, so a
 compiled function draws anew in every call.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -16,39 +17,40 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from . import init
+from .. import init
+from .catalog import AXES, CATALOG, Function
 
 __all__ = ["NAMESPACE", "SCHEMAS", "by_name"]
 
 NAMESPACE = "weightinit_cuda"
-_AXES = "int[]? in_axes=None, int[]? out_axes=None, int[]? batch_axes=None"
+_AXES = ", ".join(f"int[]? {name}=None" for name in AXES)
 _DRAWN = (
     "*, Generator? generator=None, int? seed=None, int stream=0, str? name=None, "
     "SymInt[]? global_shape=None, SymInt[]? offset=None, SymInt[]? flat_range=None"
 )
-# What each takes beside its tensor. What `init` calls mode is fan: torch.compile has a mode itself. Streams are numbers or
-# names; seeds and streams from 2^63 on are written as negative.
-SCHEMAS = {
-    "uniform_": f"float a=0., float b=1., {_DRAWN}",
-    "normal_": f"float mean=0., float std=1., {_DRAWN}",
-    "trunc_normal_": "float mean=0., float std=1., float a=-2., float b=2., "
-    f'str bounds="absolute", bool compensate=False, {_DRAWN}',
-    "xavier_uniform_": f"float gain=1., {_AXES}, {_DRAWN}",
-    "xavier_normal_": f"float gain=1., {_AXES}, {_DRAWN}",
-    "kaiming_uniform_": f'float a=0., str fan="fan_in", str nonlinearity="leaky_relu", {_AXES}, {_DRAWN}',
-    "kaiming_normal_": f'float a=0., str fan="fan_in", str nonlinearity="leaky_relu", {_AXES}, {_DRAWN}',
-    "variance_scaling_": f'float scale=1., str fan="fan_in", str distribution="truncated_normal", {_AXES}, {_DRAWN}',
-    "orthogonal_": f"float gain=1., {_DRAWN}",
-    "sparse_": f"float sparsity, float std=0.01, {_DRAWN}",
-    "eye_": "",
-    "dirac_": "int groups=1",
-}
-_PLACED = ("eye_", "dirac_")
+_OTHER_NAME = {"mode": "fan"}  # torch.compile has a mode itself
+
+
+def _schema(row: Function) -> str:
+    """What an operator takes beside its tensor. Streams are numbers or names; seeds and streams from 2^63 on are written as
+    negative."""
+    own = [_parameter(_OTHER_NAME.get(name, name), default) for name, default in row.own.items()]
+    return ", ".join([*own, *([_AXES] if row.axes else []), *([_DRAWN] if row.random else [])])
+
+
+def _parameter(name: str, default: Any) -> str:
+    if isinstance(default, type):
+        return f"{default.__name__} {name}"
+    return f"{type(default).__name__} {name}={json.dumps(default) if isinstance(default, str) else default}"
+
+
+SCHEMAS = {row.name: _schema(row) for row in CATALOG.values() if row.is_operator}
 
 
 def by_name(given: Mapping[str, Any]) -> dict[str, Any]:
     """An operator's arguments under the names that the function has for them, without those that are not given."""
-    return {"mode" if key == "fan" else key: value for key, value in given.items() if value is not None}
+    names = {other: name for name, other in _OTHER_NAME.items()}
+    return {names.get(key, key): value for key, value in given.items() if value is not None}
 
 
 def _run(function: str, tensor: Tensor, *own: Any, name: str | None = None, **drawn: Any) -> None:
@@ -69,7 +71,7 @@ def _batched(function: str, info: Any, in_dims: Any, tensor: Tensor, *own: Any, 
     """Under vmap: all examples alike, or each with a seed of its own, as ``randomness`` asks; alike where a seed is given."""
     call = partial(getattr(torch.ops.weightinit_cuda, function), **drawn)
     dim = in_dims[0]
-    given = function in _PLACED or drawn.get("seed") is not None
+    given = not CATALOG[function].random or drawn.get("seed") is not None
     if not given and info.randomness == "error":
         raise RuntimeError(
             f'vmap: {function} was called in randomness "error" mode. Use vmap(..., randomness="same"), "different", or seed=.'
@@ -92,7 +94,7 @@ def _register() -> Any:
     library: Any = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
     for name, schema in SCHEMAS.items():
         tags = [torch.Tag.pt2_compliant_tag]
-        if name not in _PLACED:
+        if CATALOG[name].random:
             tags.append(torch.Tag.nondeterministic_seeded)
         arguments = f"Tensor(a!) tensor, {schema}" if schema else "Tensor(a!) tensor"
         library.define(f"{name}({arguments}) -> ()", tags=tags)

@@ -8,7 +8,7 @@ themselves, ``weight.data.normal_()`` and ``.uniform_()``: these become attribut
 In place of both stands a fork: ours in threads that have entered ``patched()``, torch's own in all others, and torch's own too
 where operators are recorded or transformed and a fill through a pointer would go unseen (torch.compile, torch.jit.trace,
 functorch, dispatch modes). While ``deferred()`` records a thread, functions that torch's operators do not show are ours, which
-are operators themselves (``custom_ops``). This file knows how to get under torch; what the functions do is in ``init``.
+are operators themselves (``torch_ops``). This file knows how to get under torch; what the functions do is in ``init``.
 """
 
 from __future__ import annotations
@@ -28,16 +28,19 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch.utils._contextlib import _NoParamDecoratorContextManager
 
-from . import init
-from .overriding import InitFunction
-from .tensors.shards import is_dtensor
+from .. import init
+from ..tensors.shards import is_dtensor
+from .catalog import CATALOG
+from .torch_function import InitFunction
 
 __all__ = ["patch", "patched", "recording", "unpatch"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# Without torch's deprecated names, which call the others, and its private fills with a constant, which ours call too.
-_FUNCTIONS = (*init.__all__, "_no_grad_uniform_", "_no_grad_normal_", "_no_grad_trunc_normal_")
+# The names in torch.nn.init, and whether deferred() records a call as one fill. torch's deprecated names call the others, and
+# its private fills with a constant are called by ours too.
+_FUNCTIONS = {name: row.recorded for row in CATALOG.values() for name in (row.name, row.private) if name}
+_FUNCTIONS["calculate_gain"] = False
 _METHODS = {"uniform_": ("from", "to", "generator"), "normal_": ("mean", "std", "generator")}  # generator by keyword only
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -48,8 +51,6 @@ _functorch_transform = torch._C._functorch.peek_interpreter_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 
 
-# What is recorded as one operator, ours: a loop that looks at values, a QR, one operator for each column.
-_RECORDED = ("trunc_normal_", "_no_grad_trunc_normal_", "orthogonal_", "sparse_", "eye_", "dirac_")
 _ANSWERS = ("tolist", "numpy")  # methods that ask for values, and no operator
 
 
@@ -110,7 +111,7 @@ def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable
             return call(*args)
         return ours(*args)
 
-    return recorded_call if torchs.__name__ in _RECORDED else call
+    return recorded_call if _FUNCTIONS[torchs.__name__] else call
 
 
 def _calling_code(function: FunctionType) -> CodeType:

@@ -13,15 +13,17 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor
 
-from . import engine, schemes
+from .. import engine
+from ..engine.checks import is_virtual, target
+from ..engine.drop_in import draw_and_fill
+from ..engine.job import FillJob
+from ..numerics.distributions import Distribution
+from ..numerics.rounding import REAL_DTYPE
+from ..numerics.streams import UNNAMED
+from ..tensors.shards import Part, is_dtensor, mark_written, parts
+from . import schemes
 from .arguments import generator_for, parts_of, seed_of, stream_number
-from .engine.checks import is_virtual, target
-from .engine.drop_in import draw_and_fill
-from .engine.job import FillJob
-from .numerics.distributions import Distribution
-from .numerics.rounding import REAL_DTYPE
-from .numerics.streams import UNNAMED
-from .tensors.shards import Part, is_dtensor, mark_written, parts
+from .catalog import AXES, CATALOG
 
 __all__ = [
     "Generator",
@@ -34,7 +36,6 @@ __all__ = [
     "traced",
 ]
 
-_BY_SHAPE = ("xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_", "variance_scaling_", "sparse_")
 _dynamo_traces = torch.compiler.is_dynamo_compiling
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _functorch_transform = torch._C._functorch.peek_interpreter_stack
@@ -94,7 +95,7 @@ def fill(
 def _fill_operator(tensor: Tensor, scheme: Callable[..., Distribution], args: tuple[Any, ...], *drawn: Any) -> Tensor:
     """As :func:`fill`, by an operator."""
     function = _name(scheme)
-    own = args[2:] if function in _BY_SHAPE else args[1:]  # without dtype and shape
+    own = args[2:] if CATALOG[function].by_shape else args[1:]  # without dtype and shape
     return as_operator(function, tensor, own, *drawn)
 
 
@@ -118,7 +119,7 @@ def as_operator(
     offset: Shape | None = None,
     flat_range: Shape | None = None,
 ) -> Tensor:
-    """Calls ``torch.ops.weightinit_cuda``'s operator of that name (``custom_ops``), with what differs from its defaults."""
+    """Calls ``torch.ops.weightinit_cuda``'s operator of that name (``torch_ops``), with what differs from its defaults."""
     drawn: dict[str, Any] = {}
     if generator is not None:
         drawn["generator"] = generator
@@ -141,8 +142,8 @@ def _signed(number: int) -> int:
 
 
 def _operands(function: str, own: Sequence[Any]) -> list[Any]:
-    """As an operator takes them: axes, the last three arguments of who has fans, are lists."""
-    axes = len(own) - 3 if function in _BY_SHAPE and function != "sparse_" else len(own)
+    """As an operator takes them: axes, which come last, are lists."""
+    axes = len(own) - len(AXES) if CATALOG[function].axes else len(own)
     lists = [[value] if isinstance(value, int) else value and list(value) for value in own[axes:]]
     return [*own[:axes], *lists]
 
