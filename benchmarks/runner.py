@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from weightinit_cuda.peak import available_bytes, peak_of
+from weightinit_cuda.cli.memory import available_bytes, peak_of
 
 from . import memory, models
 from .case import Case

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 import weightinit_cuda as wi
 from weightinit_cuda.__main__ import main
-from weightinit_cuda.blueprint import open_blueprint
-from weightinit_cuda.doctor import Symptom, diagnose, examine
-from weightinit_cuda.entry import Entry
+from weightinit_cuda.cli.blueprint import open_blueprint
+from weightinit_cuda.diagnosis.doctor import Symptom, diagnose, examine
 from weightinit_cuda.numerics.distributions import Constant, Normal
-from weightinit_cuda.plan import Plan
+from weightinit_cuda.plans.entry import Entry
+from weightinit_cuda.plans.plan import Plan
 
 pytest.importorskip("rich")
 safetensors = pytest.importorskip("safetensors.torch")

@@ -483,7 +483,7 @@ def test_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_huge_pages_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from weightinit_cuda.tape import materializing
+    from weightinit_cuda.recording import memory as materializing
 
     asked: list[int] = []
     monkeypatch.setattr(materializing, "_madvise", lambda: lambda begin, size, advice: asked.append(size.value))

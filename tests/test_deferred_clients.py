@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine
-from weightinit_cuda.entry import table
 from weightinit_cuda.numerics.distributions import Computed, Constant, Normal, Orthogonal, TruncNormal, Uniform
+from weightinit_cuda.plans.table import table
 from weightinit_cuda.tensors.named import named_tensors
 
 transformers = pytest.importorskip("transformers", "5")

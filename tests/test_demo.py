@@ -14,7 +14,7 @@ from scipy import stats
 
 import weightinit_cuda as wi
 from weightinit_cuda import __main__ as command_line
-from weightinit_cuda import demo
+from weightinit_cuda.cli import demo
 from weightinit_cuda.numerics.distributions import Constant, Normal
 
 needs_models = pytest.mark.skipif(

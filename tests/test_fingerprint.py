@@ -24,11 +24,11 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import weightinit_cuda as wi
-from weightinit_cuda.fingerprint import combine, fingerprint, tensor_hash
+from weightinit_cuda.checkpoints.fingerprint import combine, fingerprint, tensor_hash
 from weightinit_cuda.tensors.boxes import Region
 from weightinit_cuda.tensors.shards import flat_parts
 
-module = import_module("weightinit_cuda.fingerprint")  # wi.fingerprint is the function
+module = import_module("weightinit_cuda.checkpoints.fingerprint")  # wi.fingerprint is the function
 P = 2**26 - 5
 ANY_DTYPE = (*DTYPES, torch.complex32, torch.int64, torch.int32, torch.uint8, torch.bool)
 each_dtype = pytest.mark.parametrize("dtype", ANY_DTYPE, ids=lambda dtype: str(dtype).removeprefix("torch."))

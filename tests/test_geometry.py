@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from weightinit_cuda.tape.geometry import Geometry, box_of, common, cut, fills_storage, same_order
+from weightinit_cuda.recording.views import Geometry, box_of, common, cut, fills_storage, same_order
 from weightinit_cuda.tensors.boxes import Box
 
 MEMORY = torch.arange(60)

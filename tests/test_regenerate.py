@@ -16,8 +16,9 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import weightinit_cuda as wi
-from weightinit_cuda import engine, regeneration
-from weightinit_cuda.entry import Entry
+from weightinit_cuda import engine
+from weightinit_cuda.checkpoints import regenerate as regeneration
+from weightinit_cuda.checkpoints.regenerate import regenerate
 from weightinit_cuda.numerics.distributions import (
     Computed,
     Constant,
@@ -28,8 +29,9 @@ from weightinit_cuda.numerics.distributions import (
     SparseNormal,
     Uniform,
 )
-from weightinit_cuda.plan import Plan
-from weightinit_cuda.regeneration import regenerate, restore_
+from weightinit_cuda.plans.entry import Entry
+from weightinit_cuda.plans.plan import Plan
+from weightinit_cuda.plans.restore import restore_
 from weightinit_cuda.tensors.boxes import Box
 
 Index = int | slice | EllipsisType

@@ -16,21 +16,22 @@ from conftest import differing
 from torch import Tensor, nn
 
 import weightinit_cuda as wi
-from weightinit_cuda import regeneration
 from weightinit_cuda.__main__ import main
-from weightinit_cuda.entry import Entry
-from weightinit_cuda.export import export
+from weightinit_cuda.checkpoints import regenerate as regeneration
+from weightinit_cuda.checkpoints.export import export
+from weightinit_cuda.checkpoints.verify import Finding, Report, verify
 from weightinit_cuda.numerics.distributions import Computed, Constant, Initial, Normal, Orthogonal
-from weightinit_cuda.plan import Plan
+from weightinit_cuda.numerics.streams import stream_of
+from weightinit_cuda.plans.entry import Entry
+from weightinit_cuda.plans.plan import Plan
 from weightinit_cuda.tensors.boxes import Box
-from weightinit_cuda.verify import Finding, Report, verify
 
 safetensors = pytest.importorskip("safetensors.torch")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64)
 
 
 def entry(name: str, shape: tuple[int, ...], fill: Initial = Normal(0.0, 0.02), dtype: torch.dtype = torch.float32) -> Entry:  # noqa: B008
-    return Entry(name, shape, dtype, fill, wi.streams.stream_of(name), "test")
+    return Entry(name, shape, dtype, fill, stream_of(name), "test")
 
 
 def every_dtype() -> Plan:

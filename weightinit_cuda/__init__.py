@@ -6,21 +6,22 @@
 from __future__ import annotations
 
 from ._version import FORMAT, __version__
-from .deferred import Recording, deferred
+from .checkpoints.export import export
+from .checkpoints.fingerprint import fingerprint
+from .checkpoints.ranks import check_ranks
+from .checkpoints.regenerate import regenerate
+from .checkpoints.verify import Report, verify
 from .engine.backend import BackendInfo, backend_info
 from .engine.job import FillJob
 from .engine.words import bits
-from .entry import Entry
-from .export import export
-from .fingerprint import fingerprint
 from .init.patching import patch, patched, unpatch
-from .perturbing import add_noise_, lerp_to_init_
-from .plan import Plan, initialize_, plan
-from .ranks import check_ranks
-from .regeneration import regenerate, restore_
+from .plans.entry import Entry
+from .plans.perturb import add_noise_, lerp_to_init_
+from .plans.plan import Plan, initialize_, plan
+from .plans.restore import restore_
+from .recording.deferred import Recording, deferred
 from .rules import RULE_SETS, Rule, RuleSet
 from .tensors.boxes import Region
-from .verify import Report, verify
 
 __all__ = [
     "FORMAT",

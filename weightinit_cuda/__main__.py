@@ -17,13 +17,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from . import __version__, demo
-from .blueprint import Blueprint, open_blueprint
-from .doctor import Symptom, diagnose, examine
+from . import __version__
+from .checkpoints.export import export
+from .checkpoints.verify import verify
+from .cli import demo
+from .cli.blueprint import Blueprint, open_blueprint
+from .diagnosis.doctor import Symptom, diagnose, examine
 from .engine.backend import backend_info
-from .entry import starred
-from .export import export
-from .verify import verify
+from .plans.table import starred
 
 __all__ = ["main"]
 

@@ -7,10 +7,10 @@ import torch
 from on_device import on_gpu, same
 
 import weightinit_cuda as wi
-from weightinit_cuda.entry import Entry
-from weightinit_cuda.fingerprint import combine, tensor_hash
+from weightinit_cuda.checkpoints.fingerprint import combine, tensor_hash
 from weightinit_cuda.numerics.distributions import Normal
-from weightinit_cuda.plan import Plan
+from weightinit_cuda.plans.entry import Entry
+from weightinit_cuda.plans.plan import Plan
 from weightinit_cuda.tensors.boxes import Region
 
 pytestmark = [*on_gpu]

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 from .layouts import layout_of, lookup
-from .rule import RULE_SETS, Fill, Given, Match, Rule, Rules, RuleSet, buffer, first_match, flattened, require_sound, resolve
+from .resolve import first_match, flattened, require_sound, resolve
+from .rule import RULE_SETS, Fill, Given, Match, Rule, Rules, RuleSet, buffer
 from .sets import auto, gpt2, llama, mup, scheme, vit
 
 __all__ = [

@@ -22,7 +22,8 @@ from torch import nn
 from ..numerics.distributions import Initial, Normal, SparseNormal, TruncNormal, Uniform
 from ..tensors.named import Named, named_tensors
 from .layouts import layout_of, lookup
-from .rule import Fill, Rule, Rules, RuleSet, buffer, first_match, flattened
+from .resolve import first_match, flattened
+from .rule import Fill, Rule, Rules, RuleSet, buffer
 
 __all__ = ["mup"]
 

@@ -1,26 +1,22 @@
 """Rules: which tensor of a model gets which distribution, as data.
 
 A :class:`Rule` says what it matches and what it gives. A rule set is a list of rules, read in order: the first that matches a
-tensor decides. Sets compose as lists do. This file turns rules into distributions and knows no scheme; the sets that come with
-the library are in ``sets``; seeds, streams and filling are the plan's.
+tensor decides. Sets compose as lists do. This file turns one rule and one tensor
+into distributions and knows no scheme; ``resolve`` reads lists of rules, ``sets`` has those that come with the library.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property, lru_cache, partial
 from pathlib import PurePath
 from typing import Any
 
-import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
-from ..init import schemes
 from ..init.catalog import DRAWN, distribution_of, function_of
 from ..numerics.distributions import (
     Computed,
@@ -46,10 +42,7 @@ __all__ = [
     "RuleSet",
     "Rules",
     "buffer",
-    "first_match",
-    "flattened",
-    "require_sound",
-    "resolve",
+    "glob",
 ]
 
 Match = str | type[nn.Module] | Callable[[Named], bool]
@@ -189,7 +182,7 @@ def _require_match(match: object) -> None:
 def _condition(match: Match) -> Callable[[Named], object]:
     """A condition as a question about the tensor."""
     if isinstance(match, str):
-        return partial(_has_name, _glob(match))
+        return partial(_has_name, glob(match))
     return partial(_is_held_by, match) if isinstance(match, type) else match
 
 
@@ -202,7 +195,7 @@ def _is_held_by(kind: type[nn.Module], named: Named) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _glob(pattern: str) -> Callable[[str], object]:
+def glob(pattern: str) -> Callable[[str], object]:
     return re.compile(translate(pattern)).match
 
 
@@ -219,106 +212,3 @@ def _called(what: object) -> str:
     if name == "<lambda>" and code is not None:
         return f"lambda at {PurePath(code.co_filename).name}:{code.co_firstlineno}"
     return name or repr(what)
-
-
-# ---- from rules and a model to fills ---------------------------------------------------------------------------------
-
-_CUSTOM = "custom"  # the origin of rules that were given, not named
-
-
-def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tuple[Named, list[Fill]]]:
-    """What each tensor is filled with; buffers that no rule knows are left out.
-
-    Warns:
-        UserWarning: a glob in ``rules`` itself matches no name of the model. Named sets serve many models, and may.
-
-    Raises:
-        ValueError: parameters that no rule covers, that a rule cannot fill, or that are lazy, without a shape yet; all of
-            them are named. Or there is no rule set of that name.
-        TypeError: the rules are something else.
-    """
-    tensors = list(tensors)
-    if lazy := [named.name for named in tensors if is_lazy(named.tensor)]:
-        raise ValueError(
-            f"plan: every tensor must have a shape, got lazy ones that have none yet ({', '.join(lazy)})."
-            " Run the model once, on meta if you like."
-        )
-    flat = list(flattened(model, rules))
-    _warn_of_idle_globs([rule for origin, rule in flat if origin == _CUSTOM], tensors)
-    found, problems = [], []
-    for named in tensors:
-        try:
-            fills = first_match(flat, named)
-        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-            problems.append(f"{_about(named)}: {error}")
-            continue
-        if fills:
-            found.append((named, fills))
-        elif not named.buffer:
-            problems.append(f"{_about(named)}: no rule covers it.")
-    if problems:
-        title = f"plan: a rule that fits is required for every parameter, got {len(problems)} without."
-        way = "Add a Rule for them, or end the list with a set that covers them, such as 'torch'."
-        raise ValueError("\n  ".join([f"{title} {way}", *problems]))
-    return found
-
-
-def _about(named: Named) -> str:
-    holder = "" if named.module is None else f" of {type(named.module).__name__}"
-    return f"{named.name} {tuple(named.tensor.shape)}{holder}"
-
-
-def flattened(
-    model: nn.Module, rules: Rules, origin: str = _CUSTOM, inside: tuple[str, ...] = ()
-) -> Iterator[tuple[str, Rule]]:
-    """The rules one by one, each with the name of the set it comes from."""
-    if isinstance(rules, str):
-        if rules not in RULE_SETS:
-            raise ValueError(f"plan: rules must be one of {sorted(RULE_SETS)} or a list of Rule, got {rules!r}.")
-        if rules in inside:
-            raise ValueError(f"plan: a rule set must not contain itself, got {' -> '.join((*inside, rules))}.")
-        yield from flattened(model, RULE_SETS[rules], rules, (*inside, rules))
-    elif isinstance(rules, Rule):
-        yield origin, rules
-    elif isinstance(rules, RuleSet):
-        yield from flattened(model, rules.rules(model), rules.name, inside)
-    elif callable(rules):
-        yield origin, Rule("*", rules)
-    elif isinstance(rules, Iterable):
-        for each in rules:
-            yield from flattened(model, each, origin, inside)
-    else:
-        raise TypeError(f"plan: rules must be names of sets, Rules or functions, got {rules!r} ({type(rules).__name__}).")
-
-
-def _warn_of_idle_globs(rules: Sequence[Rule], tensors: Sequence[Named]) -> None:
-    names = [name for named in tensors for name in (named.name, *named.aliases)]
-    for rule in rules:
-        for glob in rule.globs():
-            if not any(map(_glob(glob), names)):
-                warnings.warn(f"plan: {rule} matches nothing: no name of the model is like {glob!r}.", stacklevel=4)
-
-
-def first_match(rules: Iterable[tuple[str, Rule]], named: Named) -> list[Fill]:
-    """The fills of the first rule that has any, with their sources in full."""
-    for origin, rule in rules:
-        try:
-            fills = rule.fills(named)
-            for distribution, _, _ in fills:
-                require_sound(distribution, named.tensor.dtype)
-        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-            raise ValueError(f"{error} ({origin}: {rule})") from error
-        if fills:
-            return [(distribution, box, f"{origin}: {source or rule}") for distribution, box, source in fills]
-    return []
-
-
-def require_sound(distribution: Initial, dtype: torch.dtype) -> None:
-    """Refuses numbers that no fill could use, in the words of ``init``."""
-    match distribution:
-        case Uniform(a, b):
-            schemes.uniform_(dtype, a, b)
-        case Normal(mean, std):
-            schemes.normal_(dtype, mean, std)
-        case TruncNormal(mean, std, a, b):
-            schemes.trunc_normal_(dtype, mean, std, a, b)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..tensors.named import Model
+from ..tensors.shards import parts
 from .fingerprint import Buffers, chosen, tensor_hash
-from .tensors.named import Model
-from .tensors.shards import parts
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .deferred import deferred
-from .init.patching import patched
-from .numerics.distributions import Constant, Normal
-from .peak import available_bytes, peak_of
+from ..init.patching import patched
+from ..numerics.distributions import Constant, Normal
+from ..recording.deferred import deferred
+from .memory import available_bytes, peak_of
 
 if TYPE_CHECKING:
     from rich.table import Table

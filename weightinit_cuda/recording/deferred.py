@@ -1,8 +1,9 @@
 """``deferred()``: a model's own construction code, recorded instead of run; later its plan, and its values.
 
 Inside the block every tensor that the code makes is on meta and costs nothing, and what the code does with it goes on a tape
-(``recording``). :class:`Recording` finds the tensors of a model on that tape, turns the tape into a plan (``claims``), and puts
-real memory under the same tensors (``materializing``): one pass of the engine for all that is a fill, a replay for the rest.
+(``recorder``). :class:`Recording` finds the tensors of a model on that tape (``targets``), turns the tape into a plan
+(``folding``, ``ownership``) and puts real memory under the same tensors (``memory``): one pass of the engine for all that is a
+fill, a replay for the rest.
 """
 
 from __future__ import annotations
@@ -11,32 +12,31 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple, SupportsIndex, TypeVar
+from typing import NamedTuple, SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import keystr, tree_flatten_with_path
 
-from .entry import Entry
-from .init import patching
-from .init.arguments import seed_of
-from .init.catalog import distribution_of
-from .init.torch_ops import by_name
-from .numerics.distributions import Computed, Constant, Initial
-from .numerics.streams import stream_of
-from .plan import Plan
-from .rules import Rules, resolve
-from .tape.claims import Claims
-from .tape.geometry import box_of
-from .tape.materializing import allocate, finish, put_under
-from .tape.recording import CPU, META, Fill, GivenData, Memory, Recorder, View
-from .tape.replaying import evaluate, needed, place_of, replay
-from .tensors.boxes import Box, intersection, remainder
-from .tensors.named import Named, named_tensors
-from .tensors.shards import is_dtensor, parts
+from ..init import patching
+from ..init.arguments import seed_of
+from ..numerics.distributions import Computed, Constant
+from ..numerics.streams import stream_of
+from ..plans.entry import Entry
+from ..plans.plan import Plan
+from ..rules import Rules, resolve
+from ..tensors.boxes import Box, intersection, remainder
+from ..tensors.named import Named, named_tensors
+from ..tensors.shards import is_dtensor, parts
+from .memory import allocate, finish, put_under
+from .ownership import Claims
+from .recorder import GivenData, Recorder
+from .replay import needed, place_of, replay
+from .tape import CPU, META, Fill, Memory, View
+from .targets import Target, attributes, container, tied
+from .views import box_of
 
 __all__ = ["Recording", "deferred"]
 
@@ -44,26 +44,11 @@ Module = TypeVar("Module", bound=nn.Module)
 Device = torch.device | str | int | None
 
 
-class _Target(NamedTuple):
-    """A tensor of the model that the tape knows."""
-
-    named: Named
-    view: View
-    objects: tuple[Tensor, ...]  # tied ones may be several tensors on the same memory
-    within: str = ""  # the name of a tensor that it is a view of
-    attribute: bool = False  # a plain attribute: not the plan's business
-
-
-def _distribution_of(function: str, dtype: torch.dtype, shape: tuple[int, ...], given: dict[str, Any]) -> Initial:
-    """What an operator of ours would fill a tensor with."""
-    return distribution_of(function, dtype, shape, by_name(given))
-
-
 class Recording:
     """What was recorded in a ``with deferred()`` block."""
 
     def __init__(self) -> None:
-        self._recorder = Recorder(evaluate, _distribution_of)
+        self._recorder = Recorder()
         self._modules: WeakKeyDictionary[nn.Module, dict[str, View]] = WeakKeyDictionary()
         self._active = False
 
@@ -199,23 +184,23 @@ class Recording:
 
     def _decided(
         self, function: str, model: nn.Module, seed: SupportsIndex, dtype: torch.dtype | None, rules: Rules | None
-    ) -> tuple[list[_Target], Claims, Plan]:
+    ) -> tuple[list[Target], Claims, Plan]:
         """All tensors of the model, plain attributes too, what is claimed of them, and their plan."""
         targets = self._targets(function, model)
         claims = self._claims(targets)
         plan = self._plan(model, targets, claims, seed_of(function, seed), rules)
         return targets, claims, plan if dtype is None else plan.with_dtype(dtype)
 
-    def _plan(self, model: nn.Module, targets: Sequence[_Target], claims: Claims, seed: int, rules: Rules | None) -> Plan:
+    def _plan(self, model: nn.Module, targets: Sequence[Target], claims: Claims, seed: int, rules: Rules | None) -> Plan:
         given = _by_rules(model, [t.named for t in targets if t.named.name in claims.unwritten], rules)
         entries = [entry for t in targets for entry in (*given.get(t.named.name, ()), *_entries(t, claims))]
         return Plan(tuple(entries), seed, "deferred")
 
-    def _claims(self, targets: Sequence[_Target]) -> Claims:
+    def _claims(self, targets: Sequence[Target]) -> Claims:
         views = {t.named.name: t.view for t in targets if not t.within}
         return Claims(self._recorder.steps, views)
 
-    def _compute(self, targets: Sequence[_Target], claims: Claims, seed: int, real: dict[str, Tensor]) -> None:
+    def _compute(self, targets: Sequence[Target], claims: Claims, seed: int, real: dict[str, Tensor]) -> None:
         """Replays what is no fill. One memory at a time: only its own values are held beside the model."""
         for target in targets:
             boxes = [] if target.within else claims.computed(target.named.name)
@@ -227,24 +212,24 @@ class Recording:
 
     # ---- which tensors ---------------------------------------------------------------------------------------------
 
-    def _targets(self, function: str, model: nn.Module) -> list[_Target]:
+    def _targets(self, function: str, model: nn.Module) -> list[Target]:
         """The tensors of the model that were recorded, in the order of the plan: parameters, buffers, plain attributes."""
         if self._active:
             raise RuntimeError(f"{function}: must be called after the block, got a call inside. Leave `with deferred()` first.")
         first: dict[View, int] = {}
-        on_memory: dict[Memory, list[_Target]] = defaultdict(list)
-        targets: list[_Target] = []
+        on_memory: dict[Memory, list[Target]] = defaultdict(list)
+        targets: list[Target] = []
         missing: list[str] = []
-        for named in (*named_tensors(model), *_attributes(model)):
+        for named in (*named_tensors(model), *attributes(model)):
             is_attribute = not named.attribute
             view = None if is_lazy(named.tensor) else self._find(named)
             if view is None:
                 missing += [named.name] if named.tensor.is_meta and not is_attribute else []
             elif view in first:
-                targets[first[view]] = _tied(targets[first[view]], named)
+                targets[first[view]] = tied(targets[first[view]], named)
             else:
                 first[view] = len(targets)
-                targets.append(_Target(named, view, (named.tensor,), _container(view, on_memory[view.memory]), is_attribute))
+                targets.append(Target(named, view, (named.tensor,), container(view, on_memory[view.memory]), is_attribute))
                 on_memory[view.memory].append(targets[-1])
         if missing:
             raise ValueError(
@@ -353,32 +338,10 @@ _REGISTER = (
 # ---- tensors of a model ----------------------------------------------------------------------------------------------
 
 
-def _attributes(model: nn.Module) -> Iterator[Named]:
-    """Tensors that modules hold as plain attributes, in lists and dicts too."""
-    for prefix, module in model.named_modules():
-        for key, value in vars(module).items():
-            if isinstance(value, (Tensor, list, tuple, dict)) and key not in ("_parameters", "_buffers", "_modules"):
-                name = f"{prefix}.{key}" if prefix else key
-                leaves = [((), value)] if isinstance(value, Tensor) else tree_flatten_with_path(value)[0] if value else ()
-                yield from (Named(name + keystr(path), leaf, (), module) for path, leaf in leaves if isinstance(leaf, Tensor))
-
-
-def _tied(target: _Target, named: Named) -> _Target:
-    """One more tensor on the same memory; a plain attribute is no name of a plan."""
-    aliases = () if named.attribute == "" else (named.name, *named.aliases)
-    objects = target.objects if any(named.tensor is t for t in target.objects) else (*target.objects, named.tensor)
-    return target._replace(named=target.named._replace(aliases=(*target.named.aliases, *aliases)), objects=objects)
-
-
-def _container(view: View, targets: Sequence[_Target]) -> str:
-    """The name of a tensor on the same memory that holds all of this one."""
-    return next((t.named.name for t in targets if box_of(t.view.geometry, view.geometry)), "")
-
-
 # ---- lines and memory ------------------------------------------------------------------------------------------------
 
 
-def _entries(target: _Target, claims: Claims) -> list[Entry]:
+def _entries(target: Target, claims: Claims) -> list[Entry]:
     named, tensor = target.named, target.named.tensor
     about = named.name, tuple(tensor.shape), tensor.dtype
     rest = named.aliases, named.buffer
@@ -405,7 +368,7 @@ def _by_rules(model: nn.Module, unwritten: Sequence[Named], rules: Rules | None)
     return made
 
 
-def _real(targets: Sequence[_Target], plan: Plan, device: torch.device | None) -> dict[str, Tensor]:
+def _real(targets: Sequence[Target], plan: Plan, device: torch.device | None) -> dict[str, Tensor]:
     """Memory for every target: what it has, or new."""
     bare = [t for t in targets if t.named.tensor.is_meta]
     asked = [device or _asked(t) for t in bare]
@@ -415,7 +378,7 @@ def _real(targets: Sequence[_Target], plan: Plan, device: torch.device | None) -
     return real | {t.named.name: tensor for t, tensor in zip(bare, made, strict=True)}
 
 
-def _asked(target: _Target) -> torch.device:
+def _asked(target: Target) -> torch.device:
     """Where the code, or the mesh of a sharded tensor, wants it."""
     tensor, device = target.named.tensor, target.view.memory.device
     if is_dtensor(tensor):
@@ -438,7 +401,7 @@ def _copy(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:
                 local[common.slices(mine.offset)].copy_(values[common.slices()])
 
 
-def _move_others(model: nn.Module, targets: Sequence[_Target], device: Device, dtype: torch.dtype | None) -> None:
+def _move_others(model: nn.Module, targets: Sequence[Target], device: Device, dtype: torch.dtype | None) -> None:
     """Tensors that were never deferred (lazy ones, and real ones given from outside) follow to the device and dtype."""
     done = {id(tensor) for target in targets for tensor in target.objects}
     for named in named_tensors(model):

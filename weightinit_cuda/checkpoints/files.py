@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .tensors.named import named_tensors
-from .tensors.shards import is_dtensor
+from ..tensors.named import named_tensors
+from ..tensors.shards import is_dtensor
 
 __all__ = ["Checkpoint", "Header", "Stored", "open_checkpoint", "write_safetensors"]
 

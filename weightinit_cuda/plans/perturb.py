@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from . import engine
-from .engine.checks import is_virtual
-from .engine.job import FillJob
+from .. import engine
+from ..engine.checks import is_virtual
+from ..engine.job import FillJob
+from ..init.arguments import seed_of
+from ..numerics.combine import ADD, lerp
+from ..numerics.distributions import Computed, Normal, Orthogonal, SparseNormal
+from ..numerics.streams import noise_stream_of
+from ..tensors.named import Model, Named, named_tensors
+from ..tensors.shards import mark_written, parts
 from .entry import Entry
-from .init.arguments import seed_of
-from .numerics.combine import ADD, lerp
-from .numerics.distributions import Computed, Normal, Orthogonal, SparseNormal
-from .numerics.streams import noise_stream_of
 from .plan import Plan, misfits
-from .tensors.named import Model, Named, named_tensors
-from .tensors.shards import mark_written, parts
 
 __all__ = ["add_noise_", "lerp_to_init_"]
 

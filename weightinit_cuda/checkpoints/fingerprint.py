@@ -31,10 +31,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from .engine.checks import is_virtual
-from .tensors.boxes import Region
-from .tensors.named import Model, Named, named_tensors
-from .tensors.shards import is_dtensor, parts
+from ..engine.checks import is_virtual
+from ..tensors.boxes import Region
+from ..tensors.named import Model, Named, named_tensors
+from ..tensors.shards import is_dtensor, parts
 
 __all__ = ["Buffers", "chosen", "combine", "fingerprint", "tensor_hash", "tensor_hashes"]
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from ..numerics.arithmetic import clamped, erfinv, scaled, shifted
 from ..numerics.distributions import Constant, Initial, OneHot, Orthogonal, SparseNormal
 from ..tensors.boxes import Box, remainder
-from .geometry import Geometry, box_of, common, cut, same_order
 from .operators import leaves
-from .recording import CPU, Data, Fill, Memory, Operation, Step, View
+from .tape import CPU, Data, Fill, Memory, Operation, Step, View
+from .views import Geometry, box_of, common, cut, same_order
 
 __all__ = ["Computed", "Drawn", "Folded", "Nothing", "Value"]
 

@@ -7,17 +7,15 @@ fills nothing.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Mapping
-from io import StringIO
+from collections.abc import Mapping
 from typing import Any, NamedTuple, get_type_hints
 
 import torch
 
-from .numerics.distributions import KIND_NAMES, KINDS, Initial, describe
-from .tensors.boxes import Box
+from ..numerics.distributions import KIND_NAMES, KINDS, Initial
+from ..tensors.boxes import Box
 
-__all__ = ["Entry", "as_data", "from_data", "starred", "table"]
+__all__ = ["Entry", "as_data", "dtype_name", "from_data"]
 
 
 class Entry(NamedTuple):
@@ -60,7 +58,7 @@ def as_data(entry: Entry) -> dict[str, Any]:
     data: dict[str, Any] = {
         "name": entry.name,
         "shape": list(entry.shape),
-        "dtype": _dtype_name(entry.dtype),
+        "dtype": dtype_name(entry.dtype),
         "distribution": {"kind": KIND_NAMES[type(entry.distribution)], **fields},
         "stream": f"{entry.stream:#018x}",
         "source": entry.source,
@@ -130,7 +128,7 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _dtype_name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
@@ -139,39 +137,3 @@ def _dtype(name: str) -> torch.dtype:
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"a dtype of torch is required, got {name!r}")
     return dtype
-
-
-# ---- as words --------------------------------------------------------------------------------------------------------
-
-
-def table(entries: Iterable[Entry], title: str) -> str:
-    """The lines as a table. Those that differ only in the numbers of their names (``layers.0`` to ``layers.31``) are one."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in ("tensor", "", "shape", "dtype", "distribution", "source"):
-        made.add_column(header, no_wrap=True)
-    for (name, *cells, source), lines in _grouped(entries).items():
-        count = f"x{len(lines)}" if len(lines) > 1 else ""
-        made.add_row(name if count else lines[0][0], count, *cells, source if count else lines[0][1])
-    text = StringIO()
-    Console(file=text, width=1000, color_system=None, markup=False, highlight=False, emoji=False).print(made, soft_wrap=True)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
-
-
-def _grouped(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[tuple[str, str]]]:
-    """The cells of each row, with the names and sources, numbers and all, that it stands for."""
-    groups: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-    for entry in entries:
-        part = "" if entry.box is None else f"[{', '.join(f'{s.start}:{s.stop}' for s in entry.box.slices())}]"
-        name = entry.name + part if part else " = ".join((entry.name, *entry.aliases))
-        cells = (str(tuple(entry.shape)), _dtype_name(entry.dtype), describe(entry.distribution))
-        groups.setdefault((starred(name), *cells, starred(entry.source)), []).append((name, entry.source))
-    return groups
-
-
-def starred(text: str) -> str:
-    """Numbers of modules as stars, in a name and in a sentence with names: ``(0.up -> 1.act ReLU)``, but not in 0.02."""
-    return re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)|(?<![\w.])\d+(?=\.[^\W\d])", "*", text)

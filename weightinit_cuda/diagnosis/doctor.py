@@ -14,16 +14,16 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import Checkpoint, Stored, open_checkpoint
-from .deferred import Recording
-from .entry import Entry
-from .numerics.distributions import Constant, Initial, Normal, Orthogonal, TruncNormal, Uniform
-from .numerics.lowering import MAX_SIGMA_32, MAX_SIGMA_64
-from .numerics.probability import truncated_std
-from .plan import Plan
-from .rules import layout_of, lookup
-from .tensors.boxes import Box
-from .tensors.named import Named, named_tensors
+from ..checkpoints.files import Checkpoint, Stored, open_checkpoint
+from ..numerics.distributions import Constant, Initial, Normal, Orthogonal, TruncNormal, Uniform
+from ..numerics.lowering import MAX_SIGMA_32, MAX_SIGMA_64
+from ..numerics.probability import truncated_std
+from ..plans.entry import Entry
+from ..plans.plan import Plan
+from ..recording.deferred import Recording
+from ..rules import layout_of, lookup
+from ..tensors.boxes import Box
+from ..tensors.named import Named, named_tensors
 
 __all__ = ["Symptom", "diagnose", "examine"]
 

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .deferred import Recording, deferred
-from .plan import Plan, plan
-from .rules import Rules
+from ..plans.plan import Plan, plan
+from ..recording.deferred import Recording, deferred
+from ..rules import Rules
 
 __all__ = ["Blueprint", "open_blueprint"]
 

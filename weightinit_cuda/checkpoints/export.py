@@ -1,6 +1,6 @@
 """The initial checkpoint of a plan as files, without a model and without ever being in memory.
 
-Sits on ``regeneration``, which makes the values a chunk at a time, and ``checkpoint``, which knows the files.
+Sits on ``regenerate``, which makes the values a chunk at a time, and ``files``, which knows the files.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from ._version import __version__
-from .checkpoint import Header, write_safetensors
-from .entry import Entry
-from .init.arguments import seed_of
-from .numerics.distributions import Computed
-from .plan import Plan
-from .regeneration import chunks, unknown
+from .._version import __version__
+from ..init.arguments import seed_of
+from ..numerics.distributions import Computed
+from ..plans.entry import Entry
+from ..plans.plan import Plan
+from .files import Header, write_safetensors
+from .regenerate import chunks, unknown
 
 __all__ = ["export"]
 

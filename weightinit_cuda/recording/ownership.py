@@ -17,9 +17,9 @@ from ..numerics.distributions import Initial, OneHot, Orthogonal, SparseNormal
 from ..numerics.streams import stream_of
 from ..tensors.boxes import Box, Region
 from .folding import Computed, Drawn, Folded, Nothing, Value
-from .geometry import box_of, cut
-from .recording import Data, Fill, Operation, Step, View
-from .replaying import Source, is_random, needed
+from .replay import Source, is_random, needed
+from .tape import Data, Fill, Operation, Step, View
+from .views import box_of, cut
 
 __all__ = ["Claims", "Line"]
 

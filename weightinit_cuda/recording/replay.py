@@ -20,9 +20,9 @@ from ..engine.job import FillJob
 from ..numerics.distributions import Constant, Distribution, Initial, Normal, Orthogonal, SparseNormal, TruncNormal, Uniform
 from ..numerics.rounding import REAL_DTYPE
 from ..tensors.boxes import Region
-from .geometry import Geometry
 from .operators import Call, leaves
-from .recording import CPU, Data, Fill, Memory, Operation, Recorder, Step, View
+from .tape import CPU, Data, Fill, Memory, Operation, Step, View
+from .views import Geometry
 
 __all__ = ["Source", "evaluate", "is_random", "needed", "place_of", "replay"]
 
@@ -203,12 +203,12 @@ def _drawing(call: Call, source: Source) -> Any:
         return call()
 
 
-def evaluate(recorder: Recorder, view: View) -> Tensor:
+def evaluate(steps: Sequence[Step], view: View) -> Tensor:
     """The values of a view that Python wants now. What is drawn for it comes from torch's default generator, and stays."""
     memory = view.memory
     if memory.known is None or memory.known[0] != len(memory.steps):
         seeds: Callable[[Step], Source] = lambda step: Source(engine.draw_seed(torch.empty(0, device=CPU)), 0)  # noqa: E731
-        real = replay(needed(recorder.steps, [memory]), [memory], seeds, remember=True)
+        real = replay(needed(steps, [memory]), [memory], seeds, remember=True)
         memory.known = len(memory.steps), real[memory]
     with _disable_current_modes():
         return place_of(view, memory.known[1]).clone()

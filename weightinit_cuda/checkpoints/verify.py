@@ -1,6 +1,6 @@
 """Does a checkpoint hold the initial values of a plan, bit for bit? And if not, where not.
 
-Sits on ``regeneration``, which makes the values, and ``checkpoint``, which reads the others; both a chunk at a time, so a large
+Sits on ``regenerate``, which makes the values, and ``files``, which reads the others; both a chunk at a time, so a large
 checkpoint needs little memory.
 """
 
@@ -16,10 +16,10 @@ from typing import Any, Literal, NamedTuple, SupportsIndex
 import torch
 from torch import Tensor
 
-from .checkpoint import Checkpoint, Stored, open_checkpoint
-from .numerics.distributions import Orthogonal
-from .plan import Plan
-from .regeneration import chunks, unknown
+from ..numerics.distributions import Orthogonal
+from ..plans.plan import Plan
+from .files import Checkpoint, Stored, open_checkpoint
+from .regenerate import chunks, unknown
 
 __all__ = ["Finding", "Report", "verify"]
 

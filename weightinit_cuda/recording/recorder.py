@@ -1,16 +1,14 @@
-"""The tape: what code does to tensors while ``deferred()`` is active, in order, without doing it.
+"""The recorder: writes on the tape what code does to tensors while ``deferred()`` is active, without doing it.
 
 Tensors that the code creates have no memory (they are on meta). :class:`Recorder` sees every operator of the thread and appends
 a :class:`Step` for each that makes or writes values: a fill where it is one, given data, or the operator itself, to be run
 later. Views need no step, they share the storage. What Python wants to know at once (``item()``, data-dependent shapes) is
-computed at once, by ``replaying``. What the steps mean for a parameter is ``folding``'s business; no seeds and no names here.
+computed at once, by ``replay``. What the steps mean for a parameter is ``folding``'s business; no seeds and no names here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,81 +18,18 @@ from torch.utils._pytree import tree_map
 
 from ..engine.checks import OVERLAPPING
 from ..init import schemes
+from ..init.catalog import distribution_of
+from ..init.torch_ops import by_name
 from ..numerics.distributions import Constant, Initial
-from .callers import caller
-from .geometry import Geometry, fills_storage
 from .operators import Call, leaves
+from .replay import evaluate
+from .source_line import caller
+from .tape import CPU, META, Data, Fill, Memory, Operation, Step, View
+from .views import Geometry
 
-__all__ = ["Data", "Fill", "GivenData", "Memory", "Operation", "Recorder", "Step", "View"]
+__all__ = ["GivenData", "Recorder"]
 
-META, CPU = torch.device("meta"), torch.device("cpu")
 NOT_RECORDED = "deferred: a tensor on meta that was not made in the block"
-
-
-@dataclass(eq=False)
-class Memory:
-    """One storage that the code made, or met on meta."""
-
-    storage: torch.UntypedStorage  # kept, so that no other storage gets its address
-    device: torch.device  # that the code asked for
-    frame: Geometry  # the view it was made as
-    steps: list[int] = field(default_factory=list)  # which of the tape write to it
-    known: tuple[int, Tensor] | None = None  # its real bytes after that many steps, if Python has asked for them
-
-    @property
-    def nbytes(self) -> int:
-        return self.storage.nbytes()
-
-
-class View(NamedTuple):
-    """A tensor of the code: some elements of one memory."""
-
-    memory: Memory
-    dtype: torch.dtype
-    geometry: Geometry
-    conj: bool = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.geometry.shape
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it holds every element of its memory."""
-        size = self.dtype.itemsize
-        return self.memory.nbytes % size == 0 and fills_storage(self.geometry, self.memory.nbytes // size)
-
-
-@dataclass(eq=False)
-class Step:
-    """Something that writes. ``writes`` are the views it makes or changes."""
-
-    writes: tuple[View, ...]
-    source: str  # "file.py:12 function" of the model's own code
-    known: Tensor | None = field(default=None, kw_only=True)  # random values that Python has seen: they stay these
-
-
-@dataclass(eq=False)
-class Fill(Step):
-    """``writes[0]`` gets values of a distribution; with None it is fresh memory that nobody has written."""
-
-    distribution: Initial | None
-
-
-@dataclass(eq=False)
-class Data(Step):
-    """``writes[0]`` gets these values."""
-
-    values: Tensor
-
-
-@dataclass(eq=False)
-class Operation(Step):
-    """An operator to be run. The tensors of its call are :class:`View`."""
-
-    call: Call
-    made: tuple[int | None, ...]  # for each tensor that it returns: which of ``writes`` it is; None if a view or changed
-    dtype: torch.dtype  # the default dtype then
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -105,16 +40,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """torch.compile never comes here, so it need not be told; telling it would import it, which takes a second."""
         return False
 
-    def __init__(
-        self,
-        evaluate: Callable[[Recorder, View], Tensor],
-        distribution_of: Callable[[str, torch.dtype, tuple[int, ...], dict[str, Any]], Initial],
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._memories: dict[int, Memory] = {}
-        self._evaluate = evaluate
-        self._distribution_of = distribution_of
 
     # ---- tensors and memory ----------------------------------------------------------------------------------------
 
@@ -155,7 +84,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def value(self, tensor: Tensor) -> Tensor:
         """The real values of a tensor, now, on the CPU."""
-        return self._evaluate(self, self._outside(tensor)) if tensor.is_meta else tensor
+        return evaluate(self.steps, self._outside(tensor)) if tensor.is_meta else tensor
 
     # ---- operators -------------------------------------------------------------------------------------------------
 
@@ -207,7 +136,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise NotImplementedError(f"deferred: a part of a tensor needs a seed= of its own, got none ({caller()}).")
         function = str(call.operator._schema.name).rpartition(":")[2]
         own = {key: value for key, value in given.items() if key not in _DRAWN}
-        return self.fill(tensor, self._distribution_of(function, tensor.dtype, tuple(tensor.shape), own))
+        return self.fill(tensor, distribution_of(function, tensor.dtype, tuple(tensor.shape), by_name(own)))
 
     def _refill(self, call: Call) -> Tensor | None:
         """One of the commonest fills, in place: not run on meta, where Python would look at it for 0.1 ms."""

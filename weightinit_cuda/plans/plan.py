@@ -18,18 +18,19 @@ from typing import SupportsIndex, TypeVar
 import torch
 from torch import Tensor, nn
 
-from . import engine, init
-from ._version import FORMAT, __version__
-from .engine.job import FillJob
-from .entry import Entry, as_data, from_data, table
-from .init.arguments import seed_of
-from .numerics.distributions import Computed, Constant, Orthogonal
-from .numerics.rounding import REAL_DTYPE
-from .numerics.streams import stream_of
-from .rules import Rules, RuleSet, require_sound, resolve
-from .tensors.boxes import Box, Region, intersection, remainder
-from .tensors.named import Model, Named, named_tensors
-from .tensors.shards import Part, is_dtensor, mark_written, parts
+from .. import engine, init
+from .._version import FORMAT, __version__
+from ..engine.job import FillJob
+from ..init.arguments import seed_of
+from ..numerics.distributions import Computed, Constant, Orthogonal
+from ..numerics.rounding import REAL_DTYPE
+from ..numerics.streams import stream_of
+from ..rules import Rules, RuleSet, require_sound, resolve
+from ..tensors.boxes import Box, Region, intersection, remainder
+from ..tensors.named import Model, Named, named_tensors
+from ..tensors.shards import Part, is_dtensor, mark_written, parts
+from .entry import Entry, as_data, from_data
+from .table import table
 
 __all__ = ["Entry", "Plan", "initialize_", "plan"]
 

@@ -1,0 +1,117 @@
+"""From rules and a model to fills: the first rule that speaks of a tensor decides, and what no rule covers is named."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from ..init import schemes
+from ..numerics.distributions import Initial, Normal, TruncNormal, Uniform
+from ..tensors.named import Named
+from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet, glob
+
+__all__ = ["first_match", "flattened", "require_sound", "resolve"]
+
+_CUSTOM = "custom"  # the origin of rules that were given, not named
+
+
+def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tuple[Named, list[Fill]]]:
+    """What each tensor is filled with; buffers that no rule knows are left out.
+
+    Warns:
+        UserWarning: a glob in ``rules`` itself matches no name of the model. Named sets serve many models, and may.
+
+    Raises:
+        ValueError: parameters that no rule covers, that a rule cannot fill, or that are lazy, without a shape yet; all of
+            them are named. Or there is no rule set of that name.
+        TypeError: the rules are something else.
+    """
+    tensors = list(tensors)
+    if lazy := [named.name for named in tensors if is_lazy(named.tensor)]:
+        raise ValueError(
+            f"plan: every tensor must have a shape, got lazy ones that have none yet ({', '.join(lazy)})."
+            " Run the model once, on meta if you like."
+        )
+    flat = list(flattened(model, rules))
+    _warn_of_idle_globs([rule for origin, rule in flat if origin == _CUSTOM], tensors)
+    found, problems = [], []
+    for named in tensors:
+        try:
+            fills = first_match(flat, named)
+        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+            problems.append(f"{_about(named)}: {error}")
+            continue
+        if fills:
+            found.append((named, fills))
+        elif not named.buffer:
+            problems.append(f"{_about(named)}: no rule covers it.")
+    if problems:
+        title = f"plan: a rule that fits is required for every parameter, got {len(problems)} without."
+        way = "Add a Rule for them, or end the list with a set that covers them, such as 'torch'."
+        raise ValueError("\n  ".join([f"{title} {way}", *problems]))
+    return found
+
+
+def _about(named: Named) -> str:
+    holder = "" if named.module is None else f" of {type(named.module).__name__}"
+    return f"{named.name} {tuple(named.tensor.shape)}{holder}"
+
+
+def flattened(
+    model: nn.Module, rules: Rules, origin: str = _CUSTOM, inside: tuple[str, ...] = ()
+) -> Iterator[tuple[str, Rule]]:
+    """The rules one by one, each with the name of the set it comes from."""
+    if isinstance(rules, str):
+        if rules not in RULE_SETS:
+            raise ValueError(f"plan: rules must be one of {sorted(RULE_SETS)} or a list of Rule, got {rules!r}.")
+        if rules in inside:
+            raise ValueError(f"plan: a rule set must not contain itself, got {' -> '.join((*inside, rules))}.")
+        yield from flattened(model, RULE_SETS[rules], rules, (*inside, rules))
+    elif isinstance(rules, Rule):
+        yield origin, rules
+    elif isinstance(rules, RuleSet):
+        yield from flattened(model, rules.rules(model), rules.name, inside)
+    elif callable(rules):
+        yield origin, Rule("*", rules)
+    elif isinstance(rules, Iterable):
+        for each in rules:
+            yield from flattened(model, each, origin, inside)
+    else:
+        raise TypeError(f"plan: rules must be names of sets, Rules or functions, got {rules!r} ({type(rules).__name__}).")
+
+
+def _warn_of_idle_globs(rules: Sequence[Rule], tensors: Sequence[Named]) -> None:
+    names = [name for named in tensors for name in (named.name, *named.aliases)]
+    for rule in rules:
+        for pattern in rule.globs():
+            if not any(map(glob(pattern), names)):
+                warnings.warn(f"plan: {rule} matches nothing: no name of the model is like {pattern!r}.", stacklevel=4)
+
+
+def first_match(rules: Iterable[tuple[str, Rule]], named: Named) -> list[Fill]:
+    """The fills of the first rule that has any, with their sources in full."""
+    for origin, rule in rules:
+        try:
+            fills = rule.fills(named)
+            for distribution, _, _ in fills:
+                require_sound(distribution, named.tensor.dtype)
+        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+            raise ValueError(f"{error} ({origin}: {rule})") from error
+        if fills:
+            return [(distribution, box, f"{origin}: {source or rule}") for distribution, box, source in fills]
+    return []
+
+
+def require_sound(distribution: Initial, dtype: torch.dtype) -> None:
+    """Refuses numbers that no fill could use, in the words of ``init``."""
+    match distribution:
+        case Uniform(a, b):
+            schemes.uniform_(dtype, a, b)
+        case Normal(mean, std):
+            schemes.normal_(dtype, mean, std)
+        case TruncNormal(mean, std, a, b):
+            schemes.trunc_normal_(dtype, mean, std, a, b)
