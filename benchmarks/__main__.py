@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import readme_table, results_file
+from .showing import readme_table, results_file
 
 __all__ = ["main"]
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "readme-table":
             return _readme_table(options.check)
         if options.command == "compare":
-            from .compare import run
+            from .showing.compare import run
 
             return run(*options.files)
         if options.command == "page":
@@ -68,14 +68,14 @@ def _measure_cuda(options: argparse.Namespace) -> int:
     if options.suite != "quality":
         status = cuda.run(options.suite, options.json, options.sizes, options.quick, options.list)
     if options.suite in ("quality", "all") and status == 0 and not options.list:
-        from . import quality_report
+        from .showing import quality_report
 
         status = quality_report.run_on_gpu(options)
     return status
 
 
 def _page(results: Path, html: Path) -> int:
-    from . import page  # needs matplotlib
+    from . import showing as page  # needs matplotlib
 
     html.parent.mkdir(parents=True, exist_ok=True)
     html.write_text(page.render(results_file.read(results)), encoding="utf-8")

@@ -17,15 +17,16 @@ try:
 except ImportError:
     sys.exit("benchmarks: tables and progress need rich. pip install rich")
 
-from . import report, results_file
 from .case import Case
-from .clock import calibrated_clock
-from .environment import environment
-from .row import Row
-from .runner import Runner
+from .measuring.clock import calibrated_clock
+from .measuring.environment import environment
+from .measuring.row import Row
+from .measuring.runner import Runner
+from .measuring.timing import Policy
+from .showing import results_file
+from .showing import terminal as report
+from .showing.targets import judge
 from .suites import SUITES
-from .targets import judge
-from .timing import Policy
 
 __all__ = ["run"]
 
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         if importlib.util.find_spec("scipy") is None:
             console.print("left out: quality: scipy is not installed (pip install scipy)", style="dim", highlight=False)
         else:
-            from . import quality_report
+            from .showing import quality_report
 
             found, status = quality_report.run(console, "cpu", options.quick, options.full)
     if options.json:

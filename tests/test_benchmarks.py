@@ -17,16 +17,17 @@ pytest.importorskip("rich", reason="the benchmarks' tables need rich")
 
 import benchmarks.__main__ as command_line
 import weightinit_cuda as wi
-from benchmarks import cpu, runner, targets
+from benchmarks import cpu
 from benchmarks.case import Case
-from benchmarks.contestants import BASELINE, OURS, OURS_HUGE
-from benchmarks.correctness import WrongValuesError
+from benchmarks.contestants import BASELINE, OURS, OURS_HUGE, mkl
 from benchmarks.cuda import cases as cuda_cases
-from benchmarks.peers import mkl
-from benchmarks.row import STORE_LIMIT, Row
-from benchmarks.runner import Runner
+from benchmarks.measuring import runner
+from benchmarks.measuring.correctness import WrongValuesError
+from benchmarks.measuring.row import STORE_LIMIT, Row
+from benchmarks.measuring.runner import Runner
+from benchmarks.measuring.timing import Policy, measure, spread
+from benchmarks.showing import targets
 from benchmarks.suites import fill, model
-from benchmarks.timing import Policy, measure, spread
 from weightinit_cuda import engine
 
 TINY = Policy(row_seconds=0.002, slice_seconds=1e-4, rounds=(2, 3))
@@ -194,7 +195,7 @@ def test_every_target_has_a_row_in_the_suite() -> None:
         assert any(targets._covers(target, row) for row in rows), target
 
 
-@pytest.mark.parametrize("name", ["case", "curves", "shapes", "suites.scaling", "timing", "__main__"])
+@pytest.mark.parametrize("name", ["case", "showing.curves", "shapes", "suites.scaling", "measuring.timing", "__main__"])
 def test_doctests(name: str) -> None:
     failed, tried = doctest.testmod(importlib.import_module(f"benchmarks.{name}"))
     assert tried

@@ -13,12 +13,14 @@ import pytest
 import torch
 
 import benchmarks.__main__ as command_line
-from benchmarks import models, readme_table, shapes, targets
+from benchmarks import shapes
 from benchmarks.case import Case
 from benchmarks.contestants import BASELINE, ONE_TENSOR, OURS, OURS_BOUND
-from benchmarks.correctness import WrongValuesError
 from benchmarks.cuda import cases, session
 from benchmarks.cuda.timing import GpuPolicy, measure
+from benchmarks.measuring import models
+from benchmarks.measuring.correctness import WrongValuesError
+from benchmarks.showing import readme_table, targets
 from weightinit_cuda import engine
 
 

@@ -20,17 +20,19 @@ pytest.importorskip("rich", reason="the benchmarks' tables need rich")
 pytest.importorskip("scipy", reason="the quality suite needs scipy")
 
 import benchmarks.__main__ as command_line
-from benchmarks import models, quality_report, shapes
+from benchmarks import shapes
 from benchmarks.case import Case
 from benchmarks.contestants import BASELINE, OURS
-from benchmarks.correctness import WrongValuesError
-from benchmarks.peers import PEERS, Peer, Wanted
+from benchmarks.contestants.peers import PEERS, Peer, Wanted
+from benchmarks.measuring import models
+from benchmarks.measuring.correctness import WrongValuesError
+from benchmarks.measuring.runner import Runner
+from benchmarks.measuring.timing import Policy
 from benchmarks.quality import Plan, findings, measure, power_failures, session, sources
 from benchmarks.quality.laws import LAWS, cells
 from benchmarks.quality.sample import Sample, distinct
-from benchmarks.runner import Runner
+from benchmarks.showing import quality_report
 from benchmarks.suites import model as model_suite
-from benchmarks.timing import Policy
 
 TINY = Plan(4, 1 << 16, tail_values=1 << 20, long_tail_values=1 << 21, tail_piece=1 << 18, fills=16, fill_values=1 << 11)
 WHAT = (("uniform", torch.float32), ("uniform", torch.bfloat16), ("normal", torch.float32), ("trunc_normal", torch.bfloat16))
@@ -181,7 +183,7 @@ def test_a_peer_that_fails_stops_nobody_else(monkeypatch: pytest.MonkeyPatch) ->
 
 TRITON = """
 import os, sys, torch
-from benchmarks.peers import PEERS, Peer, Wanted
+from benchmarks.contestants.peers import PEERS, Peer, Wanted
 for peer in PEERS:
     if not peer.name.startswith("triton"):
         continue

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import benchmarks.__main__ as command_line
-from benchmarks import readme_table, results_file
 from benchmarks.contestants import BASELINE, OURS
+from benchmarks.showing import readme_table, results_file
 
 
 def json_row(group: str, label: str, dtype: str, values: int, threads: int, ratio: float = 8.125) -> dict[str, Any]:

@@ -14,15 +14,15 @@ import torch
 
 from weightinit_cuda import engine
 
-from .. import models
 from ..case import Case
 from ..contestants import OURS, Call, on_gpu
-from ..correctness import check_distribution, check_ours
-from ..environment import environment
-from ..results_file import write_json
-from ..row import Row, row_of
-from ..targets import judge
-from ..timing import Samples
+from ..measuring import models
+from ..measuring.correctness import check_distribution, check_ours
+from ..measuring.environment import environment
+from ..measuring.row import Row, row_of
+from ..measuring.timing import Samples
+from ..showing.results_file import write_json
+from ..showing.targets import judge
 from . import tables
 from .cases import cases
 from .timing import Flush, GpuPolicy, measure, seconds_of

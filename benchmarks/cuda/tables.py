@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from ..case import Case, dtype_name
 from ..contestants import BASELINE, OURS, OURS_BOUND, PREPARED
-from ..curves import fitted
-from ..row import Row, Spread
-from ..targets import Verdict
+from ..measuring.row import Row, Spread
+from ..showing.curves import fitted
+from ..showing.targets import Verdict
 
 __all__ = ["print_cases", "print_rows", "print_verdicts"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..contestants import Call
-from ..timing import Samples
+from ..measuring.timing import Samples
 
 __all__ = ["Flush", "GpuPolicy", "measure", "seconds_of"]
 

@@ -19,7 +19,7 @@ from torch.utils.dlpack import from_dlpack
 import weightinit_cuda as wi
 
 from ..contestants import BASELINE, OURS
-from ..peers import PEERS, Peer, Wanted
+from ..contestants.peers import PEERS, Peer, Wanted
 from .laws import Law
 
 __all__ = ["Next", "Source", "sources"]

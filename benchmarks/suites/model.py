@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from ..case import Case
-from ..models import SHORT
+from ..measuring.models import SHORT
 from ..shapes import MODELS, SMALL, load, part_of
 
 __all__ = ["cases"]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .contestants import BASELINE, EAGER, OURS
+from ..contestants import BASELINE, EAGER, OURS
 from .results_file import Run, read
 
 __all__ = ["Change", "changes", "run"]

@@ -25,8 +25,8 @@ from weightinit_cuda.engine.native import native_job
 from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
 from weightinit_cuda.numerics.lowering import lower
 
-from .case import Case
-from .contestants import (
+from ..case import Case
+from ..contestants import (
     BASELINE,
     EAGER,
     ONE_TENSOR,
@@ -38,8 +38,8 @@ from .contestants import (
     PREPARED,
     Call,
 )
+from ..shapes import PART, Table, configs, load, part_of
 from .correctness import WrongValuesError
-from .shapes import PART, Table, configs, load, part_of
 
 __all__ = [
     "CONSTRUCT",

@@ -7,7 +7,7 @@ import mmap
 import torch
 from torch import Tensor
 
-from .case import Case
+from ..case import Case
 
 __all__ = ["fresh", "warm"]
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from .case import dtype_name
-from .contestants import BASELINE, ONE_TENSOR, OURS, OURS_BOUND, OURS_HUGE, PREPARED
-from .row import Row, Spread
-from .shapes import SMALL
+from ..case import dtype_name
+from ..contestants import BASELINE, ONE_TENSOR, OURS, OURS_BOUND, OURS_HUGE, PREPARED
+from ..measuring.row import Row, Spread
+from ..shapes import SMALL
 
 __all__ = ["TARGETS", "Target", "Verdict", "judge"]
 

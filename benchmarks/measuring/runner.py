@@ -13,9 +13,9 @@ from torch.utils.dlpack import from_dlpack
 
 from weightinit_cuda.cli.memory import available_bytes, peak_of
 
+from ..case import Case
+from ..contestants import BASELINE, OURS, OURS_HUGE, Call, Contestant, contestants
 from . import memory, models
-from .case import Case
-from .contestants import BASELINE, OURS, OURS_HUGE, Call, Contestant, contestants
 from .correctness import WrongValuesError, check_distribution, check_ours
 from .row import Row, row_of
 from .timing import Policy, Stopwatch, looped, measure

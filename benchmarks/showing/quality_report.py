@@ -10,11 +10,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from ..case import dtype_name
+from ..measuring.environment import environment
+from ..quality import Plan, QualityRow, measure, power_failures
+from ..quality.session import FULL, QUICK
 from . import results_file
-from .case import dtype_name
-from .environment import environment
-from .quality import Plan, QualityRow, measure, power_failures
-from .quality.session import FULL, QUICK
 
 __all__ = ["print_quality", "run", "run_on_gpu"]
 

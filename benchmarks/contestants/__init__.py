@@ -1,4 +1,4 @@
-"""Who takes part in a row: ours, torch.nn.init, plain stores as a yardstick, and the peers of ``peers/``.
+"""Who takes part in a row: ours, torch.nn.init, plain stores as a yardstick, and the peers in ``peers``.
 
 A contestant turns a case and its tensor into a call without arguments, or gives the reason why it sits this one out; reasons
 end up in the report. A new peer is a function and a row in ``peers``.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 import weightinit_cuda as wi
 
-from .case import Case, dtype_name
+from ..case import Case, dtype_name
 from .peers import PEERS, Peer, Wanted
 from .stores import memset
 

@@ -28,7 +28,7 @@ def open_triton(at_once: int, wanted: Wanted) -> Draw | str:
         return f"measured for floats of 16 bits and more, no {wanted.dtype}"
     if wanted.arguments:
         return "measured for the default arguments only"
-    kernels: Any = importlib.import_module("benchmarks.peers.triton_kernels")
+    kernels: Any = importlib.import_module("benchmarks.contestants.triton_kernels")
     kernel, calls = kernels.KERNELS[wanted.call, at_once], itertools.count()
 
     def draw(tensor: Tensor) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .row import Row
+from ..measuring.row import Row
 from .targets import Verdict
 
 if TYPE_CHECKING:
-    from .quality import QualityRow  # needs scipy
+    from ..quality import QualityRow  # needs scipy
 
 __all__ = ["SCHEMA", "ResultsError", "Run", "add_quality", "as_run", "read", "write", "write_json"]
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from .case import Case, dtype_name
-from .contestants import OURS, STORES
+from ..case import Case, dtype_name
+from ..contestants import OURS, STORES
 from .timing import Samples, spread
 
 __all__ = ["STORE_LIMIT", "Row", "Spread", "row_of"]

@@ -13,8 +13,8 @@ from torch import Tensor
 import weightinit_cuda as wi
 from weightinit_cuda import engine
 
-from .case import Case
-from .contestants import Call
+from ..case import Case
+from ..contestants import Call
 
 __all__ = ["WrongValuesError", "check_distribution", "check_ours"]
 

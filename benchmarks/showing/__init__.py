@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .document import render
+from .page import render
 
 __all__ = ["render"]

@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from ..contestants import BASELINE, CAST, EAGER, OURS, STORES
-from ..curves import fitted
-from ..row import STORE_LIMIT
+from ..measuring.row import STORE_LIMIT
+from .curves import fitted
 
 __all__ = ["fill", "instructions", "models", "quality", "scaling", "skipped", "targets"]
 

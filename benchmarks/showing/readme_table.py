@@ -13,8 +13,8 @@ from .results_file import read
 
 __all__ = ["BEGIN", "END", "NO_GPU", "README", "RESULTS", "ReadmeError", "render", "update"]
 
-README = Path(__file__).parents[1] / "README.md"
-RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[2] / "README.md"
+RESULTS = Path(__file__).parents[1] / "results"
 BEGIN, END = "<!-- readme-table:begin -->", "<!-- readme-table:end -->"
 NO_GPU = "No GPU figure is given: none has been measured yet."
 OURS, BASELINE = "ours", "nn.init"  # as contestants.py names them; files stay readable if it is renamed

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from .case import Case, dtype_name
-from .contestants import BASELINE, CAST, EAGER, OURS, STORES
+from ..case import Case, dtype_name
+from ..contestants import BASELINE, CAST, EAGER, OURS, STORES
+from ..measuring.row import STORE_LIMIT, Row, Spread
 from .curves import fitted
-from .row import STORE_LIMIT, Row, Spread
 from .targets import CYCLES, Verdict
 
 __all__ = ["print_cases", "print_rows", "print_verdicts"]

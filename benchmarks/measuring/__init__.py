@@ -1,0 +1,1 @@
+"""How a row is measured: clock, repetitions, memory, correctness before timing, the environment."""
