@@ -243,7 +243,7 @@ def test_nothing_is_filled_twice_or_left_out(name: str, recordings: Any, monkeyp
     for key, tensor in real.items():
         count = torch.zeros(tensor.shape, dtype=torch.int32)
         for line in plan[key]:
-            if isinstance(line.distribution, Computed) or not line.dtype.is_floating_point:
+            if isinstance(line.distribution, Computed | Orthogonal):  # not among the jobs that were noted
                 count[line.box.slices() if line.box else ...] += 1
         for job in written:
             if job.name == key:

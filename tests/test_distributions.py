@@ -37,7 +37,7 @@ from conftest import (
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from weightinit_cuda.numerics import lowering, probability, rounding
+from weightinit_cuda.numerics import probability, rounding
 from weightinit_cuda.numerics.distributions import Distribution, Normal, TruncNormal, Uniform
 from weightinit_cuda.numerics.lowering import Kind, Transform, lower
 
@@ -264,7 +264,7 @@ def values_with_ends(distribution: Distribution, dtype: torch.dtype) -> torch.Te
 
 def check_uniform(distribution: Uniform, dtype: torch.dtype) -> None:
     """Real numbers, and the comparisons that a user writes: in the dtype, in float64."""
-    a, b = distribution
+    a, b = distribution.a, distribution.b
     values = values_with_ends(distribution, dtype)
     storage = oracle.BINARY[dtype]
     rounded_a, rounded_b = (oracle.rounded(Fraction(bound), storage) for bound in (a, b))
@@ -432,7 +432,7 @@ def test_one_sided_bounds_are_mirrored(mean: float, a: float, b: float, dtype: t
 
 def kolmogorov_smirnov(values: torch.Tensor, distribution: TruncNormal) -> float:
     """sup |F_n - F| sqrt(n), with the survival function of the tail in which the interval lies."""
-    mean, std, a, b = distribution
+    mean, std, a, b = distribution.mean, distribution.std, distribution.a, distribution.b
     if mean > 0.5 * (max(a, -1e300) + min(b, 1e300)):
         return kolmogorov_smirnov(-values, TruncNormal(-mean, std, -b, -a))
     with mpmath.workdps(60):
@@ -592,8 +592,10 @@ def test_truncated_std(alpha: float, beta: float) -> None:
         assert abs(probability.truncated_std(alpha, beta) - expected) < 2e-16 * expected
 
 
-def forget() -> None:
-    for cached in (lowering._lower, probability._below_mean, probability._mills, probability.truncated_std):
+def forget(cases: list[tuple[Distribution, torch.dtype]]) -> None:
+    for distribution, _ in cases:
+        distribution.forms.clear()
+    for cached in (probability._below_mean, probability._mills, probability.truncated_std):
         cached.cache_clear()
 
 
@@ -609,14 +611,16 @@ def forget() -> None:
 )
 def test_ambient_decimal_context_does_not_show(context: decimal.Context) -> None:
     """decimal.getcontext() is the application's: no parameter may depend on it."""
-    cases = [(distribution, dtype) for distribution in RANDOM.values() for dtype in (torch.float32, torch.float64)]
+    cases: list[tuple[Distribution, torch.dtype]] = [
+        (distribution, dtype) for distribution in RANDOM.values() for dtype in (torch.float32, torch.float64)
+    ]
     cases += [
         (TruncNormal(0.1, 0.3, a, b), dtype) for a, b in ((-1.3, 0.7), (3.3, 4.7), (-INF, -9.1)) for dtype in REAL_DTYPES[:2]
     ]
-    forget()
+    forget(cases)
     expected: list[Transform | float] = [lower(*case) for case in cases]
     expected += [probability.truncated_std(-1.7, 2.3), probability.truncated_std(8.1, 9.3)]
-    forget()
+    forget(cases)
 
     def too_long(*_: object) -> None:
         raise TimeoutError("a loop that does not end in this context")
@@ -630,7 +634,7 @@ def test_ambient_decimal_context_does_not_show(context: decimal.Context) -> None
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-        forget()
+        forget(cases)
     assert got == expected
 
 
@@ -705,11 +709,8 @@ def test_constants_are_not_confused_by_equal_keys() -> None:
     """0.0 == -0.0 == False and 1 == 1.0 == True: what was asked for first must not come back for another."""
     zero, negative = Uniform(0.0, 0.0), Uniform(-0.0, -0.0)
     for first, second in ((zero, negative), (negative, zero)):
-        forget()
         assert [made(d, torch.float32, 1).item() for d in (first, second)] == [0.0, 0.0]
-    forget()
     kinds = [made(d, torch.float32, 1).signbit().item() for d in (Normal(0.0, 0.0), Normal(-0.0, 0.0))]
-    forget()
     assert kinds == [made(d, torch.float32, 1).signbit().item() for d in (Normal(-0.0, 0.0), Normal(0.0, 0.0))][::-1]
     assert lower(Normal(1, 1), torch.float32).kind is Kind.NORMAL
     assert lower(Uniform(1, 2), torch.float32) != lower(Normal(1, 2), torch.float32)

@@ -21,7 +21,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 import weightinit_cuda as wi
 from weightinit_cuda import engine
 from weightinit_cuda.engine.job import FillJob
-from weightinit_cuda.numerics.distributions import Computed, Initial, Normal
+from weightinit_cuda.numerics.distributions import Computed, Distribution, Normal
 from weightinit_cuda.numerics.streams import stream_of
 from weightinit_cuda.tensors.boxes import Box
 
@@ -46,7 +46,7 @@ def require_equal(got: nn.Module, expected: nn.Module) -> None:
         assert differing(a, b) == 0, name
 
 
-def line(name: str, shape: Sequence[int], distribution: Initial, **more: Any) -> wi.Entry:
+def line(name: str, shape: Sequence[int], distribution: Distribution, **more: Any) -> wi.Entry:
     dtype = more.pop("dtype", torch.float32)
     return Entry(name, tuple(shape), dtype, distribution, more.pop("stream", stream_of(name)), "test", **more)
 
@@ -124,7 +124,7 @@ def test_applying_is_one_call_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> 
     wi.initialize_(nn.Sequential(*(net() for _ in range(20))), seed=0)
     (jobs,) = calls
     names = [job.name for job in jobs]
-    assert len(names) == 20 * 10  # 9 tensors of floats each; the table in two pieces, around its padding row, which is a third
+    assert len(names) == 20 * 11  # 9 tensors of floats each, the table in three pieces; and a counter of batches
     assert len({job.tensor.data_ptr() for job in jobs}) == len(names)  # nothing twice
 
 

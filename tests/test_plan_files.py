@@ -17,7 +17,7 @@ import weightinit_cuda as wi
 from weightinit_cuda.numerics.distributions import (
     Computed,
     Constant,
-    Initial,
+    Distribution,
     Normal,
     OneHot,
     Orthogonal,
@@ -35,7 +35,7 @@ names = texts.filter(bool)
 numbers = st.floats(allow_nan=False) | st.integers(-(2**60), 2**60)
 positive = st.floats(min_value=0, max_value=1e30)
 bounds = st.sampled_from([(-2.0, 2.0), (-INF, 1.0), (0.5, INF), (-INF, INF), (1.0, 1.0)])
-distributions: st.SearchStrategy[Initial] = st.one_of(
+distributions: st.SearchStrategy[Distribution] = st.one_of(
     st.builds(Constant, numbers | st.complex_numbers(allow_nan=False)),
     st.builds(lambda a, width: Uniform(a, a + width), st.floats(-1e30, 1e30), positive),
     st.builds(Normal, st.floats(-1e30, 1e30), positive),

@@ -591,7 +591,7 @@ def test_fill_equals_values_of_the_index(transform: Transform, dtype: torch.dtyp
 @pytest.mark.parametrize("scratch", [1, 9, 64])
 def test_chunks_do_not_show(transform: Transform, dtype: torch.dtype, scratch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = reference.fill(torch.empty(5, 3, 7, dtype=dtype), transform, 5, 9)
-    monkeypatch.setattr(reference, "_scratch_values", lambda device: scratch)
+    monkeypatch.setattr(reference, "scratch_values", lambda device: scratch)
     assert same_bits(whole, reference.fill(torch.empty(5, 3, 7, dtype=dtype), transform, 5, 9))
 
 
@@ -602,7 +602,7 @@ def test_every_box_is_a_slice_of_the_whole(
 ) -> None:
     shape = (5, 6, 7)
     whole = reference.fill(torch.empty(shape, dtype=dtype), transform, 5, 9)
-    monkeypatch.setattr(reference, "_scratch_values", lambda device: scratch)
+    monkeypatch.setattr(reference, "scratch_values", lambda device: scratch)
     for box in [
         (1, 4, 0, 6, 0, 7),
         (2, 3, 1, 5, 0, 7),
@@ -621,7 +621,7 @@ def test_every_box_is_a_slice_of_the_whole(
 def test_memory_layout_does_not_show(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     shape = (4, 3, 5, 6)
     whole = reference.fill(torch.empty(shape, dtype=dtype), UNIFORM, 5, 9)
-    monkeypatch.setattr(reference, "_scratch_values", lambda device: 50)
+    monkeypatch.setattr(reference, "scratch_values", lambda device: 50)
     storage = torch.zeros(4, 6, 10, 18, dtype=dtype)
     layouts = {
         "channels_last": torch.empty(4, 5, 6, 3, dtype=dtype).permute(0, 3, 1, 2),

@@ -23,7 +23,6 @@ from weightinit_cuda.numerics.distributions import (
     Computed,
     Constant,
     Distribution,
-    Initial,
     Normal,
     Orthogonal,
     SparseNormal,
@@ -39,7 +38,11 @@ NORMAL = Normal(0.0, 1.0)
 
 
 def line(
-    shape: tuple[int, ...], fill: Initial = NORMAL, box: Box | None = None, dtype: torch.dtype = torch.float32, name: str = "w"
+    shape: tuple[int, ...],
+    fill: Distribution = NORMAL,
+    box: Box | None = None,
+    dtype: torch.dtype = torch.float32,
+    name: str = "w",
 ) -> Entry:
     return Entry(name, shape, dtype, fill, 7, "test", box)
 

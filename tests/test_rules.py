@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 import weightinit_cuda as wi
 from weightinit_cuda.init.catalog import distribution_of
-from weightinit_cuda.numerics.distributions import Constant, Initial, Normal, Orthogonal, TruncNormal, Uniform
+from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, Orthogonal, TruncNormal, Uniform
 from weightinit_cuda.rules import RULE_SETS, Rules, buffer, gpt2, llama, mup
 from weightinit_cuda.rules.layouts import matrix, vector_weight
 from weightinit_cuda.tensors.boxes import Box
@@ -22,7 +23,11 @@ Rule, plan = wi.Rule, wi.plan
 NAMED_SETS = sorted(RULE_SETS)
 
 
-def given(model: nn.Module, rules: Rules, name: str) -> Initial:
+def numbers(distribution: Distribution) -> tuple[Any, ...]:
+    return tuple(distribution.numbers().values())
+
+
+def given(model: nn.Module, rules: Rules, name: str) -> Distribution:
     """The distribution of a tensor with one line."""
     (line,) = plan(model, rules)[name]
     return line.distribution
@@ -118,6 +123,27 @@ def test_sources_are_readable() -> None:
             assert "0x" not in line.source
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        wi.init.trunc_normal_,
+        nn.init.trunc_normal_,
+        partial(wi.init.trunc_normal_),
+        partial(nn.init.trunc_normal_, std=0.02),
+        partial(partial(nn.init.trunc_normal_, std=0.5), std=0.02),
+    ],
+)
+def test_functions_mean_what_their_names_mean(given: Any) -> None:
+    std = getattr(given, "keywords", {}).get("std", 1.0)
+    named = wi.Rule("*", "trunc_normal_", std=std, a=-1.0)
+    rule = wi.Rule("*", given, a=-1.0)
+    assert (rule.init, {"std": 1.0} | rule.params) == (named.init, named.params)
+    with wi.patched():
+        assert wi.Rule("*", nn.init.trunc_normal_).init == "trunc_normal_"
+    model = nn.Linear(3, 2)
+    assert [e.distribution for e in plan(model, rule)] == [e.distribution for e in plan(model, named)]
+
+
 # ---- what is refused ---------------------------------------------------------------------------------------------------
 
 
@@ -132,6 +158,14 @@ def test_sources_are_readable() -> None:
         (("*", Normal(0, 1)), {"std": 1}, TypeError, "parameters belong to a function of init"),
         (("*", 3), {}, TypeError, "got 3"),
         (("*", (0.0, 1.0)), {}, TypeError, "a distribution or a function"),
+        (("*", wi.init.calculate_gain), {}, TypeError, "got calculate_gain of weightinit_cuda.init"),
+        (("*", torch.relu), {}, TypeError, "got relu of"),
+        (("*", nn.Linear), {}, TypeError, "got Linear of torch"),
+        (("*", print), {}, TypeError, "got print of builtins"),
+        (("*", lambda: None), {}, TypeError, "a function of a Named tensor, got lambda"),
+        (("*", partial(wi.init.normal_, 0.0)), {}, TypeError, "a partial of normal_ must bind by keyword"),
+        (("*", partial(wi.init.normal_, sigma=1)), {}, TypeError, "must be those of normal_"),
+        (("*", wi.init.normal_), {"seed": 1}, TypeError, "seeds, streams and shards are the plan's, got seed"),
         (("", "ones_"), {}, ValueError, "glob"),
         (("*.[ab", "ones_"), {}, ValueError, r"every \[ closed, got '\*\.\[ab'"),
         ((3, "ones_"), {}, TypeError, "match must be a glob"),
@@ -234,7 +268,7 @@ def test_lazy_modules_are_named() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.complex64], ids=str)
 def test_any_dtype(dtype: torch.dtype) -> None:
     model = nn.Linear(4, 2, dtype=dtype, device="meta")
-    assert given(model, "xavier", "weight") == pytest.approx((-1, 1))
+    assert numbers(given(model, "xavier", "weight")) == pytest.approx((-1, 1))
     std = 0.5 * (math.sqrt(0.5) if dtype.is_complex else 1)  # variance is that of the two parts together
     assert given(model, Rule("*", "normal_", std=0.5), "weight") == Normal(0.0, std)
 
@@ -290,9 +324,9 @@ FANS = [
 @pytest.mark.parametrize(("module", "name", "fan_in", "fan_out"), FANS, ids=lambda case: type(case).__name__)
 def test_fans_of_what_is_multiplied(module: nn.Module, name: str, fan_in: int, fan_out: int) -> None:
     bound = math.sqrt(6 / (fan_in + fan_out))
-    assert given(module, "xavier", name)[1] == pytest.approx(bound)
-    assert given(module, "kaiming", name)[1] == pytest.approx(math.sqrt(2 / fan_in))
-    assert given(module, "lecun", name)[1] == pytest.approx(math.sqrt(1 / fan_in) / 0.8796256610342398)
+    assert numbers(given(module, "xavier", name))[1] == pytest.approx(bound)
+    assert numbers(given(module, "kaiming", name))[1] == pytest.approx(math.sqrt(2 / fan_in))
+    assert numbers(given(module, "lecun", name))[1] == pytest.approx(math.sqrt(1 / fan_in) / 0.8796256610342398)
     assert plan(module, "xavier")[name][0].source == f"xavier: xavier_uniform_, fan_in {fan_in}, fan_out {fan_out}"
 
 
@@ -434,7 +468,9 @@ def test_mup_is_the_table_of_the_paper() -> None:
         for name, factor in (("0.weight", 1), ("1.weight", 1 / 4), ("1.bias", 1), ("2.weight", 1 / 16), ("2.bias", 1)):
             for before, after in zip(was[name], made[name], strict=True):
                 assert type(after.distribution) is type(before.distribution)
-                assert after.distribution == pytest.approx([factor * number for number in before.distribution])
+                assert numbers(after.distribution) == pytest.approx(
+                    [factor * number for number in numbers(before.distribution)]
+                )
         assert made["0.weight"][1].box == Box((0, 0), (1, 128))
         assert made["2.weight"][0].source.startswith("mup: output, std x 0.0625, Adam's lr x 0.0625")
         assert made.rules == "mup"
@@ -450,7 +486,7 @@ def test_mup_leaves_what_has_no_width() -> None:
         rule = Rule("*", function)
         assert given(wide, mup(base, rule), "weight") == given(wide, rule, "weight")
     sparse = given(wide, mup(base, Rule("*", "sparse_", sparsity=0.5)), "weight")
-    assert sparse == pytest.approx((64, 32, 0.01 / 4))
+    assert numbers(sparse) == pytest.approx((64, 32, 0.01 / 4))
 
 
 def test_mup_refuses() -> None:

@@ -13,11 +13,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import weightinit_cuda as wi
-from weightinit_cuda.numerics.distributions import Constant, Initial, Normal, Uniform
+from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, Uniform
 from weightinit_cuda.tensors.boxes import Box
 
 Made = Callable[[], nn.Module]
-Seen = list[tuple[Initial, Box | None]]
+Seen = list[tuple[Distribution, Box | None]]
 
 NEW = hasattr(nn, "LinearCrossEntropyLoss")  # torch 2.13
 # Every class of torch.nn that has parameters, in the variants whose code differs.
@@ -100,7 +100,7 @@ class Watch(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.writes: list[tuple[int, torch.Tensor, Initial]] = []
+        self.writes: list[tuple[int, torch.Tensor, Distribution]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -120,7 +120,7 @@ class Watch(TorchDispatchMode):
                 self.copy(out, args[-1] if name == "copy_" else args[0] if args else None)
         return out
 
-    def note(self, tensor: torch.Tensor, made: Initial) -> None:
+    def note(self, tensor: torch.Tensor, made: Distribution) -> None:
         self.writes.append((tensor.data_ptr(), tensor, made))
 
     def copy(self, out: torch.Tensor, source: object) -> None:

@@ -20,7 +20,7 @@ from weightinit_cuda.__main__ import main
 from weightinit_cuda.checkpoints import regenerate as regeneration
 from weightinit_cuda.checkpoints.export import export
 from weightinit_cuda.checkpoints.verify import Finding, Report, verify
-from weightinit_cuda.numerics.distributions import Computed, Constant, Initial, Normal, Orthogonal
+from weightinit_cuda.numerics.distributions import Computed, Constant, Distribution, Normal, Orthogonal
 from weightinit_cuda.numerics.streams import stream_of
 from weightinit_cuda.plans.entry import Entry
 from weightinit_cuda.plans.plan import Plan
@@ -30,7 +30,10 @@ safetensors = pytest.importorskip("safetensors.torch")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64)
 
 
-def entry(name: str, shape: tuple[int, ...], fill: Initial = Normal(0.0, 0.02), dtype: torch.dtype = torch.float32) -> Entry:  # noqa: B008
+NORMAL = Normal(0.0, 0.02)
+
+
+def entry(name: str, shape: tuple[int, ...], fill: Distribution = NORMAL, dtype: torch.dtype = torch.float32) -> Entry:
     return Entry(name, shape, dtype, fill, stream_of(name), "test")
 
 

@@ -207,10 +207,9 @@ def check_moments(case: Case, table: Table, model: nn.Module, contestant: str) -
     Raises:
         WrongValuesError: it has another one.
     """
-    drawn = [entry for entry in wi.plan(model, rules_of(table), SEED) if isinstance(entry.distribution, Normal | Uniform)]
+    drawn = [entry for entry in wi.plan(model, rules_of(table), SEED) if entry.distribution.standard_deviation()]
     largest = max(drawn, key=lambda entry: entry.numel)
-    law = largest.distribution
-    wanted = law.std if isinstance(law, Normal) else (law.b - law.a) / math.sqrt(12)  # type: ignore[union-attr]
+    wanted = largest.distribution.standard_deviation() or 0.0
     values = model.get_parameter(largest.name).detach().view(-1)[:MOMENTS].double()
     found = float(values.std())
     if abs(found - wanted) > (0.02 + 4 / math.sqrt(2 * values.numel())) * wanted:

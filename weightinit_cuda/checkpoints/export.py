@@ -15,7 +15,6 @@ from torch import Tensor
 
 from .._version import __version__
 from ..init.arguments import seed_of
-from ..numerics.distributions import Computed
 from ..plans.entry import Entry
 from ..plans.plan import Plan
 from .files import Header, write_safetensors
@@ -88,7 +87,7 @@ def _names(plan: Plan, names: Sequence[str], all_known: bool) -> list[str]:
 
 
 def _is_computed_buffer(lines: Sequence[Entry]) -> bool:
-    return lines[0].buffer and any(isinstance(line.distribution, Computed) for line in lines)
+    return lines[0].buffer and any(not line.distribution.is_fill for line in lines)
 
 
 def _header(plan: Plan, names: Sequence[str]) -> Header:

@@ -1,4 +1,4 @@
-"""Initial values again, from a plan alone: any slice of any tensor, or a whole model set back.
+"""Distribution values again, from a plan alone: any slice of any tensor, or a whole model set back.
 
 Sits on plans, which know what each element is; here is which elements are asked for. Only what is asked for is made: memory is
 that of the result, and for slices with a step a chunk beside it.
@@ -15,7 +15,6 @@ from typing import SupportsIndex, TypeVar
 import torch
 from torch import Tensor
 
-from ..numerics.distributions import Computed, Orthogonal
 from ..plans.entry import Entry
 from ..plans.plan import Plan
 from ..tensors.boxes import Box, Region, intersection, remainder
@@ -70,7 +69,7 @@ def regenerate(
     chosen, kept = _ranges(shape, index, name)
     if reason := unknown(plan, name, _bounding(chosen)):
         raise ValueError(f"regenerate: the plan must say the values, got {reason} ({name}). Construct the model to get them.")
-    if any(isinstance(line.distribution, Orthogonal) for line in lines):
+    if any(line.distribution.linear_algebra for line in lines):
         whole = torch.empty(shape, dtype=dtype, device=device)
         plan.fill_({lines[0].name: whole}, seed=seed)
         made = whole[tuple(slice(r.start, r.stop, r.step) for r in chosen)].clone()
@@ -85,7 +84,7 @@ def chunks(
 ) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
     """All initial values of a tensor as (index, ``regenerate(plan, name, index)``), one after the other in row-major order."""
     lines = plan[name]
-    at_once = math.prod(lines[0].shape) if any(isinstance(line.distribution, Orthogonal) for line in lines) else _STREAMED
+    at_once = math.prod(lines[0].shape) if any(line.distribution.linear_algebra for line in lines) else _STREAMED
     for box in _cut(Box.whole(lines[0].shape), at_once):
         yield box.slices(), regenerate(plan, name, box.slices(), seed=seed, device=device)
 
@@ -145,8 +144,8 @@ def unknown(plan: Plan, name: str, within: Box | None = None) -> str:
     if gaps := remainder(wanted, [line.box or Box.whole(line.shape) for line in lines]):
         return f"the plan has no line for {gaps[0]}"
     for line, decided in plan.shares(name):
-        if isinstance(line.distribution, Computed) and any(intersection(box, wanted) for box in decided):
-            return f"{line.distribution[0]} is what the model's own code computes ({line.source})"
+        if not line.distribution.is_fill and any(intersection(box, wanted) for box in decided):
+            return f"{line.distribution.numbers()['how']} is what the model's own code computes ({line.source})"
     return ""
 
 

@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple, SupportsIndex
 import torch
 from torch import Tensor
 
-from ..numerics.distributions import Orthogonal
 from ..plans.plan import Plan
 from .files import Checkpoint, Stored, open_checkpoint
 from .regenerate import chunks, unknown
@@ -192,7 +191,7 @@ def _compared(plan: Plan, name: str, stored: Stored, expected: Expected, progres
             first = tuple(at + s.start for at, s in zip(_unravelled(position, values.shape), index, strict=True))
         elements, differing = elements + values.numel(), differing + count
         progress(values.numel())
-    linear_algebra = differing and any(isinstance(line.distribution, Orthogonal) for line in plan[name])
+    linear_algebra = differing and any(line.distribution.linear_algebra for line in plan[name])
     note = "orthogonal: its QR may differ between machines" if linear_algebra else ""
     return Finding(name, "differs" if differing else "equal", elements, differing, first, note)
 

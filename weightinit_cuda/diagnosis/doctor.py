@@ -15,9 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.files import Checkpoint, Stored, open_checkpoint
-from ..numerics.distributions import Constant, Initial, Normal, Orthogonal, TruncNormal, Uniform
-from ..numerics.lowering import MAX_SIGMA_32, MAX_SIGMA_64
-from ..numerics.probability import truncated_std
+from ..numerics.distributions import MAX_SIGMA_32, MAX_SIGMA_64, Constant, Distribution
 from ..plans.entry import Entry
 from ..plans.plan import Plan
 from ..recording.deferred import Recording
@@ -105,8 +103,8 @@ def _of_construction(recorded: Recording, model: nn.Module) -> Iterator[Symptom]
 
 def _of_line(line: Entry, named: Named | None, alone: bool) -> Iterator[tuple[Kind, str]]:
     distribution = line.distribution
-    if isinstance(distribution, TruncNormal) and distribution.std > 0:
-        low, high = ((bound - distribution.mean) / distribution.std for bound in (distribution.a, distribution.b))
+    if cut := distribution.cut():
+        low, high = cut
         if min(-low, high) > (MAX_SIGMA_64 if line.dtype == torch.float64 else MAX_SIGMA_32):
             yield (
                 "truncation",
@@ -122,7 +120,7 @@ def _of_line(line: Entry, named: Named | None, alone: bool) -> Iterator[tuple[Ki
             "same rows",
             f"all {distribution.value:g}: its outputs are equal, and stay so unless something else tells them apart",
         )
-    if what := _gain(_std(distribution) or 0.0, fan_in):
+    if what := _gain(distribution.standard_deviation() or 0.0, fan_in):
         yield "std", what
 
 
@@ -142,21 +140,11 @@ def _fan_in(line: Entry, named: Named | None) -> int | None:
     return None if layout is None or lookup(named) else layout.fans(tuple(line.shape))[0]
 
 
-def _std(distribution: Initial) -> float | None:
-    """The standard deviation of the values; None if they are not drawn, or not from one law."""
-    if isinstance(distribution, Uniform):
-        return (distribution.b - distribution.a) / math.sqrt(12)
-    if isinstance(distribution, TruncNormal):
-        mean, std, a, b = distribution
-        return truncated_std((a - mean) / std, (b - mean) / std) * std if std > 0 else 0.0
-    return distribution.std if isinstance(distribution, Normal) else None
-
-
 def _same_streams(plan: Plan) -> Iterator[Symptom]:
     """Different tensors that would get the same numbers."""
-    users: dict[tuple[int, Initial], list[str]] = defaultdict(list)
+    users: dict[tuple[int, Distribution], list[str]] = defaultdict(list)
     for line in plan:
-        if not isinstance(line.distribution, Constant | Orthogonal) and _std(line.distribution):
+        if line.distribution.is_random and line.distribution.standard_deviation():
             users[line.stream, line.distribution].append(line.name)
     for names in users.values():
         first, *others = dict.fromkeys(names)

@@ -10,7 +10,7 @@ import math
 import torch
 
 from ..numerics.combine import Mode
-from ..numerics.distributions import Constant, SparseNormal
+from ..numerics.distributions import Constant, Distribution
 from ..numerics.lowering import lower
 from ..numerics.rounding import REAL_DTYPE
 from ..tensors.boxes import Region
@@ -37,7 +37,6 @@ def require_writable(tensor: torch.Tensor) -> None:
 
 
 COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
-MATRICES = ("eye_", "dirac_", "orthogonal_", "sparse_")  # what they write depends on row and column
 
 
 def is_virtual(tensor: torch.Tensor) -> bool:
@@ -45,7 +44,7 @@ def is_virtual(tensor: torch.Tensor) -> bool:
     return tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
-def target(function: str, tensor: torch.Tensor) -> torch.Tensor:
+def target(function: str, tensor: torch.Tensor, distribution: Distribution) -> torch.Tensor:
     """The strided tensor that a fill of ``tensor`` writes: the stored values of a compressed sparse or a nested tensor, as in
     ``torch.nn.init.normal_``, else the tensor itself.
 
@@ -53,7 +52,7 @@ def target(function: str, tensor: torch.Tensor) -> torch.Tensor:
         NotImplementedError: another layout than strided, whose elements are not stored one by one.
         RuntimeError: the elements overlap, they have no memory (freed, wrapped), or it is an inference tensor outside its mode.
     """
-    if (tensor.layout in COMPRESSED or tensor.is_nested) and function not in MATRICES:
+    if (tensor.layout in COMPRESSED or tensor.is_nested) and distribution.elementwise:
         tensor = tensor.values()
     if tensor.layout is not torch.strided:
         raise NotImplementedError(
@@ -77,8 +76,12 @@ def check(job: FillJob) -> None:
     tensor, where = job.tensor, f" ({job.name})" if job.name else ""
     if tensor.layout is not torch.strided:
         raise NotImplementedError(f"fill: a strided tensor is required, got {tensor.layout}{where}. Fill its values instead.")
+    if not job.distribution.is_fill:
+        raise ValueError(f"fill: a distribution that can be filled is required, got {job.distribution}{where}.")
     if tensor.dtype not in REAL_DTYPE:
-        raise NotImplementedError(f"fill: a floating-point or complex tensor is required, got {tensor.dtype}{where}.")
+        _check_integers(job, where)
+    if job.distribution.linear_algebra and (tensor.dim() < 2):
+        raise ValueError(f"Only tensors with 2 or more dimensions are supported{where}")
     if tensor.is_meta:
         return
     if tensor.numel() and not tensor.data_ptr():
@@ -90,8 +93,16 @@ def check(job: FillJob) -> None:
         _check_region(job.region, tensor, where)
     if job.combine.mode is not Mode.STORE:
         _check_combine(job, where)
-    if not isinstance(job.distribution, Constant):
+    if job.distribution.is_random and not job.distribution.linear_algebra:
         lower(job.distribution, REAL_DTYPE[tensor.dtype])  # refuses bounds that hold no value of the dtype
+
+
+def _check_integers(job: FillJob, where: str) -> None:
+    """Integers and bools can be set to a constant that they can be."""
+    dtype = job.tensor.dtype
+    if not isinstance(job.distribution, Constant) or job.combine.mode is not Mode.STORE:
+        raise NotImplementedError(f"fill: a floating-point or complex tensor is required, got {dtype}{where}.")
+    torch.empty(1, dtype=dtype, device="cpu").fill_(job.distribution.value)  # refuses what overflows, as torch does
 
 
 def _check_region(region: Region, tensor: torch.Tensor, where: str) -> None:
@@ -113,7 +124,7 @@ def _check_region(region: Region, tensor: torch.Tensor, where: str) -> None:
 def _check_combine(job: FillJob, where: str) -> None:
     if not math.isfinite(job.combine.weight):
         raise ValueError(f"fill: a weight must be finite, got {job.combine.weight}{where}.")
-    if isinstance(job.distribution, SparseNormal):
+    if not job.distribution.one_pass:
         raise NotImplementedError(
             f"fill: combined with what is there can be what one pass makes, got {job.distribution}{where}. Fill another tensor."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..numerics.distributions import Constant, Distribution, SparseNormal
+from ..numerics.distributions import Distribution
 from ..tensors.torch_private import increment_version
 from . import backend
 from .backend import kernels
@@ -16,7 +16,6 @@ from .words import LOWEST, MASK64, seed_cell
 __all__ = ["draw_and_fill", "fill_tensor"]
 
 _SMALL = 1 << 15  # elements that one thread fills: kSmall of csrc/cpu/dispatch.h
-_WITH_MORE = (Constant, SparseNormal)  # not remembered by value, or more than one pass
 
 
 def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
@@ -31,7 +30,7 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
         storage is None
         or not backend.native
         or type(tensor) not in PLAIN_TYPES
-        or type(distribution) in _WITH_MORE
+        or not distribution.one_pass
         or not tensor.is_cpu
     ):
         return False
@@ -43,7 +42,7 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
         return False
     if not address:
         return False
-    transform = native_transform(distribution, dtype)
+    transform = distribution.forms.get(dtype) or native_transform(distribution, dtype)
     n, (draw, seed) = tensor.numel(), seed_cell.both
     draw(LOWEST, None)
     increment_version((tensor,))  # before the fill, which Ctrl-C may end
@@ -53,7 +52,7 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
 
 def fill_tensor(tensor: torch.Tensor, distribution: Distribution, seed: int, stream: int = 0) -> None:
     """``fill`` of one tensor that is its own global tensor."""
-    address = 0 if isinstance(distribution, _WITH_MORE) or not tensor.is_cpu else plain_address(tensor)
+    address = plain_address(tensor) if distribution.one_pass and tensor.is_cpu else 0
     if not address:
         return fill((FillJob(tensor, distribution, seed, stream),))
     dtype = tensor.dtype

@@ -68,10 +68,9 @@ class NativeJob(NamedTuple):
     dims: list[tuple[int, int, int]]
 
 
-@lru_cache(maxsize=4096, typed=True)  # typed: different distributions may be equal as tuples
 def native_transform(distribution: Distribution, dtype: torch.dtype) -> Any:
-    """The kernels' form of a distribution; of a constant, whose 0.0 and -0.0 are one key, :func:`native_of` is asked."""
-    return native_of(lower(distribution, dtype))
+    """The kernels' form of a distribution, remembered by it."""
+    return distribution.form(dtype, lambda: native_of(lower(distribution, dtype)))
 
 
 @lru_cache(maxsize=4096)  # a constant's 0.0 and -0.0 differ in `integers`
@@ -95,7 +94,7 @@ def plain_address(tensor: torch.Tensor) -> int:
 def native_of_plain(job: FillJob, address: int) -> NativeJob:
     """The job of a tensor that has a :func:`plain_address`."""
     dtype = job.tensor.dtype
-    transform = native_of(lower(job.distribution, dtype))
+    transform = native_transform(job.distribution, dtype)
     whole = [(job.tensor.numel(), 1, 1)]
     return NativeJob(address, STORAGE[dtype], transform, job.seed & _MASK64, job.stream & _MASK64, 0, whole)
 

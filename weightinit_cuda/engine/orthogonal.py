@@ -6,11 +6,11 @@ cuSOLVER's (`docs/reproducibility.md`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
-
-from ..numerics.distributions import Normal
-from .drop_in import fill_tensor
 
 __all__ = ["computing_dtype", "orthogonal_matrix"]
 
@@ -22,20 +22,17 @@ def computing_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.complex64 if dtype.is_complex else torch.float32
 
 
-def orthogonal_matrix(shape: tuple[int, int], dtype: torch.dtype, device: torch.device, seed: int, stream: int) -> Tensor:
+def orthogonal_matrix(gaussian: Tensor) -> Tensor:
     r"""A matrix with orthonormal rows or columns, whichever are fewer, distributed uniformly (Haar).
 
     With A standard normal and A = QR, R with a positive diagonal, Q is uniform on the Stiefel manifold.
 
     Args:
-        shape: rows and columns. A is drawn in this shape, and transposed where there are fewer rows than columns.
-        dtype: one that :func:`computing_dtype` returns.
+        gaussian: A, or its transpose where there are fewer rows than columns; of a dtype that :func:`computing_dtype` returns.
 
     Source: Mezzadri (2007), arXiv:math-ph/0609050; ``torch.nn.init.orthogonal_``.
     """
-    gaussian = torch.empty(shape, dtype=dtype, device=device)
-    fill_tensor(gaussian, Normal(0.0, 1.0), seed, stream)
-    if shape[0] < shape[1]:
+    if gaussian.shape[0] < gaussian.shape[1]:
         return _positive_qr(gaussian.mT).mT
     return _positive_qr(gaussian)
 
@@ -63,9 +60,23 @@ def _cholesky_qr(tall: Tensor) -> tuple[Tensor, bool]:
     less, far from the 1 / sqrt(eps) where the method fails; then Q is orthogonal to rounding, as Householder's is.
     Source: Yamamoto, Nakatsukasa, Yanagisawa, Fukaya (2015), ETNA 44.
     """
+    capturing = tall.is_cuda and torch.cuda.is_current_stream_capturing()  # then nobody may ask; failure is beyond all odds
     for _ in range(2):
-        factor, info = torch.linalg.cholesky_ex(tall.mH @ tall)
-        if info.item() != 0:
+        with _full_precision():
+            gram = tall.mH @ tall
+        factor, info = torch.linalg.cholesky_ex(gram)
+        if not capturing and info.item() != 0:
             return tall, False
         tall = torch.linalg.solve_triangular(factor.mH, tall, upper=True, left=False)
     return tall, True
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Products of float32 without TF32, whatever the user has allowed: its 10 bits would cost two digits of orthogonality."""
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before

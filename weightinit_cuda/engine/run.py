@@ -6,6 +6,7 @@ inference mode, version counters). Arguments were checked above, in the words of
 
 from __future__ import annotations
 
+import math
 import operator
 from bisect import bisect
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ import torch
 
 from ..numerics import reference
 from ..numerics.combine import STORE, Combine, made_dtype, settled
-from ..numerics.distributions import SPARSE_PLACES, Constant, SparseNormal
+from ..numerics.distributions import SPARSE_PLACES, Normal, SparseNormal
 from ..numerics.lowering import Transform, lower
 from ..numerics.rounding import REAL_DTYPE
 from ..tensors.boxes import Region
@@ -24,6 +25,7 @@ from ..tensors.torch_private import increment_version, without_modes
 from .checks import check
 from .job import FillJob
 from .native import NativeJob, fill_cpu, fill_cuda, fits, native_job, native_of_plain, plain_address
+from .orthogonal import computing_dtype, orthogonal_matrix
 from .words import bits
 
 __all__ = ["Checked", "checked", "fill", "run", "without_overlap"]
@@ -59,7 +61,7 @@ def checked(jobs: Sequence[FillJob]) -> list[Checked]:
 
 def _plain(job: FillJob) -> Checked | None:
     """What most of a model is, in a few microseconds: a dense tensor that is its own global tensor; None for all else."""
-    if job.region is not None or job.combine is not STORE or type(job.distribution) is SparseNormal:
+    if job.region is not None or job.combine is not STORE or not job.distribution.one_pass:
         return None
     address = plain_address(job.tensor)
     if not address:
@@ -72,7 +74,7 @@ def _checked(job: FillJob) -> Checked | None:
     if job.region is not None:  # shapes and offsets as Python integers, which do not overflow
         job = job._replace(region=Region(*(tuple(map(operator.index, numbers)) for numbers in job.region)))
     check(job)
-    combine = settled(job.combine, REAL_DTYPE[job.tensor.dtype])
+    combine = settled(job.combine, REAL_DTYPE.get(job.tensor.dtype, torch.float32))
     return combine and Checked(job._replace(combine=combine), _extent(job.tensor))
 
 
@@ -103,6 +105,18 @@ def without_overlap(jobs: Sequence[Checked]) -> Iterator[Sequence[Checked]]:
 
 def run(jobs: Sequence[Checked]) -> None:
     """Fills jobs on memory that does not overlap."""
+    if written := [job.tensor for job, _, _ in jobs if not (job.tensor.is_meta or job.tensor.is_inference())]:
+        increment_version(tuple(written))
+    _run_kernels([one for one in jobs if not one.job.distribution.linear_algebra])
+    with torch.no_grad():
+        for job, (begin, end), _ in jobs:
+            if isinstance(job.distribution, SparseNormal) and begin != end:
+                _write_zeros(job, job.distribution)
+        _write_orthogonal([job for job, (begin, end), _ in jobs if job.distribution.linear_algebra and begin != end])
+
+
+def _run_kernels(jobs: Sequence[Checked]) -> None:
+    """What one pass makes: by the kernels, else by the reference; constants of integers by torch."""
     native: dict[tuple[torch.device, Combine], list[NativeJob]] = {}
     by_reference: list[tuple[FillJob, Transform]] = []
     copies: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -112,14 +126,15 @@ def run(jobs: Sequence[Checked]) -> None:
             continue
         if begin == end:
             continue
+        if job.tensor.dtype not in REAL_DTYPE:
+            job.tensor.detach().fill_(job.distribution.numbers()["value"])
+            continue
         for part in _real_parts(_resolved(job, copies)):
             transform = lower(part.distribution, made_dtype(part.combine.mode, part.tensor.dtype))
             if fits(part.tensor):
                 native.setdefault((part.tensor.device, part.combine), []).append(native_job(part, transform))
             else:
                 by_reference.append((part, transform))
-    if written := [job.tensor for job, _, _ in jobs if not (job.tensor.is_meta or job.tensor.is_inference())]:
-        increment_version(tuple(written))
     for (device, combine), native_jobs in native.items():
         if device.type == "cpu":
             fill_cpu(native_jobs, combine)
@@ -130,9 +145,6 @@ def run(jobs: Sequence[Checked]) -> None:
     with torch.no_grad():
         for tensor, made in copies:
             tensor.copy_(made)
-        for job, _, _ in jobs:
-            if isinstance(job.distribution, SparseNormal) and not job.tensor.is_meta:
-                _write_zeros(job, job.distribution)
 
 
 def _resolved(job: FillJob, copies: list[tuple[torch.Tensor, torch.Tensor]]) -> FillJob:
@@ -145,22 +157,35 @@ def _resolved(job: FillJob, copies: list[tuple[torch.Tensor, torch.Tensor]]) -> 
     return job._replace(tensor=tensor)
 
 
+def _write_orthogonal(jobs: Sequence[FillJob]) -> None:
+    """Each matrix is made whole, once for all parts of it that are written one after another."""
+    made: tuple[object, torch.Tensor] | None = None
+    for job in jobs:
+        tensor = job.tensor.detach()
+        shape = tuple(job.region.global_shape if job.region else tensor.shape)
+        key = job.distribution, job.seed, job.stream, shape, tensor.dtype, tensor.device
+        if made is None or made[0] != key:
+            gaussian = torch.empty((shape[0], math.prod(shape[1:])), dtype=computing_dtype(tensor.dtype), device=tensor.device)
+            fill([FillJob(gaussian, Normal(0.0, 1.0), job.seed, job.stream)])
+            matrix = orthogonal_matrix(gaussian).mul_(job.distribution.numbers()["gain"]).reshape(shape)
+            made = key, matrix
+        tensor.copy_(made[1] if job.region is None else made[1][job.region.slices(tensor.shape)])
+
+
 def _real_parts(job: FillJob) -> list[FillJob]:
     """The job as fills of real tensors: a complex tensor of n elements is a real one of 2 n."""
     if not job.tensor.is_complex():
         return [job]
     real = torch.view_as_real(job.tensor)
-    if isinstance(job.distribution, Constant):
-        value = complex(job.distribution.value)
-        parts = (real[..., 0], Constant(value.real)), (real[..., 1], Constant(value.imag))
-        return [job._replace(tensor=part, distribution=constant) for part, constant in parts]
+    if parts := job.distribution.complex_parts():
+        return [job._replace(tensor=real[..., i], distribution=part) for i, part in enumerate(parts)]
     region = job.region and Region((*job.region.global_shape, 2), (*job.region.offset, 0))
     return [job._replace(tensor=real, region=region)]
 
 
 def _write_zeros(job: FillJob, sparse: SparseNormal) -> None:
     """The zeros of every column, from its own words: the same for any part of the matrix. A million words at a time."""
-    rows, zeros, _ = sparse
+    rows, zeros = sparse.rows, sparse.zeros
     first_row, first_column = job.region.offset if job.region else (0, 0)
     mine = slice(first_row, first_row + job.tensor.shape[0])
     columns_at_once = max(1, (1 << 20) // max(rows, 1))

@@ -169,7 +169,7 @@ def jobs_of(
     if seed is not None and generator is not None:
         raise ValueError(f"{function}: give seed or generator, not both, got seed={seed} and {generator}")
     key = None if seed is None else seed_of(function, seed)
-    targets = [(target(function, part), region) for part, region in local]
+    targets = [(target(function, part, distribution), region) for part, region in local]
     if _has_nothing(tensor, targets, global_shape):
         return []
     if key is None:
@@ -194,7 +194,7 @@ def place(tensor: Tensor, scheme: Callable[..., Distribution], *args: Any) -> Te
         return as_operator(_name(scheme), tensor, args[1:])
     dtype = tensor.dtype if tensor.dtype in REAL_DTYPE else torch.float32
     distribution = scheme(dtype, *args)
-    targets = [(target(scheme.__name__, part), region) for part, region in parts(tensor, scheme.__name__)]
+    targets = [(target(scheme.__name__, part, distribution), region) for part, region in parts(tensor, scheme.__name__)]
     if _has_nothing(tensor, targets, None):
         return tensor
     for destination, region in targets:

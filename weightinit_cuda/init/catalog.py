@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..numerics.distributions import Constant, Initial
+from ..numerics.distributions import Constant, Distribution
 from . import schemes
 
 __all__ = ["CATALOG", "DRAWN", "Function", "distribution_of", "function_of"]
@@ -42,7 +42,7 @@ class Function(NamedTuple):
     """
 
     name: str
-    scheme: Callable[..., Initial]
+    scheme: Callable[..., Distribution]
     own: Mapping[str, Any] = {}
     by_shape: bool = False
     axes: bool = False
@@ -67,7 +67,7 @@ class Function(NamedTuple):
             raise TypeError(f"{self.name} needs {', '.join(missing)}")
         return tuple(values.values())
 
-    def distribution(self, dtype: torch.dtype, shape: tuple[int, ...], *values: Any) -> Initial:
+    def distribution(self, dtype: torch.dtype, shape: tuple[int, ...], *values: Any) -> Distribution:
         """What it fills a tensor with, given its own arguments in order."""
         if self.dimensions and len(shape) not in self.dimensions:
             wanted = " or ".join(map(str, self.dimensions[:3]))
@@ -137,7 +137,7 @@ def function_of(name: str) -> Function:
     return CATALOG[name]
 
 
-def distribution_of(function: str, dtype: torch.dtype, shape: tuple[int, ...], params: Mapping[str, Any]) -> Initial:
+def distribution_of(function: str, dtype: torch.dtype, shape: tuple[int, ...], params: Mapping[str, Any]) -> Distribution:
     """The distribution that a function of ``init`` would fill a tensor with.
 
     Args:
@@ -155,6 +155,6 @@ def distribution_of(function: str, dtype: torch.dtype, shape: tuple[int, ...], p
 
 
 @functools.lru_cache(maxsize=4096, typed=True)  # typed: 1 and True are one key
-def _made(function: str, dtype: torch.dtype, shape: tuple[int, ...], names: tuple[str, ...], *values: Any) -> Initial:
+def _made(function: str, dtype: torch.dtype, shape: tuple[int, ...], names: tuple[str, ...], *values: Any) -> Distribution:
     row = CATALOG[function]
     return row.distribution(dtype, shape, *row.bind(dict(zip(names, values, strict=True))))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import SupportsIndex
 
-import torch
 from torch import Tensor
 from torch.overrides import has_torch_function_variadic
 
-from ..engine.orthogonal import computing_dtype, orthogonal_matrix
 from ..numerics.streams import UNNAMED
-from ..tensors.shards import is_dtensor, mark_written
 from . import schemes
-from .call import Generator, Shape, Stream, as_operator, fill, jobs_of, place, traced
+from .call import Generator, Shape, Stream, fill, place
 from .torch_function import redirect
 
 __all__ = ["dirac_", "eye_", "orthogonal_", "sparse_"]
@@ -92,21 +88,8 @@ def orthogonal_(
     shape = tuple(tensor.shape if global_shape is None else global_shape)
     if len(shape) < 2:
         raise ValueError("Only tensors with 2 or more dimensions are supported")
-    if traced() and not is_dtensor(tensor):
-        return as_operator("orthogonal_", tensor, (gain,), generator, seed, stream, global_shape, offset, flat_range)
-    dtype = computing_dtype(tensor.dtype)
-    gaussian = schemes.normal_(tensor.dtype, 0, 1)
-    torch.empty(0, dtype=dtype).mul_(gain)  # refuses what torch refuses, before anything is drawn
-    jobs = jobs_of("orthogonal_", tensor, gaussian, generator, seed, stream, global_shape, offset, flat_range)
-    mark_written(tensor)
-    if not any(job.tensor.numel() for job in jobs):
-        return tensor
-    matrix = shape[0], math.prod(shape[1:])
-    q = orthogonal_matrix(matrix, dtype, tensor.device, jobs[0].seed, jobs[0].stream).mul_(gain).reshape(shape)
-    with torch.no_grad():
-        for job in jobs:
-            job.tensor.copy_(q if job.region is None else q[job.region.slices(job.tensor.shape)])
-    return tensor
+    args = (tensor.dtype, shape, gain)
+    return fill(tensor, schemes.orthogonal_, args, generator, seed, stream, global_shape, offset, flat_range)
 
 
 def sparse_(

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+from ..engine.orthogonal import computing_dtype
 from ..numerics.distributions import (
     Constant,
     Distribution,
-    Initial,
     Normal,
     OneHot,
     Orthogonal,
@@ -37,7 +37,7 @@ from .fans import Axes
 __all__: list[str] = []  # used as schemes.<function of init>
 
 Shape = Sequence[int]
-Scheme = TypeVar("Scheme", bound=Callable[..., Initial])
+Scheme = TypeVar("Scheme", bound=Callable[..., Distribution])
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
@@ -50,7 +50,7 @@ def _cached(function: Scheme) -> Scheme:
 
     @functools.lru_cache(maxsize=4096, typed=True)
     @functools.wraps(function)
-    def cached(*args: Any) -> Initial:
+    def cached(*args: Any) -> Distribution:
         if any(isinstance(arg, Tensor) and arg.dim() == 0 for arg in args):
             raise TypeError(f"{function.__name__}: a tensor cannot be remembered by value")
         with _disable_current_modes(), _outside_transforms():  # our scratch tensors are nobody's business
@@ -227,7 +227,9 @@ def lecun_normal_(dtype: torch.dtype, shape: Shape, *axes: Axes) -> Distribution
 
 @_cached
 def orthogonal_(dtype: torch.dtype, shape: Shape, gain: float) -> Orthogonal:
-    return Orthogonal(float(gain))
+    _require_drawable(dtype)
+    torch.empty(0, dtype=computing_dtype(dtype)).mul_(gain)  # refuses what torch refuses
+    return Orthogonal(gain if isinstance(gain, complex) else float(gain))
 
 
 @_cached

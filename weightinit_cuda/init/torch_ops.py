@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from .. import init
 from .catalog import AXES, CATALOG, Function
 
-__all__ = ["NAMESPACE", "SCHEMAS", "by_name"]
+__all__ = ["NAMESPACE", "by_name", "define"]
 
 NAMESPACE = "weightinit_cuda"
 _AXES = ", ".join(f"int[]? {name}=None" for name in AXES)
@@ -42,9 +42,6 @@ def _parameter(name: str, default: Any) -> str:
     if isinstance(default, type):
         return f"{default.__name__} {name}"
     return f"{type(default).__name__} {name}={json.dumps(default) if isinstance(default, str) else default}"
-
-
-SCHEMAS = {row.name: _schema(row) for row in CATALOG.values() if row.is_operator}
 
 
 def by_name(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,19 +87,19 @@ def _batched(function: str, info: Any, in_dims: Any, tensor: Tensor, *own: Any, 
     return None, None
 
 
-def _register() -> Any:
-    library: Any = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
-    for name, schema in SCHEMAS.items():
-        tags = [torch.Tag.pt2_compliant_tag]
-        if CATALOG[name].random:
-            tags.append(torch.Tag.nondeterministic_seeded)
-        arguments = f"Tensor(a!) tensor, {schema}" if schema else "Tensor(a!) tensor"
-        library.define(f"{name}({arguments}) -> ()", tags=tags)
-        run = partial(_run, name)
-        library.impl(name, run, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"{NAMESPACE}::{name}", partial(_fake, name), lib=library)
-        torch.library.register_vmap(f"{NAMESPACE}::{name}", partial(_batched, name), lib=library)
-    return library
+def define(library: Any, row: Function) -> None:
+    """Makes the operator of a row."""
+    name, tags = row.name, [torch.Tag.pt2_compliant_tag]
+    if row.random:
+        tags.append(torch.Tag.nondeterministic_seeded)
+    schema = ", ".join(filter(None, ("Tensor(a!) tensor", _schema(row))))
+    library.define(f"{name}({schema}) -> ()", tags=tags)
+    library.impl(name, partial(_run, name), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{NAMESPACE}::{name}", partial(_fake, name), lib=library)
+    torch.library.register_vmap(f"{NAMESPACE}::{name}", partial(_batched, name), lib=library)
 
 
-_library = _register()
+_library: Any = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
+for _row in CATALOG.values():
+    if _row.is_operator:
+        define(_library, _row)

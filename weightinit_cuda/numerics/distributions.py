@@ -1,48 +1,219 @@
-"""Distributions: what the elements of a tensor can be drawn from, or be, before any number of a kernel is known.
+"""Distributions, and what each knows of itself: its name, its standard deviation, and itself under ``c X`` and ``X + c``.
 
 ``Uniform``, ``Normal``, ``TruncNormal``, ... are what the user means; ``lowering`` turns them into numbers for the kernels.
-Knows no tensors and no devices.
+Whoever wants to know something of a distribution asks it, so that a new one is a class here. Knows no tensors and no devices.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, TypeVar
+
+from .probability import truncated_std
+
+__all__ = [
+    "KINDS",
+    "SPARSE_PLACES",
+    "Computed",
+    "Constant",
+    "Distribution",
+    "Normal",
+    "OneHot",
+    "Orthogonal",
+    "SparseNormal",
+    "TruncNormal",
+    "Uniform",
+]
+
+KINDS: dict[str, type[Distribution]] = {}
+"""The distributions by their names in plans; a class enters itself."""
+
+_Form = TypeVar("_Form")
 
 
-class Constant(NamedTuple):
+@dataclass(frozen=True)
+class Distribution:
+    """What the elements of a tensor are drawn from, or are. Immutable; equal if class and numbers are.
+
+    Attributes of the class:
+        kind: its name in plans. ``init`` has a function of that name with an underscore, if it has one for it.
+        is_random: whether it uses random words.
+        is_fill: whether the engine makes it; if not, only the model's own code does.
+        one_pass: whether a kernel makes it in one pass, so that it can be combined with what is there.
+        elementwise: whether all elements are alike. If not, an element depends on its row and column, so a part of the tensor,
+            or the tensor transposed, is no such distribution.
+        linear_algebra: whether it ends in linear algebra: an element depends on all random words, its last bits on the device.
+        scales: its parameters that are multiplied when X is.
+        moves: its parameters to which is added what is added to X.
+    """
+
+    kind: ClassVar[str] = ""
+    is_random: ClassVar[bool] = True
+    is_fill: ClassVar[bool] = True
+    one_pass: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
+    linear_algebra: ClassVar[bool] = False
+    scales: ClassVar[tuple[str, ...]] = ()
+    moves: ClassVar[tuple[str, ...]] = ()
+
+    forms: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What evaluators have made of it, by dtype: see :meth:`form`."""
+
+    def __init_subclass__(cls) -> None:
+        if cls.kind:
+            KINDS[cls.kind] = cls
+
+    def __reduce__(self) -> tuple[type[Distribution], tuple[Any, ...]]:
+        """Copies and pickles are made from the numbers."""
+        return type(self), tuple(self.numbers().values())
+
+    def form(self, key: object, make: Callable[[], _Form]) -> _Form:
+        """What ``make`` returns, remembered under ``key`` as long as the distribution lives."""
+        if key not in self.forms:
+            self.forms[key] = make()
+        made: _Form = self.forms[key]
+        return made
+
+    def numbers(self) -> dict[str, Any]:
+        """Its parameters by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+
+    def describe(self) -> str:
+        """In short: ``normal(mean=0, std=0.02)``."""
+        return f"{self.kind}({', '.join(f'{key}={_short(value)}' for key, value in self.numbers().items())})"
+
+    def standard_deviation(self) -> float | None:
+        """Of the elements; None if that is not known, or they are not from one distribution."""
+        return None
+
+    def cut(self) -> tuple[float, float] | None:
+        """Where it is cut, in standard deviations of what is cut; None if it is not cut."""
+        return None
+
+    def scaled(self, c: float) -> Distribution | None:
+        """The distribution of ``c X``, 0 <= c < inf; None if it is none of these."""
+        if c == 0:
+            return Constant(0.0) if self.scales and self.elementwise else None
+        return self._with({name: digits(c * getattr(self, name)) for name in self.scales})
+
+    def shifted(self, c: float) -> Distribution | None:
+        """The distribution of ``X + c``, c finite; None if it is none of these."""
+        return self._with({name: digits(c + getattr(self, name)) for name in self.moves})
+
+    def _with(self, numbers: dict[str, Any]) -> Distribution | None:
+        return replace(self, **numbers) if numbers else None
+
+    def as_wide_as(self, other: Distribution, c: float) -> Distribution:
+        """This distribution with what ``c`` times the other one has for the parameters that scale; itself, if it is of another
+        kind, or if its width follows from its shape."""
+        if type(other) is not type(self) or not self.is_random or self.linear_algebra:
+            return self
+        return self._with({name: c * getattr(other, name) for name in self.scales}) or self
+
+    def clamped(self, low: float, high: float) -> Distribution | None:
+        """The distribution of ``min(max(X, low), high)`` where that moves no value; None if it does: values would pile up."""
+        return None
+
+    def complex_parts(self) -> tuple[Distribution, Distribution] | None:
+        """Of the real and of the imaginary part of a complex tensor; None: both are drawn alike, one after the other."""
+        return None
+
+
+@dataclass(frozen=True)
+class Constant(Distribution):
     """Every element is ``value``."""
+
+    kind = "constant"
+    is_random = False
 
     value: float
 
+    def describe(self) -> str:
+        return f"{self.kind}({_short(self.value)})"
 
-class Uniform(NamedTuple):
+    def complex_parts(self) -> tuple[Constant, Constant]:
+        value = complex(self.value)
+        return Constant(value.real), Constant(value.imag)
+
+
+@dataclass(frozen=True)
+class Uniform(Distribution):
     """Uniform on [a, b); all elements a if a == b."""
 
+    kind = "uniform"
+    scales = moves = ("a", "b")
+
     a: float
     b: float
 
+    def standard_deviation(self) -> float:
+        return (self.b - self.a) / math.sqrt(12)
 
-class Normal(NamedTuple):
+    def clamped(self, low: float, high: float) -> Uniform | None:
+        near = NEAR * (self.b - self.a)
+        return self if low <= self.a + near and self.b - near <= high else None
+
+
+@dataclass(frozen=True)
+class Normal(Distribution):
     """Normal with the given mean and standard deviation."""
 
+    kind = "normal"
+    scales = ("mean", "std")
+    moves = ("mean",)
+
     mean: float
     std: float
 
+    def standard_deviation(self) -> float:
+        return self.std
 
-class TruncNormal(NamedTuple):
+    def clamped(self, low: float, high: float) -> Normal | None:
+        reach = MAX_SIGMA_64 * self.std
+        return self if low <= self.mean - reach and self.mean + reach <= high else None
+
+
+@dataclass(frozen=True)
+class TruncNormal(Distribution):
     """Normal(mean, std) conditioned on [a, b]; the bounds are values, not sigmas, and may be infinite."""
+
+    kind = "trunc_normal"
+    scales = ("mean", "std", "a", "b")
+    moves = ("mean", "a", "b")
 
     mean: float
     std: float
     a: float
     b: float
 
+    def standard_deviation(self) -> float:
+        cut = self.cut()
+        return 0.0 if cut is None else truncated_std(*cut) * self.std
 
-class OneHot(NamedTuple):
+    def cut(self) -> tuple[float, float] | None:
+        return ((self.a - self.mean) / self.std, (self.b - self.mean) / self.std) if self.std > 0 else None
+
+    def clamped(self, low: float, high: float) -> TruncNormal | None:
+        """A bound that it has already, up to rounding, becomes exactly the one that is clamped to. One so far out that float64
+        has no normal number beyond it is made a bound, which costs nothing."""
+        lower = _upper_bound(-self.a, -low, -self.mean, self.std)
+        upper = _upper_bound(self.b, high, self.mean, self.std)
+        return None if lower is None or upper is None else replace(self, a=0.0 - lower, b=upper)
+
+
+@dataclass(frozen=True)
+class OneHot(Distribution):
     """Rows of ``row`` elements with at most one that is not 0.
 
     Row r has ``value`` at position ``offset + k * step``, k = r mod ``period``, if k < ``limit``.
     """
+
+    kind = "one_hot"
+    is_random = False
+    elementwise = False
+    scales = ("value",)
 
     value: float
     row: int
@@ -52,12 +223,18 @@ class OneHot(NamedTuple):
     step: int
 
 
-class SparseNormal(NamedTuple):
+@dataclass(frozen=True)
+class SparseNormal(Distribution):
     """A matrix of Normal(0, std) in which every column of ``rows`` elements has exactly ``zeros`` zeros, at random rows.
 
     The zeros of column c are at the ``zeros`` smallest of the words ``c * rows, ..., (c + 1) * rows - 1`` of the stream
     ``stream ^ SPARSE_PLACES``; of equal words, at the first.
     """
+
+    kind = "sparse_normal"
+    one_pass = False
+    elementwise = False
+    scales = ("std",)
 
     rows: int
     zeros: int
@@ -67,49 +244,53 @@ class SparseNormal(NamedTuple):
 SPARSE_PLACES = 0x5BD1E995C2B2AE35  # any constant: it keeps the words of the places apart from those of the values
 
 
-Distribution = Constant | Uniform | Normal | TruncNormal | OneHot | SparseNormal
+@dataclass(frozen=True)
+class Orthogonal(Distribution):
+    """A matrix (first dimension by all others) with orthonormal rows or columns, whichever are fewer, times ``gain``."""
 
-
-class Orthogonal(NamedTuple):
-    """A matrix with orthonormal rows or columns times ``gain``: it ends in linear algebra, so no kernel makes it."""
+    kind = "orthogonal"
+    one_pass = False
+    elementwise = False
+    linear_algebra = True
+    scales = ("gain",)
 
     gain: float
 
 
-class Computed(NamedTuple):
+@dataclass(frozen=True)
+class Computed(Distribution):
     """Values that a model's own code computes; ``how`` names the operations. Plans list them, nothing makes them again."""
+
+    kind = "computed"
+    is_random = False
+    is_fill = False
+    one_pass = False
+    elementwise = False
 
     how: str
 
-
-Initial = Distribution | Orthogonal | Computed
-"""Whatever the first values of a parameter can be."""
-
-
-KINDS: dict[str, type[Initial]] = {
-    "constant": Constant,
-    "uniform": Uniform,
-    "normal": Normal,
-    "trunc_normal": TruncNormal,
-    "one_hot": OneHot,
-    "sparse_normal": SparseNormal,
-    "orthogonal": Orthogonal,
-    "computed": Computed,
-}
-KIND_NAMES = {kind: name for name, kind in KINDS.items()}
+    def describe(self) -> str:
+        return f"{self.kind}({self.how})"
 
 
-def describe(distribution: Initial) -> str:
-    """The distribution in short.
+# ---- numbers ---------------------------------------------------------------------------------------------------------
 
-    >>> describe(Normal(0.0, 0.02)), describe(TruncNormal(0.0, 1.0, -2.0, float("inf")))
-    ('normal(mean=0, std=0.02)', 'trunc_normal(mean=0, std=1, a=-2, b=inf)')
-    """
-    if isinstance(distribution, Constant | Computed):
-        numbers = _short(distribution[0])
-    else:
-        numbers = ", ".join(f"{key}={_short(value)}" for key, value in distribution._asdict().items())
-    return f"{KIND_NAMES[type(distribution)]}({numbers})"
+NEAR = 1e-6  # sigmas. A bound recomputed in another way (cdf, erfinv, times sqrt 2) is the same bound
+# Upper bounds of the largest |z| that normal can return: sqrt(-2 ln 2^-32) and sqrt(-2 ln 2^-52), rounded up.
+MAX_SIGMA_32 = 6.661
+MAX_SIGMA_64 = 8.491
+
+
+def digits(number: float) -> float:
+    """To 15 digits: what a decimal number keeps through float64 arithmetic. sqrt(1/2) * 0.02 * sqrt(2) is 0.02 again."""
+    return float(f"{number:.15g}") + 0.0
+
+
+def _upper_bound(b: float, high: float, mean: float, std: float) -> float | None:
+    """The upper bound of a normal cut at b and clamped to ``high``; None if that moves values."""
+    if abs(b - high) <= NEAR * std or (b > high and high >= mean + MAX_SIGMA_64 * std):
+        return high
+    return b if b <= high else None
 
 
 def _short(value: Any) -> str:

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from .coefficients import CENTRAL_SIGMA
-from .distributions import Constant, Distribution, Normal, OneHot, SparseNormal, TruncNormal, Uniform
+from .distributions import (
+    MAX_SIGMA_32,
+    MAX_SIGMA_64,
+    Constant,
+    Distribution,
+    Normal,
+    OneHot,
+    SparseNormal,
+    TruncNormal,
+    Uniform,
+)
 from .probability import CONTEXT, erf_over_sqrt2, log_tail, mass_between, relative_masses, tail
 from .rounding import FLOAT32, FLOAT64, FORMATS, Format
 
-# Upper bounds of the largest |z| that normal can return: sqrt(-2 ln 2^-32) and sqrt(-2 ln 2^-52), rounded up.
-MAX_SIGMA_32 = 6.661
-MAX_SIGMA_64 = 8.491
 # Beyond this many sigma the values that lie inside a one-sided interval are within one rounding of its nearer bound.
 FAR_SIGMA_32 = Decimal(4096)
 FAR_SIGMA_64 = Decimal(1_000_000)
@@ -56,26 +64,22 @@ def lower(distribution: Distribution, dtype: torch.dtype) -> Transform:
     Raises:
         ValueError: TruncNormal on an interval that holds no value of the dtype.
     """
-    if isinstance(distribution, Constant):  # not remembered: 0.0 and -0.0 are one key
-        return _constant(distribution.value, dtype)
-    return _lower(distribution, dtype)
+    return distribution.form(("lowered", dtype), lambda: LOWERINGS[type(distribution)](distribution, dtype))
 
 
-@lru_cache(maxsize=4096, typed=True)  # typed: different distributions may be equal as tuples
-def _lower(distribution: Distribution, dtype: torch.dtype) -> Transform:
-    match distribution:
-        case Constant(value):
-            return _constant(value, dtype)
-        case Uniform(a, b):
-            return _uniform(a, b, dtype)
-        case Normal(mean, std):
-            return _normal(mean, std, dtype)
-        case TruncNormal(mean, std, a, b):
-            return _trunc_normal(mean, std, a, b, dtype)
-        case OneHot(value, row, period, limit, offset, step):
-            return Transform(Kind.ONE_HOT, (value,), (row, period, limit, offset, step, _pattern(value, dtype)))
-        case SparseNormal(_, _, std):
-            return _normal(0.0, std, dtype)
+def _lower_one_hot(d: OneHot, dtype: torch.dtype) -> Transform:
+    return Transform(Kind.ONE_HOT, (d.value,), (d.row, d.period, d.limit, d.offset, d.step, _pattern(d.value, dtype)))
+
+
+LOWERINGS: dict[type[Distribution], Callable[[Any, torch.dtype], Transform]] = {
+    Constant: lambda d, dtype: _constant(d.value, dtype),
+    Uniform: lambda d, dtype: _uniform(d.a, d.b, dtype),
+    Normal: lambda d, dtype: _normal(d.mean, d.std, dtype),
+    TruncNormal: lambda d, dtype: _trunc_normal(d.mean, d.std, d.a, d.b, dtype),
+    OneHot: _lower_one_hot,
+    SparseNormal: lambda d, dtype: _normal(0.0, d.std, dtype),  # its zeros are written after it
+}
+"""How each distribution is lowered. One that is not here is made by no kernel."""
 
 
 def _pattern(value: float, dtype: torch.dtype) -> int:

@@ -12,8 +12,7 @@ exact on CPUs with AVX-512). A word is an int64 in [0, 2^32); a 64-bit draw or i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +20,8 @@ from torch import Tensor
 from . import coefficients as table
 from .combine import STORE, Combine, Mode, made_dtype
 from .lowering import QUIET_NAN, Kind, Transform
+from .rounding import subnormals_kept
+from .runs import box_runs, boxes, scratch_values
 
 __all__ = ["bits", "combined", "fill", "values"]
 
@@ -302,24 +303,34 @@ def combined(x: Tensor, made: Tensor, combine: Combine) -> Tensor:
 # ---- the pure function ----------------------------------------------------------------------------------------------
 
 
+_UNIFORMS = (Kind.UNIFORM, Kind.UNIFORM_CLAMPED)
+_Values = Callable[[Tensor, tuple[float, ...], tuple[int, ...]], Tensor]
+
+TRANSFORMS: dict[tuple[int, bool], _Values] = {
+    **dict.fromkeys(((Kind.BITS, False), (Kind.BITS, True)), lambda draws, _, __: draws),
+    **dict.fromkeys(((kind, False) for kind in _UNIFORMS), lambda draws, params, _: uniform_32(draws, *params)),
+    **dict.fromkeys(((kind, True) for kind in _UNIFORMS), lambda draws, params, _: uniform_64(draws, *params)),
+    (Kind.NORMAL, False): lambda draws, params, _: _in_pairs(normal_32, draws, params),
+    (Kind.NORMAL, True): lambda draws, params, _: _in_pairs(normal_64, draws, params),
+    (Kind.TRUNC_NORMAL, False): lambda draws, params, integers: trunc_normal_32(draws, integers[0], params),
+    (Kind.TRUNC_NORMAL, True): lambda draws, params, integers: trunc_normal_64(draws, integers[0], params),
+    (Kind.TRUNC_NORMAL_CENTRAL, False): lambda draws, params, _: trunc_normal_central_32(draws, *params),
+}
+"""By kind, and whether it is the float64 one: values of whole blocks from draws, float64 (..., 2) or float32 (..., 4)."""
+
+
+def _in_pairs(transform: Callable[..., tuple[Tensor, Tensor]], draws: Tensor, params: tuple[float, ...]) -> Tensor:
+    return torch.stack(transform(draws[..., 0::2], draws[..., 1::2], *params), -1).flatten(-2)
+
+
 def _evaluate(transform: Transform, wide: bool, draws: Tensor) -> Tensor:
     """The values of whole blocks from their draws: float64 from (..., 2) if wide, float32 from (..., 4) if not."""
+    if (transform.kind, wide) not in TRANSFORMS:
+        raise NotImplementedError(f"reference: no float{64 if wide else 32} transform for {transform.kind!r}.")
     params = transform.params
     if not wide:
         params = tuple(torch.tensor(params, dtype=torch.float32, device="cpu").tolist())
-    match transform.kind:
-        case Kind.BITS:
-            return draws
-        case Kind.UNIFORM | Kind.UNIFORM_CLAMPED:
-            return (uniform_64 if wide else uniform_32)(draws, *params)
-        case Kind.NORMAL:
-            pairs = (normal_64 if wide else normal_32)(draws[..., 0::2], draws[..., 1::2], *params)
-            return torch.stack(pairs, -1).flatten(-2)
-        case Kind.TRUNC_NORMAL:
-            return (trunc_normal_64 if wide else trunc_normal_32)(draws, transform.integers[0], params)
-        case Kind.TRUNC_NORMAL_CENTRAL if not wide:
-            return trunc_normal_central_32(draws, *params)
-    raise NotImplementedError(f"reference: no float{64 if wide else 32} transform for {transform.kind!r}.")
+    return TRANSFORMS[transform.kind, wide](draws, params, transform.integers)
 
 
 def _one_hot(transform: Transform, dtype: torch.dtype, index: Tensor) -> Tensor:
@@ -381,8 +392,6 @@ def values(transform: Transform, dtype: torch.dtype, seed: int, stream: int, ind
 
 # ---- tensors --------------------------------------------------------------------------------------------------------
 
-Dims = tuple[int, ...]
-
 
 def bits(seed: int, stream: int, n: int, start: int = 0, device: torch.device | str | None = None) -> Tensor:
     """The 32-bit words of indices start .. start + n - 1, as an int64 tensor of n numbers in [0, 2^32).
@@ -416,28 +425,15 @@ def fill(
     global_shape, origin = tuple(shape), tuple(offset)
     if target.is_complex():
         target, global_shape, origin = torch.view_as_real(target), (*global_shape, 2), (*origin, 0)
-    with torch.no_grad(), _subnormals():
-        for start, extent in _boxes(global_shape, (0,) * target.dim(), tuple(target.shape), _scratch_values(target.device)):
+    with torch.no_grad(), subnormals_kept():
+        for start, extent in boxes(global_shape, (0,) * target.dim(), tuple(target.shape), scratch_values(target.device)):
             place = tuple(o + s for o, s in zip(origin, start, strict=True))
-            starts, length = _box_runs(global_shape, place, extent, target.device)
+            starts, length = box_runs(global_shape, place, extent, target.device)
             dtype = made_dtype(combine.mode, target.dtype)
             made = _run_values(transform, dtype, seed, stream, starts, length).reshape(extent)
             there = target[tuple(slice(s, s + n) for s, n in zip(start, extent, strict=True))]
             _store(there, made if combine.mode is Mode.STORE else combined(_loaded(there), made, combine))
     return tensor
-
-
-@contextmanager
-def _subnormals() -> Iterator[None]:
-    """Subnormal numbers are kept on the calling thread, whatever ``torch.set_flush_denormal`` says; restored after."""
-    flushes = torch.full((), 5e-324, dtype=torch.float64, device="cpu").mul(1.0).item() == 0
-    if flushes:
-        torch.set_flush_denormal(False)
-    try:
-        yield
-    finally:
-        if flushes:
-            torch.set_flush_denormal(True)
 
 
 def _loaded(target: Tensor) -> Tensor:
@@ -450,50 +446,3 @@ def _store(target: Tensor, made: Tensor) -> None:
     if target.dtype in _SATURATES_AT:
         target, made = target.view(torch.uint8), made.view(torch.uint8)
     target.copy_(made)
-
-
-def _scratch_values(device: torch.device) -> int:
-    """Values to make at a time: below 64 MiB of temporaries, on the CPU no more than a cache's worth for every thread.
-
-    3/2 of a power of two, since halving stops below it: 2^18, or 2^16 a thread, for most tensors.
-    """
-    return 3 << 17 if device.type != "cpu" else min(torch.get_num_threads() * 3 << 15, 3 << 17)
-
-
-def _run_dims(global_shape: Dims, shape: Dims) -> int:
-    """How many leading dimensions of a box enumerate its runs of consecutive indices.
-
-    Trailing dimensions that the box takes whole, and the first one that it does not, make one run.
-    """
-    leading = len(shape)
-    while leading > 0:
-        leading -= 1
-        if shape[leading] != global_shape[leading]:
-            break
-    return leading
-
-
-def _boxes(global_shape: Dims, offset: Dims, shape: Dims, limit: int) -> Iterator[tuple[Dims, Dims]]:
-    """Cuts a box into boxes that take at most limit values to make, halving the first dimension longer than one."""
-    if 0 in shape:
-        return
-    leading = _run_dims(global_shape, shape)
-    made = math.prod(shape[:leading]) * (math.prod(shape[leading:]) + 3)  # a run touches one block more than it fills
-    if made <= limit or math.prod(shape) == 1:
-        yield offset, shape
-        return
-    d = next(i for i, n in enumerate(shape) if n > 1)
-    half = shape[d] // 2
-    for start, n in ((offset[d], half), (offset[d] + half, shape[d] - half)):
-        yield from _boxes(global_shape, (*offset[:d], start, *offset[d + 1 :]), (*shape[:d], n, *shape[d + 1 :]), limit)
-
-
-def _box_runs(global_shape: Dims, offset: Dims, shape: Dims, device: torch.device) -> tuple[Tensor, int]:
-    """A box of the global tensor as runs of consecutive indices: their first indices (R,) and their length."""
-    leading = _run_dims(global_shape, shape)
-    strides = [math.prod(global_shape[d + 1 :]) for d in range(len(shape))]
-    first = sum(o * stride for o, stride in zip(offset, strides, strict=True))
-    starts = torch.tensor([(first + (1 << 63)) % (1 << 64) - (1 << 63)], device=device)  # the same bits in an int64
-    for n, stride in zip(shape[:leading], strides, strict=False):
-        starts = (starts[:, None] + torch.arange(n, device=device) * stride).flatten()
-    return starts, math.prod(shape[leading:])

@@ -6,7 +6,8 @@ Kernel parameters and bounds are rounded here, with integers, so that they are t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
@@ -66,3 +67,16 @@ REAL_DTYPE: dict[torch.dtype, torch.dtype] = {dtype: dtype for dtype in FORMATS}
     torch.complex64: torch.float32,
     torch.complex128: torch.float64,
 }
+
+
+@contextmanager
+def subnormals_kept() -> Iterator[None]:
+    """Subnormal numbers are kept on the calling thread, whatever ``torch.set_flush_denormal`` says; restored after."""
+    flushes = torch.full((), 5e-324, dtype=torch.float64, device="cpu").mul(1.0).item() == 0
+    if flushes:
+        torch.set_flush_denormal(False)
+    try:
+        yield
+    finally:
+        if flushes:
+            torch.set_flush_denormal(True)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 import torch
 
-from ..numerics.distributions import KIND_NAMES, KINDS, Initial
+from ..numerics.distributions import KINDS, Distribution
 from ..tensors.boxes import Box
 
 __all__ = ["Entry", "as_data", "dtype_name", "from_data"]
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
-    distribution: Initial
+    distribution: Distribution
     stream: int
     source: str
     box: Box | None = None
@@ -54,12 +54,12 @@ class Entry(NamedTuple):
 
 def as_data(entry: Entry) -> dict[str, Any]:
     """The line as JSON has it: streams in hex, infinite bounds and complex constants as text, the rest as it is."""
-    fields = {key: _as_json(value) for key, value in entry.distribution._asdict().items()}
+    fields = {key: _as_json(value) for key, value in entry.distribution.numbers().items()}
     data: dict[str, Any] = {
         "name": entry.name,
         "shape": list(entry.shape),
         "dtype": dtype_name(entry.dtype),
-        "distribution": {"kind": KIND_NAMES[type(entry.distribution)], **fields},
+        "distribution": {"kind": entry.distribution.kind, **fields},
         "stream": f"{entry.stream:#018x}",
         "source": entry.source,
     }

@@ -20,7 +20,7 @@ from ..engine.checks import is_virtual
 from ..engine.job import FillJob
 from ..init.arguments import seed_of
 from ..numerics.combine import ADD, lerp
-from ..numerics.distributions import Computed, Normal, Orthogonal, SparseNormal
+from ..numerics.distributions import Normal
 from ..numerics.streams import noise_stream_of
 from ..tensors.named import Model, Named, named_tensors
 from ..tensors.shards import mark_written, parts
@@ -159,7 +159,7 @@ def _obstacles(item: Named, plan: Plan) -> Iterator[str]:
         return
     yield from misfits(item, lines[0])
     for line in lines:
-        if isinstance(line.distribution, Orthogonal | Computed | SparseNormal):
+        if not line.distribution.one_pass:
             yield f"{item.name}: {line.distribution} is not made in one pass. Leave it out: pass a dict of the others."
 
 

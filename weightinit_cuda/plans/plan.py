@@ -18,12 +18,10 @@ from typing import SupportsIndex, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .. import engine, init
+from .. import engine
 from .._version import FORMAT, __version__
 from ..engine.job import FillJob
 from ..init.arguments import seed_of
-from ..numerics.distributions import Computed, Constant, Orthogonal
-from ..numerics.rounding import REAL_DTYPE
 from ..numerics.streams import stream_of
 from ..rules import Rules, RuleSet, require_sound, resolve
 from ..tensors.boxes import Box, Region, intersection, remainder
@@ -210,9 +208,7 @@ class Plan:
     def fill_(self, tensors: Mapping[str, Held], *, seed: SupportsIndex | None = None) -> None:
         """As :meth:`apply_`, of the tensors (or parts of them) of a mapping only, which are not checked against the plan."""
         key = self.seed if seed is None else seed_of("fill_", seed)
-        pieces = list(self._pieces(tensors))
-        engine.fill(_jobs(pieces, key))
-        _fill_others(pieces, key)
+        engine.fill(_jobs(self._pieces(tensors), key))
         for tensor in tensors.values():
             if isinstance(tensor, Tensor):
                 mark_written(tensor)
@@ -305,23 +301,12 @@ class Plan:
 
 
 def _jobs(pieces: Iterable[Piece], seed: int) -> list[FillJob]:
-    """The fills among the pieces: neither linear algebra, nor the model's own code, nor integers."""
+    """The pieces as jobs, without what only the model's own code makes."""
     return [
         FillJob(part, line.distribution, seed, line.stream, region, line.name)
         for line, part, region in pieces
-        if part.dtype in REAL_DTYPE and not isinstance(line.distribution, (Orthogonal, Computed))
+        if line.distribution.is_fill
     ]
-
-
-def _fill_others(pieces: Iterable[Piece], seed: int) -> None:
-    """What is no fill: linear algebra, and integers."""
-    for line, part, region in pieces:
-        if isinstance(line.distribution, Orthogonal):
-            shape, offset = region or (None, None)
-            gain = line.distribution.gain
-            init.orthogonal_(part, gain, seed=seed, stream=line.stream, global_shape=shape, offset=offset)
-        elif part.dtype not in REAL_DTYPE and isinstance(line.distribution, Constant):
-            part.detach().fill_(line.distribution.value)
 
 
 class _Bound:
@@ -329,10 +314,7 @@ class _Bound:
 
     def __init__(self, plan: Plan, model: Model) -> None:
         tensors = plan._matched("bind", named_tensors(model))
-        pieces = list(plan._pieces(tensors))
-        jobs = _jobs(pieces, plan.seed)
-        self._prepared = engine.Prepared(jobs)
-        self._others = pieces if len(jobs) < len(pieces) else []
+        self._prepared = engine.Prepared(_jobs(plan._pieces(tensors), plan.seed))
         self._plain = tuple(tensor for tensor in tensors.values() if not is_dtensor(tensor))
         self._spread = [tensor for tensor in tensors.values() if is_dtensor(tensor)]
         self.places = self.places_now()
@@ -345,7 +327,6 @@ class _Bound:
 
     def run(self, seed: int) -> None:
         self._prepared.run(seed)
-        _fill_others(self._others, seed)
         for tensor in self._spread:
             mark_written(tensor)
 

@@ -10,7 +10,6 @@ from typing import SupportsIndex, TypeVar
 import torch
 from torch import Tensor
 
-from ..numerics.distributions import Computed
 from ..tensors.named import Model, Named, named_tensors
 from ..tensors.shards import is_dtensor, mark_written
 from .plan import Plan
@@ -81,7 +80,7 @@ def _selected(named: Sequence[Named], plan: Plan, globs: Sequence[str]) -> tuple
 
 
 def _require_fills(plan: Plan) -> None:
-    computed = dict.fromkeys(e.name for e in plan if isinstance(e.distribution, Computed) and not e.buffer)
+    computed = dict.fromkeys(e.name for e in plan if not e.distribution.is_fill and not e.buffer)
     if computed:
         raise ValueError(
             "restore_: the plan must know the values of every parameter, got some that the model's own code computes:"

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 from io import StringIO
 
-from ..numerics.distributions import describe
 from .entry import Entry, dtype_name
 
 __all__ = ["starred", "table"]
@@ -35,7 +34,7 @@ def _grouped(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[tuple[str, 
     for entry in entries:
         part = "" if entry.box is None else f"[{', '.join(f'{s.start}:{s.stop}' for s in entry.box.slices())}]"
         name = entry.name + part if part else " = ".join((entry.name, *entry.aliases))
-        cells = (str(tuple(entry.shape)), dtype_name(entry.dtype), describe(entry.distribution))
+        cells = (str(tuple(entry.shape)), dtype_name(entry.dtype), entry.distribution.describe())
         groups.setdefault((starred(name), *cells, starred(entry.source)), []).append((name, entry.source))
     return groups
 

@@ -22,7 +22,7 @@ from torch.nn.parameter import is_lazy
 
 from ..init import patching
 from ..init.arguments import seed_of
-from ..numerics.distributions import Computed, Constant
+from ..numerics.distributions import Computed
 from ..numerics.streams import stream_of
 from ..plans.entry import Entry
 from ..plans.plan import Plan
@@ -177,7 +177,7 @@ class Recording:
             boxes = [box_of(frame, view.geometry) for _, view in views]
             for at, (step, _) in enumerate(views):
                 box, later = boxes[at], [box for box in boxes[at + 1 :] if box is not None]
-                random = isinstance(step, Fill) and not isinstance(step.distribution, Constant | None)
+                random = isinstance(step, Fill) and step.distribution is not None and step.distribution.is_random
                 if random and box is not None and not remainder(box, later):
                     found.setdefault(target.named.name, []).append(step.source)
         return found

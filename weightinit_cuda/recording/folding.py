@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..numerics.arithmetic import clamped, erfinv, scaled, shifted
-from ..numerics.distributions import Constant, Initial, OneHot, Orthogonal, SparseNormal
+from ..numerics.distributions import Constant, Distribution
 from ..tensors.boxes import Box, remainder
 from .operators import leaves
 from .tape import CPU, Data, Fill, Memory, Operation, Step, View
@@ -35,7 +35,7 @@ class Drawn(NamedTuple):
         copied: whether they are in another memory than the fill's.
     """
 
-    distribution: Initial
+    distribution: Distribution
     source: str
     step: Fill | None = None
     whole: bool = True
@@ -172,7 +172,7 @@ class Folded:
         constants = {view: constant for view in views if (constant := self.constant(view)) is not None}
         if views and len(constants) == len(views):
             single = _pointwise(step, constants)
-            return single and [(Box.whole(out.shape), Drawn(single, step.source))]
+            return None if single is None else [(Box.whole(out.shape), Drawn(single, step.source))]
         numbers = {key: _number(x, constants) for key, x in given.items()}
         operand = next((x for x in given.values() if isinstance(x, View) and x not in constants), None)
         if operand is None or operand.shape != out.shape or not _same_kind(operand.dtype, out.dtype):
@@ -230,7 +230,7 @@ def _part(piece: Piece, seen: Geometry, is_all: bool) -> Value:
     if not isinstance(value, Drawn) or isinstance(value.distribution, Constant):
         return value
     same = piece.geometry == seen
-    if isinstance(value.distribution, OneHot | SparseNormal | Orthogonal):
+    if not value.distribution.elementwise:
         return value if same and is_all else Computed(value.source)
     return value._replace(whole=value.whole and (same or same_order(piece.geometry, seen)))
 
@@ -246,11 +246,11 @@ def _given(values: Tensor, source: str) -> Value:
 # ---- rules -----------------------------------------------------------------------------------------------------------
 
 _Numbers = dict[str, float | None]
-_Change = Callable[[Initial], Initial | None]
+_Change = Callable[[Distribution], Distribution | None]
 _MOVES = {"copy", "clone", "_to_copy", "fill"}
 
 
-def _same(x: Initial) -> Initial:
+def _same(x: Distribution) -> Distribution:
     return x
 
 

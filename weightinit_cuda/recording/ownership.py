@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..numerics.distributions import Computed as ComputedLine
-from ..numerics.distributions import Initial, OneHot, Orthogonal, SparseNormal
+from ..numerics.distributions import Distribution
 from ..numerics.streams import stream_of
 from ..tensors.boxes import Box, Region
 from .folding import Computed, Drawn, Folded, Nothing, Value
@@ -27,7 +27,7 @@ __all__ = ["Claims", "Line"]
 class Line(NamedTuple):
     """One line of a plan, but for what belongs to the model."""
 
-    distribution: Initial
+    distribution: Distribution
     stream: int
     source: str
     box: Box | None
@@ -155,7 +155,7 @@ class Claims:
     def _owner(self, claim: _Claim) -> Source:
         view, distribution = self._views[claim.name], claim.value.distribution
         source = Source(0, stream_of(claim.name))
-        if isinstance(distribution, OneHot | SparseNormal | Orthogonal):  # never a part of a tensor
+        if not distribution.elementwise:  # never a part of a tensor
             return source
         region = Region(view.shape, claim.box.offset)
         if claim.value.copied:

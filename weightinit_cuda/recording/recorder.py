@@ -20,7 +20,7 @@ from ..engine.checks import OVERLAPPING
 from ..init import schemes
 from ..init.catalog import distribution_of
 from ..init.torch_ops import by_name
-from ..numerics.distributions import Constant, Initial
+from ..numerics.distributions import Constant, Distribution
 from .operators import Call, leaves
 from .replay import evaluate
 from .source_line import caller
@@ -178,7 +178,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         return tree_map(twin, result)
 
-    def fill(self, tensor: Tensor, distribution: Initial) -> bool:
+    def fill(self, tensor: Tensor, distribution: Distribution) -> bool:
         """Records a fill that a whole function stands for; False if the tensor is none of the tape's."""
         if not _recordable(tensor):
             return False
@@ -259,7 +259,7 @@ _ZEROS, _ONES = {"zeros", "zeros_like", "new_zeros", "zero"}, {"ones", "ones_lik
 _VALUES = {"full": "fill_value", "full_like": "fill_value", "new_full": "fill_value", "fill": "value", "scalar_tensor": "s"}
 
 
-def _meaning(name: str, given: dict[str, Any], dtype: torch.dtype) -> tuple[Initial | None] | None:
+def _meaning(name: str, given: dict[str, Any], dtype: torch.dtype) -> tuple[Distribution | None] | None:
     """The fill that an operator is, in a tuple; (None,) is memory that stays unwritten. None: it is no fill."""
     if name in _UNWRITTEN:
         return (None,)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from .. import engine, init
+from .. import engine
 from ..engine.job import FillJob
-from ..numerics.distributions import Constant, Distribution, Initial, Normal, Orthogonal, SparseNormal, TruncNormal, Uniform
+from ..numerics.distributions import Constant, Distribution
 from ..numerics.rounding import REAL_DTYPE
 from ..tensors.boxes import Region
 from .operators import Call, leaves
@@ -51,7 +51,7 @@ def is_random(step: Step) -> bool:
     if step.known is not None:
         return False
     if isinstance(step, Fill):
-        return isinstance(step.distribution, Uniform | Normal | TruncNormal | SparseNormal | Orthogonal)
+        return step.distribution is not None and step.distribution.is_random
     return isinstance(step, Operation) and step.call.nature.random and step.call.given.get("seed") is None
 
 
@@ -155,7 +155,7 @@ def _put_back(step: Step, known: Tensor, real: dict[Memory, Tensor]) -> None:
         at += size
 
 
-def _fill(view: View, distribution: Initial, real: dict[Memory, Tensor], source: Source) -> None:
+def _fill(view: View, distribution: Distribution, real: dict[Memory, Tensor], source: Source) -> None:
     if source.geometry is not None:
         view = view._replace(geometry=source.geometry)
     place = place_of(view, real[view.memory])
@@ -165,19 +165,14 @@ def _fill(view: View, distribution: Initial, real: dict[Memory, Tensor], source:
         place.copy_(made.reshape(place.shape))
 
 
-def put(tensor: Tensor, distribution: Initial, source: Source) -> None:
+def put(tensor: Tensor, distribution: Distribution, source: Source) -> None:
     """Fills a real tensor of any dtype."""
-    if isinstance(distribution, Constant):
-        tensor.fill_(distribution.value)
-    elif isinstance(distribution, Orthogonal):
-        init.orthogonal_(tensor, distribution.gain, seed=source.seed, stream=source.stream)
-    elif tensor.dtype not in REAL_DTYPE:
+    if tensor.dtype not in REAL_DTYPE and distribution.kind != Constant.kind:
         made = torch.empty(tensor.shape, dtype=torch.float32, device=CPU)
         put(made, distribution, source)
         tensor.copy_(made)
     else:
-        drawn: Distribution = distribution  # type: ignore[assignment]
-        engine.fill([FillJob(tensor, drawn, source.seed, source.stream, source.region)])
+        engine.fill([FillJob(tensor, distribution, source.seed, source.stream, source.region)])
 
 
 def _operate(step: Operation, real: dict[Memory, Tensor], source: Callable[[Step], Source]) -> None:

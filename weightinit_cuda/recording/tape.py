@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..numerics.distributions import Initial
+from ..numerics.distributions import Distribution
 from .operators import Call
 from .views import Geometry, fills_storage
 
@@ -68,7 +68,7 @@ class Step:
 class Fill(Step):
     """``writes[0]`` gets values of a distribution; with None it is fresh memory that nobody has written."""
 
-    distribution: Initial | None
+    distribution: Distribution | None
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ..numerics.distributions import Initial, Normal, SparseNormal, TruncNormal, Uniform
+from ..numerics.distributions import Distribution
 from ..tensors.named import Named, named_tensors
 from .layouts import layout_of, lookup
 from .resolve import first_match, flattened
@@ -48,7 +48,7 @@ def mup(base: nn.Module, rules: Rules = "torch") -> RuleSet:
 
     >>> import weightinit_cuda as wi
     >>> for entry in wi.plan(nn.Linear(256, 256), rules=mup(base=nn.Linear(64, 64), rules="xavier")):
-    ...     print(entry.name, entry.distribution[-1], entry.source)
+    ...     print(entry.name, list(entry.distribution.numbers().values())[-1], entry.source)
     weight 0.10825317547305482 mup: hidden, std x 0.5, Adam's lr x 0.25 (base: xavier: xavier_uniform_, fan_in 64, fan_out 64)
     bias 0.0 mup: input (base: xavier: Rule(bias, zeros_))
     """
@@ -97,11 +97,6 @@ def _growth(named: Named, base: Named) -> _Growth:
     return _Growth(factor, f"{'hidden' if hidden else 'output'}, std x {factor:.6g}, Adam's lr x {1 / ratio:.6g}")
 
 
-def _scaled(mine: Initial, base: Initial, factor: float) -> Initial:
+def _scaled(mine: Distribution, base: Distribution, factor: float) -> Distribution:
     """The base's distribution times the factor."""
-    match base:
-        case Normal() | Uniform() | TruncNormal() if type(mine) is type(base):
-            return type(base)(*(factor * number for number in base))
-        case SparseNormal(_, _, std) if isinstance(mine, SparseNormal):
-            return mine._replace(std=factor * std)
-    return mine
+    return mine.as_wide_as(base, factor)

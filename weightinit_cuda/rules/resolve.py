@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ..init import schemes
-from ..numerics.distributions import Initial, Normal, TruncNormal, Uniform
+from ..init.catalog import CATALOG
+from ..numerics.distributions import Distribution
 from ..tensors.named import Named
 from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet, glob
 
@@ -106,12 +106,8 @@ def first_match(rules: Iterable[tuple[str, Rule]], named: Named) -> list[Fill]:
     return []
 
 
-def require_sound(distribution: Initial, dtype: torch.dtype) -> None:
+def require_sound(distribution: Distribution, dtype: torch.dtype) -> None:
     """Refuses numbers that no fill could use, in the words of ``init``."""
-    match distribution:
-        case Uniform(a, b):
-            schemes.uniform_(dtype, a, b)
-        case Normal(mean, std):
-            schemes.normal_(dtype, mean, std)
-        case TruncNormal(mean, std, a, b):
-            schemes.trunc_normal_(dtype, mean, std, a, b)
+    row = CATALOG.get(f"{distribution.kind}_")
+    if row is not None and row.random and not row.by_shape:
+        row.scheme(dtype, *distribution.numbers().values())

@@ -7,6 +7,7 @@ into distributions and knows no scheme; ``resolve`` reads lists of rules, ``sets
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,18 +18,10 @@ from typing import Any
 
 from torch import nn
 
-from ..init.catalog import DRAWN, distribution_of, function_of
+from .. import init as functions
+from ..init.catalog import CATALOG, DRAWN, distribution_of, function_of
 from ..numerics.distributions import (
-    Computed,
-    Constant,
-    Initial,
-    Normal,
-    OneHot,
-    Orthogonal,
-    SparseNormal,
-    TruncNormal,
-    Uniform,
-    describe,
+    Distribution,
 )
 from ..tensors.boxes import Box
 from ..tensors.named import Named
@@ -48,13 +41,11 @@ __all__ = [
 Match = str | type[nn.Module] | Callable[[Named], bool]
 """A glob of qualified names, a type of the module that holds the tensor, or a question about the tensor."""
 
-Fill = tuple[Initial, Box | None, str]
+Fill = tuple[Distribution, Box | None, str]
 """A distribution, the part it fills (None: all), and where it comes from (empty: the rule)."""
 
-Given = Initial | list[Fill] | None
+Given = Distribution | list[Fill] | None
 """What a function as ``init`` returns: a distribution, a list of fills (the later ones win), or None for "not mine"."""
-
-_DISTRIBUTIONS = (Constant, Uniform, Normal, TruncNormal, OneHot, SparseNormal, Orthogonal, Computed)
 
 
 def buffer(named: Named) -> bool:
@@ -69,31 +60,33 @@ class Rule:
     Args:
         match: a glob of whole qualified names (``"*.bias"``; of tied names any), the type of the module that holds the tensor,
             a function of the :class:`Named` tensor, or a tuple of these, all of which must hold.
-        init: the name of a function of ``weightinit_cuda.init``, a distribution, or a function that is given the
-            :class:`Named` tensor and returns a distribution, a list of fills, or None for "not mine".
-        params: further arguments of the named function.
+        init: a function of ``weightinit_cuda.init`` or its name (``torch.nn.init``'s functions mean ours), a
+            ``functools.partial`` of one, a distribution, or a function of your own that is given the :class:`Named` tensor and
+            returns a distribution, a list of fills, or None for "not mine".
+        params: further arguments of the function of ``init``.
 
     Raises:
         ValueError, TypeError: no such function, or not its arguments; or nothing that a tensor could match.
 
     >>> Rule((nn.Linear, "*.weight"), "kaiming_normal_", nonlinearity="relu")
     Rule((Linear, '*.weight'), kaiming_normal_, nonlinearity='relu')
+    >>> Rule("*.weight", partial(nn.init.normal_, std=0.02))
+    Rule('*.weight', normal_, std=0.02)
     """
 
-    def __init__(self, match: Match | tuple[Match, ...], init: str | Initial | Callable[[Named], Given], **params: Any) -> None:
+    def __init__(self, match: Match | tuple[Match, ...], init: str | Distribution | Callable[..., Any], **params: Any) -> None:
         self.match = match if isinstance(match, tuple) else (match,)
-        self.init = init
-        self.params = params
+        self.init, self.params = _named(init, params)
         for one in self.match:
             _require_match(one)
         self._of_buffers = buffer in self.match
         self._conditions = tuple(_condition(one) for one in self.match if one != "*")
-        if isinstance(init, str):
-            _require_params(init, params)
+        if isinstance(self.init, str):
+            _require_params(self.init, self.params)
         elif params:
             raise TypeError(f"Rule: parameters belong to a function of init, got {params} beside {_called(init)}.")
-        elif not callable(init) and not isinstance(init, _DISTRIBUTIONS):
-            raise TypeError(f"Rule: init must be a function of init, a distribution or a function, got {init!r}.")
+        elif not isinstance(self.init, Distribution):
+            _require_own_function(self.init)
 
     def __repr__(self) -> str:
         return self._text
@@ -120,14 +113,14 @@ class Rule:
         given = self._given(named)
         if isinstance(given, list):
             return given
-        if given is not None and not isinstance(given, _DISTRIBUTIONS):
+        if given is not None and not isinstance(given, Distribution):
             raise TypeError(f"{_called(self.init)} must return a distribution, a list of fills or None, got {given!r}")
         return [] if given is None else [(given, None, "")]
 
     def _given(self, named: Named) -> Given:
         if isinstance(self.init, str):
             return distribution_of(self.init, named.tensor.dtype, tuple(named.tensor.shape), self.params)
-        return self.init if isinstance(self.init, _DISTRIBUTIONS) else self.init(named)
+        return self.init if isinstance(self.init, Distribution) else self.init(named)
 
     def globs(self) -> list[str]:
         """The conditions on names."""
@@ -156,6 +149,36 @@ Rules = str | Rule | RuleSet | Callable[[Named], Given] | Sequence["Rules"]
 
 RULE_SETS: dict[str, Rules] = {}
 """Rules by name. Add your own: ``RULE_SETS["mine"] = [Rule("*.scale", "ones_"), "kaiming"]``."""
+
+
+def _named(given: Any, params: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A function of ``init`` (ours, or its namesake in torch) by its name, and its parameters; anything else as it is."""
+    if isinstance(given, partial):
+        name, _ = _named(given.func, {})
+        if not isinstance(name, str):
+            return given, params
+        if given.args:
+            raise TypeError(f"Rule: a partial of {name} must bind by keyword, got positional {given.args}.")
+        return name, {**given.keywords, **params}
+    name = getattr(given, "__name__", "")
+    if callable(given) and name in CATALOG and given in (getattr(functions, name), getattr(nn.init, name, None)):
+        return name, params
+    return given, params
+
+
+def _require_own_function(function: Any) -> None:
+    """Refuses what is no function of one :class:`Named` tensor: a function of torch, a class, a number."""
+    wanted = "a function of init or its name, a distribution or a function of a Named tensor"
+    if not callable(function):
+        raise TypeError(f"Rule: init must be {wanted}, got {function!r}.")
+    module = str(getattr(function, "__module__", None) or "builtins")
+    strange = isinstance(function, type | nn.Module) or module.split(".")[0] in ("torch", "builtins", "_operator")
+    try:
+        inspect.signature(function).bind(None)
+    except (TypeError, ValueError):
+        strange = True
+    if strange or module.startswith(functions.__name__):
+        raise TypeError(f"Rule: init must be {wanted}, got {_called(function)} of {module}.")
 
 
 def _require_params(function: str, params: Mapping[str, Any]) -> None:
@@ -206,8 +229,8 @@ def _short(value: object) -> str:
 def _called(what: object) -> str:
     """What people call a condition or a function: a lambda by the line of its file."""
     name = getattr(what, "__name__", "")
-    if isinstance(what, _DISTRIBUTIONS):
-        return describe(what)
+    if isinstance(what, Distribution):
+        return what.describe()
     code = getattr(what, "__code__", None)
     if name == "<lambda>" and code is not None:
         return f"lambda at {PurePath(code.co_filename).name}:{code.co_firstlineno}"

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from ..init.catalog import distribution_of
-from ..numerics.distributions import Initial
+from ..numerics.distributions import Distribution
 from ..tensors.named import Named, named_tensors
 from .layouts import Layout, bias, layout_of, lookup, matrix, vector_weight
 from .mup import mup
@@ -50,7 +50,7 @@ def _call(function: str, params: Mapping[str, Any]) -> str:
 # ---- schemes of fans -------------------------------------------------------------------------------------------------
 
 
-def with_fans(named: Named, function: str, **params: Any) -> tuple[Initial, str]:
+def with_fans(named: Named, function: str, **params: Any) -> tuple[Distribution, str]:
     """The distribution by the fans of what is multiplied, and a sentence about it."""
     layout, whole = layout_of(named) or Layout(), tuple(named.tensor.shape)
     axes = {"in_axes": layout.in_axes, "out_axes": layout.out_axes}

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from ..init.catalog import distribution_of
-from ..numerics.distributions import Constant, Initial
+from ..numerics.distributions import Constant, Distribution
 from ..tensors.boxes import Box
 from ..tensors.named import Named
 from .rule import Fill, Given, Rule, RuleSet, buffer
@@ -31,13 +31,13 @@ ROWS = (nn.Embedding, nn.EmbeddingBag)
 
 
 def _call(function: str, **params: Any) -> Give:
-    def give(named: Named, module: Any) -> Initial:
+    def give(named: Named, module: Any) -> Distribution:
         return distribution_of(function, named.tensor.dtype, tuple(named.tensor.shape), params)
 
     return give
 
 
-def _within(named: Named, bound: float) -> Initial:
+def _within(named: Named, bound: float) -> Distribution:
     return distribution_of("uniform_", named.tensor.dtype, (), {"a": -bound, "b": bound})
 
 
@@ -59,7 +59,7 @@ def _by_hidden_size(named: Named, module: Any) -> Given:
     return _within(named, 1 / math.sqrt(module.hidden_size) if module.hidden_size > 0 else 0.0)
 
 
-def padded(named: Named, distribution: Initial) -> list[Fill]:
+def padded(named: Named, distribution: Distribution) -> list[Fill]:
     """The distribution, and zeros in the row of an embedding's ``padding_idx``."""
     row, shape = getattr(named.module, "padding_idx", None), tuple(named.tensor.shape)
     fills: list[Fill] = [(distribution, None, "")]
