@@ -40,7 +40,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """Fills the weight of a convolution so that it passes its input channels on: 1 at the centre of the kernel, 0 elsewhere.
 
     Args:
-        tensor: (out, in / groups, *kernel) with one, two or three kernel dimensions.
+        tensor: ``(out, in / groups, *kernel)`` with one, two or three kernel dimensions.
         groups: each group of out / groups channels is an identity of its own.
 
     Raises:

@@ -49,7 +49,7 @@ Match = str | type[nn.Module] | Callable[[Named], bool]
 """A glob of qualified names, a type of the module that holds the tensor, or a question about the tensor."""
 
 Fill = tuple[Initial, Box | None, str]
-"""A distribution, the part it fills (None: all), and where it comes from (empty: the rule)."""
+"""A distribution, the part that it fills (all if None), and where it comes from (the rule if empty)."""
 
 Given = Initial | list[Fill] | None
 """What a function as ``init`` returns: a distribution, a list of fills (the later ones win), or None for "not mine"."""
@@ -68,9 +68,9 @@ class Rule:
 
     Args:
         match: a glob of whole qualified names (``"*.bias"``; of tied names any), the type of the module that holds the tensor,
-            a function of the :class:`Named` tensor, or a tuple of these, all of which must hold.
+            a function of the :class:`.Named` tensor, or a tuple of these, all of which must hold.
         init: the name of a function of ``weightinit_cuda.init``, a distribution, or a function that is given the
-            :class:`Named` tensor and returns a distribution, a list of fills, or None for "not mine".
+            :class:`.Named` tensor and returns a distribution, a list of fills, or None for "not mine".
         params: further arguments of the named function.
 
     Raises:
