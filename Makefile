@@ -17,7 +17,7 @@ CXX_FILES = $(shell find csrc tests/native benchmarks -name '*.h' -o -name '*.cp
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build test test-exhaustive test-statistical test-distributed demo demo-distributed bench \
-        readme-table gpu-check lint format coverage sass sanitize neon wheel sdist clean
+        readme-table docs gpu-check lint format coverage sass sanitize neon wheel sdist clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-18s %s\n' "$$name" "$$text"; done
@@ -58,8 +58,12 @@ demo-distributed: build  ## a Llama of 1.5 billion parameters in one process and
 bench: build  ## all benchmarks on this CPU, into benchmarks/results/cpu.json and cpu.html
 	$(PY) -m benchmarks --suite all --device cpu --json benchmarks/results/cpu.json --html benchmarks/results/cpu.html
 
-readme-table: $(READY)  ## README's measured table from benchmarks/results/
+readme-table: $(READY)  ## the tables of docs/benchmarks.md from benchmarks/results/
 	$(PY) -m benchmarks readme-table
+
+docs: $(READY)  ## the documentation, build/docs/index.html; warnings and dead links are errors
+	rm -rf build/docs build/doctrees
+	$(PY) -m sphinx -q -W -n -b html -d build/doctrees docs build/docs
 
 gpu-check: export WEIGHTINIT_CUDA := 1
 gpu-check: build  ## GPU tests and benchmarks with the torch that is installed, into benchmarks/results/gpu.json

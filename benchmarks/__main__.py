@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "page":
             return _page(options.files[0], options.html or options.files[0].with_suffix(".html"))
         return _measure(options)
-    except (readme_table.ReadmeError, results_file.ResultsError) as error:
+    except (readme_table.TableError, results_file.ResultsError) as error:
         print(error, file=sys.stderr)
         return 1
 
@@ -86,9 +86,9 @@ def _page(results: Path, html: Path) -> int:
 def _readme_table(check: bool) -> int:
     same = readme_table.update(check=check)
     if check and not same:
-        print("readme-table: README's table is not what benchmarks/results gives. Run `make readme-table`.", file=sys.stderr)
+        print("readme-table: docs/benchmarks.md differs from benchmarks/results. Run `make readme-table`.", file=sys.stderr)
         return 1
-    print("README's table is up to date" if same else "README's table is written")
+    print("docs/benchmarks.md is up to date" if same else "docs/benchmarks.md is written")
     return 0
 
 
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = ["run", "compare", "page", "readme-table"]
     parser.add_argument("command", nargs="?", choices=commands, default="run", help="default: run")
     parser.add_argument("files", nargs="*", type=Path, help="compare: two JSON files; page: one")
-    parser.add_argument("--check", action="store_true", help="readme-table: compare only; exit status 1 if README differs")
+    parser.add_argument("--check", action="store_true", help="readme-table: compare only; exit status 1 if the page differs")
     parser.add_argument("--suite", choices=["fill", "model", "scaling", "quality", "all"], default="all")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to this file")

@@ -1,4 +1,4 @@
-"""README's measured table is what the JSON files give."""
+"""The tables of docs/benchmarks.md are what the JSON files give."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def write_results(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
 
 
 def test_readme_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{readme_table.BEGIN}\nold\n{readme_table.END}\nafter\n", encoding="utf-8")
-    monkeypatch.setattr(readme_table, "README", readme)
+    page = tmp_path / "benchmarks.md"
+    page.write_text(f"before\n{readme_table.BEGIN}\nold\n{readme_table.END}\nafter\n", encoding="utf-8")
+    monkeypatch.setattr(readme_table, "PAGE", page)
     monkeypatch.setattr(readme_table, "RESULTS", tmp_path)
     assert command_line.main(["readme-table"]) == 1
     assert "must exist, and does not" in capsys.readouterr().err
@@ -61,10 +61,10 @@ def test_readme_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     rows += [json_row("fill", "uniform", "float32", 2**27, 1), json_row("small", "uniform_", "float32", 10, 1)]
     write_results(tmp_path, "cpu.json", rows)
     assert command_line.main(["readme-table", "--check"]) == 1
-    assert "old" in readme.read_text(encoding="utf-8"), "--check writes nothing"
+    assert "old" in page.read_text(encoding="utf-8"), "--check writes nothing"
     assert command_line.main(["readme-table"]) == 0
     assert command_line.main(["readme-table", "--check"]) == 0
-    text = readme.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     assert text.startswith(f"before\n{readme_table.BEGIN}\n")
     assert text.endswith(f"{readme_table.END}\nafter\n")
     assert "Zen 3, 2 cores, avx2, torch 2.13.0, 2026-11-22, commit abcdef012345" in text
@@ -80,7 +80,7 @@ def test_readme_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     )
     assert command_line.main(["readme-table", "--check"]) == 1
     assert command_line.main(["readme-table"]) == 0
-    text = readme.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     assert readme_table.NO_GPU not in text
     assert "On H200, CUDA 13.0" in text
     assert "| 0.96 |" in text
@@ -88,7 +88,7 @@ def test_readme_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 @pytest.mark.parametrize(
-    ("cpu", "readme", "message"),
+    ("cpu", "page", "message"),
     [
         ("[]", "", "must have `environment` and `rows`"),
         ("{", "", "must be JSON"),
@@ -96,16 +96,16 @@ def test_readme_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
         ("no rows", "", "one size that every distribution"),
     ],
 )
-def test_readme_table_says_what_is_missing(tmp_path: Path, cpu: str, readme: str, message: str) -> None:
+def test_readme_table_says_what_is_missing(tmp_path: Path, cpu: str, page: str, message: str) -> None:
     rows = [json_row("fill", "uniform", "float32", 2**25, 1)] if cpu == "good" else []
     write_results(tmp_path, "cpu.json", rows)
     if cpu in ("[]", "{"):
         (tmp_path / "cpu.json").write_text(cpu, encoding="utf-8")
-    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
-    with pytest.raises((readme_table.ReadmeError, results_file.ResultsError), match=message):
-        readme_table.update(tmp_path / "README.md", tmp_path)
+    (tmp_path / "benchmarks.md").write_text(page, encoding="utf-8")
+    with pytest.raises((readme_table.TableError, results_file.ResultsError), match=message):
+        readme_table.update(tmp_path / "benchmarks.md", tmp_path)
 
 
-def test_this_readme_has_the_markers() -> None:
-    text = readme_table.README.read_text(encoding="utf-8")
-    assert text.count(readme_table.BEGIN) == text.count(readme_table.END) == 1
+def test_the_page_has_the_tables_of_the_results() -> None:
+    assert readme_table.update(check=True), "make readme-table"
+    assert readme_table.PAGE.name in (readme_table.PAGE.parents[1] / "README.md").read_text(encoding="utf-8")

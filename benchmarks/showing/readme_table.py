@@ -1,6 +1,6 @@
-"""README's measured table, made from the committed JSON files: ``python -m benchmarks readme-table [--check]``.
+"""The tables of docs/benchmarks.md, made from the committed JSON files: ``python -m benchmarks readme-table [--check]``.
 
-Reads JSON and writes Markdown between two markers; measures nothing. Figures in README come from here and nowhere else.
+Reads JSON and writes Markdown between two markers; measures nothing. The figures of that page come from here and nowhere else.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 from .results_file import read
 
-__all__ = ["BEGIN", "END", "NO_GPU", "README", "RESULTS", "ReadmeError", "render", "update"]
+__all__ = ["BEGIN", "END", "NO_GPU", "PAGE", "RESULTS", "TableError", "render", "update"]
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 RESULTS = Path(__file__).parents[1] / "results"
 BEGIN, END = "<!-- readme-table:begin -->", "<!-- readme-table:end -->"
 NO_GPU = "No GPU figure is given: none has been measured yet."
@@ -32,34 +32,34 @@ PARTS = (
 Row = dict[str, Any]
 
 
-class ReadmeError(Exception):
-    """The table cannot be made; the message says what to do."""
+class TableError(Exception):
+    """The tables cannot be made; the message says what to do."""
 
 
-def update(readme: Path | None = None, results: Path | None = None, check: bool = False) -> bool:
-    """Writes the table into README, or only compares.
+def update(page: Path | None = None, results: Path | None = None, check: bool = False) -> bool:
+    """Writes the tables into the page, or only compares.
 
     Args:
-        readme, results: the file and the folder with cpu.json and gpu.json; by default this repository's.
+        page, results: the file and the folder with cpu.json and gpu.json; by default this repository's.
         check: write nothing.
 
     Returns:
-        Whether README already had this table.
+        Whether the page already had these tables.
 
     Raises:
         ResultsError: no cpu.json, or it is no run.
-        ReadmeError: nothing usable in it, or no markers.
+        TableError: nothing usable in it, or no markers.
     """
-    readme, results = readme or README, results or RESULTS
+    page, results = page or PAGE, results or RESULTS
     table = render(read(results / "cpu.json"), read(results / "gpu.json") if (results / "gpu.json").exists() else None)
-    before = readme.read_text(encoding="utf-8")
+    before = page.read_text(encoding="utf-8")
     head, begin, rest = before.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
-        raise ReadmeError(f"readme-table: {readme.name} must have the lines {BEGIN} and {END}, one after the other.")
+        raise TableError(f"readme-table: {page.name} must have the lines {BEGIN} and {END}, one after the other.")
     after = f"{head}{begin}\n{table}\n{end}{tail}"
     if not check and after != before:
-        readme.write_text(after, encoding="utf-8")
+        page.write_text(after, encoding="utf-8")
     return after == before
 
 
@@ -87,7 +87,7 @@ def _large(rows: Sequence[Row]) -> str:
     by_key = {(*_kind(row), row["case"]["threads"], row["case"]["values"]): row for row in rows}
     common = _common_sizes(by_key, kinds, threads)
     if not common:
-        raise ReadmeError("readme-table: one size that every distribution and dtype was measured at is needed; there is none.")
+        raise TableError("readme-table: one size that every distribution and dtype was measured at is needed; there is none.")
     size = max(common)
     header = [f"{_size(size)} values, 10^9 a second", "dtype"]
     for count in threads:

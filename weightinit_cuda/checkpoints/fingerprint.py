@@ -54,7 +54,7 @@ _CACHED = 1 << 16  # words at once on the CPU: 512 kB of float64 stay in the L2 
 def fingerprint(model: Model, *, buffers: Buffers = "persistent") -> str:
     """The bits of all named tensors as one hexadecimal number of 128 bits.
 
-    ``BLAKE2b-128`` over name, dtype, shape and :func:`tensor_hash` of each tensor, in the order of the names. Every bit counts:
+    ``BLAKE2b-128`` over name, dtype, shape and ``tensor_hash`` of each tensor, in the order of the names. Every bit counts:
     -0.0 is not 0.0, and NaN payloads differ. Device, strides, sharding and the order of registration do not count.
     A tied tensor counts under each of its names, as in a ``state_dict``.
 

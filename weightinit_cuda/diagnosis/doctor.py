@@ -55,7 +55,7 @@ class Symptom(NamedTuple):
 
     @property
     def is_error(self) -> bool:
-        """Whether it is wrong for sure: memory that nobody wrote, numbers that are none."""
+        """Whether it is certainly wrong (unwritten memory, values that are not finite)."""
         return self.kind in ERRORS
 
 

@@ -44,10 +44,10 @@ def xavier_uniform_(
 ) -> torch.Tensor:
     r"""Fills the tensor from :math:`\mathcal{U}[-a, a)`.
 
-    .. math:: a = \text{gain} \sqrt{6 / (\text{fan\_in} + \text{fan\_out})}
+    .. math:: a = \text{gain} \, \sqrt{6 / (\text{fan\_in} + \text{fan\_out})}
 
     Args:
-        tensor: (out, in, *kernel), or as the axes say.
+        tensor: ``(out, in, *kernel)``, or as the axes say.
         gain: factor on the standard deviation, :func:`calculate_gain`.
         generator: gives the seed where ``seed`` does not.
 
@@ -82,7 +82,7 @@ def xavier_normal_(
 ) -> torch.Tensor:
     r"""Fills the tensor from :math:`\mathcal{N}(0, \sigma^2)`.
 
-    .. math:: \sigma = \text{gain} \sqrt{2 / (\text{fan\_in} + \text{fan\_out})}
+    .. math:: \sigma = \text{gain} \, \sqrt{2 / (\text{fan\_in} + \text{fan\_out})}
 
     Args, Raises and Source: as :func:`xavier_uniform_`.
 
@@ -112,10 +112,10 @@ def kaiming_uniform_(
     offset: Shape | None = None,
     flat_range: Shape | None = None,
 ) -> torch.Tensor:
-    r"""Fills the tensor from :math:`\mathcal{U}[-b, b)`, :math:`b = \text{gain} \sqrt{3 / \text{fan}}`.
+    r"""Fills the tensor from :math:`\mathcal{U}[-b, b)`, :math:`b = \text{gain} \, \sqrt{3 / \text{fan}}`.
 
     Args:
-        tensor: (out, in, *kernel), or as the axes say.
+        tensor: ``(out, in, *kernel)``, or as the axes say.
         a: negative slope, for ``leaky_relu`` only.
         mode: ``"fan_in"`` keeps the variance of the activations, ``"fan_out"`` that of the gradients.
         nonlinearity: what follows the layer, :func:`calculate_gain`.
@@ -191,7 +191,7 @@ def variance_scaling_(
     r"""Fills the tensor with mean 0 and variance :math:`\text{scale} / \text{fan}`, whatever the distribution.
 
     Args:
-        tensor: (out, in, *kernel), or as the axes say.
+        tensor: ``(out, in, *kernel)``, or as the axes say.
         scale: not negative. Kaiming for relu is 2, LeCun 1.
         mode: ``"fan_in"``, ``"fan_out"``, ``"fan_avg"`` or ``"fan_geo_avg"`` (:func:`weightinit_cuda.init.fans.fan`).
         distribution: ``"truncated_normal"`` (cut at 2 sigma, then as wide as asked), ``"untruncated_normal"`` or ``"uniform"``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import SupportsIndex
 
-from torch import Tensor
+import torch
 from torch.overrides import has_torch_function_variadic
 
 from ..numerics.streams import UNNAMED
@@ -15,7 +15,7 @@ from .torch_function import redirect
 __all__ = ["dirac_", "eye_", "orthogonal_", "sparse_"]
 
 
-def eye_(tensor: Tensor) -> Tensor:
+def eye_(tensor: torch.Tensor) -> torch.Tensor:
     """Fills a matrix with 1 on the diagonal and 0 elsewhere.
 
     Raises:
@@ -32,11 +32,11 @@ def eye_(tensor: Tensor) -> Tensor:
     return place(tensor, schemes.eye_, tensor.shape)
 
 
-def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+def dirac_(tensor: torch.Tensor, groups: int = 1) -> torch.Tensor:
     """Fills the weight of a convolution so that it passes its input channels on: 1 at the centre of the kernel, 0 elsewhere.
 
     Args:
-        tensor: (out, in / groups, *kernel) with one, two or three kernel dimensions.
+        tensor: ``(out, in / groups, *kernel)`` with one, two or three kernel dimensions.
         groups: each group of out / groups channels is an identity of its own.
 
     Raises:
@@ -54,7 +54,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
 
 
 def orthogonal_(
-    tensor: Tensor,
+    tensor: torch.Tensor,
     gain: float = 1,
     generator: Generator | None = None,
     *,
@@ -63,7 +63,7 @@ def orthogonal_(
     global_shape: Shape | None = None,
     offset: Shape | None = None,
     flat_range: Shape | None = None,
-) -> Tensor:
+) -> torch.Tensor:
     r"""Fills the tensor, as a matrix of dim 0 by all others, with orthonormal rows or columns, whichever are fewer, times gain.
 
     Args:
@@ -93,7 +93,7 @@ def orthogonal_(
 
 
 def sparse_(
-    tensor: Tensor,
+    tensor: torch.Tensor,
     sparsity: float,
     std: float = 0.01,
     generator: Generator | None = None,
@@ -103,7 +103,7 @@ def sparse_(
     global_shape: Shape | None = None,
     offset: Shape | None = None,
     flat_range: Shape | None = None,
-) -> Tensor:
+) -> torch.Tensor:
     r"""Fills a matrix from :math:`\mathcal{N}(0, \text{std}^2)` and puts ceil(sparsity * rows) zeros into each column.
 
     Args:

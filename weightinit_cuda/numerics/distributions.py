@@ -37,7 +37,9 @@ _Form = TypeVar("_Form")
 class Distribution:
     """What the elements of a tensor are drawn from, or are. Immutable; equal if class and numbers are.
 
-    Attributes of the class:
+    What a class says of its distributions:
+
+    Attributes:
         kind: its name in plans. ``init`` has a function of that name with an underscore, if it has one for it.
         is_random: whether it uses random words.
         is_fill: whether the engine makes it; if not, only the model's own code does.

@@ -361,7 +361,7 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex = 0) -> P
 
     Args:
         model: any module; tied parameters and DTensors included.
-        rules: a name (``RULE_SETS`` has them), a Rule, a RuleSet, a function of a :class:`Named` tensor, or a list of these:
+        rules: a name (``RULE_SETS`` has them), a Rule, a RuleSet, a function of a :class:`.Named` tensor, or a list of these:
             the first that covers a tensor decides. See `docs/plans.md`.
         seed: 64 bits.
 

@@ -57,7 +57,7 @@ class Recording:
 
     @property
     def filled(self) -> int:
-        """How many values the code has filled, those overwritten later among them: what eager construction would draw."""
+        """How many values the code has filled, overwritten ones included, which is what eager construction would draw."""
         steps = (step for step in self._recorder.steps if isinstance(step, Fill) and step.distribution is not None)
         return sum(step.writes[0].geometry.numel for step in steps)
 
@@ -75,7 +75,7 @@ class Recording:
             rules: for tensors that the code leaves unwritten (``torch.empty``).
 
         Returns:
-            A plan of all parameters and buffers. Lines with :class:`Computed` are no fills: :meth:`materialize_` replays them.
+            A plan of all parameters and buffers. Lines with :class:`.Computed` are no fills: :meth:`materialize_` replays them.
 
         Raises:
             ValueError: the code leaves tensors unwritten, or never made them; all of them are named.

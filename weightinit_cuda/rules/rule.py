@@ -42,7 +42,7 @@ Match = str | type[nn.Module] | Callable[[Named], bool]
 """A glob of qualified names, a type of the module that holds the tensor, or a question about the tensor."""
 
 Fill = tuple[Distribution, Box | None, str]
-"""A distribution, the part it fills (None: all), and where it comes from (empty: the rule)."""
+"""A distribution, the part that it fills (all if None), and where it comes from (the rule if empty)."""
 
 Given = Distribution | list[Fill] | None
 """What a function as ``init`` returns: a distribution, a list of fills (the later ones win), or None for "not mine"."""
@@ -59,9 +59,9 @@ class Rule:
 
     Args:
         match: a glob of whole qualified names (``"*.bias"``; of tied names any), the type of the module that holds the tensor,
-            a function of the :class:`Named` tensor, or a tuple of these, all of which must hold.
+            a function of the :class:`.Named` tensor, or a tuple of these, all of which must hold.
         init: a function of ``weightinit_cuda.init`` or its name (``torch.nn.init``'s functions mean ours), a
-            ``functools.partial`` of one, a distribution, or a function of your own that is given the :class:`Named` tensor and
+            ``functools.partial`` of one, a distribution, or a function of your own that is given the :class:`.Named` tensor and
             returns a distribution, a list of fills, or None for "not mine".
         params: further arguments of the function of ``init``.
 
