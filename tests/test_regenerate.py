@@ -174,7 +174,7 @@ def test_what_a_plan_does_not_know_is_refused() -> None:
     assert differing(regenerate(plan, "w", slice(2, 6)), regenerate(Plan((line((8, 2)),)), "w", slice(2, 6))) == 0
     with pytest.raises(ValueError, match=r"got arange, mul is what the model's own code computes \(test\) \(w\)"):
         regenerate(plan, "w", slice(1, 3))
-    with pytest.raises(ValueError, match="got the plan has no line for Box"):
+    with pytest.raises(ValueError, match="got the plan has no entry for Box"):
         regenerate(plan, "w", slice(5, 7))
     assert regenerate(plan, "w", slice(7, 7)).shape == (0, 2)
 

@@ -124,7 +124,7 @@ def test_export_with_another_seed(tmp_path: Path) -> None:
 def test_export_refuses_before_it_writes(tmp_path: Path) -> None:
     lines = (entry("a", (4,), Computed("arange")), entry("b", (4,))._replace(box=Box((0,), (2,))), entry("c", (4,)))
     with pytest.raises(
-        ValueError, match=r"(?s)export: the plan must say every value.*a: arange is what.*b: the plan has no line"
+        ValueError, match=r"(?s)export: the plan must say every value.*a: arange is what.*b: the plan has no entry"
     ):
         export(Plan(lines), tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"dtype of safetensors is required, got torch.complex128 \(z\)"):

@@ -86,8 +86,8 @@ def _names(plan: Plan, names: Sequence[str], all_known: bool) -> list[str]:
     return sorted(made, key=lambda name: -plan[name][0].dtype.itemsize)
 
 
-def _is_computed_buffer(lines: Sequence[Entry]) -> bool:
-    return lines[0].buffer and any(not line.distribution.is_fill for line in lines)
+def _is_computed_buffer(entries: Sequence[Entry]) -> bool:
+    return entries[0].buffer and any(not entry.distribution.is_fill for entry in entries)
 
 
 def _header(plan: Plan, names: Sequence[str]) -> Header:
@@ -95,8 +95,8 @@ def _header(plan: Plan, names: Sequence[str]) -> Header:
 
 
 def _size(plan: Plan, name: str) -> int:
-    line = plan[name][0]
-    return torch.Size(line.shape).numel() * line.dtype.itemsize
+    entry = plan[name][0]
+    return torch.Size(entry.shape).numel() * entry.dtype.itemsize
 
 
 def _values(

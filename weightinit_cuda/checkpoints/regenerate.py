@@ -41,7 +41,7 @@ def regenerate(
     """``initial[index]`` of one tensor, where ``initial`` is what ``plan.apply_`` would have filled it with, bit for bit.
 
     Elements that the index leaves out are not made; of a slice with a step, what lies between is made in chunks. Exception: a
-    tensor with an orthogonal line is made whole, for its values depend on all of its random numbers.
+    tensor with an orthogonal entry is made whole, for its values depend on all of its random numbers.
 
     Args:
         plan: what the model was initialised with.
@@ -64,18 +64,18 @@ def regenerate(
     >>> torch.equal(wi.regenerate(plan, "weight", (slice(7, 900, 100), -1)), plan.apply_(net).weight[7:900:100, -1])
     True
     """
-    lines = plan[name]
-    shape, dtype = lines[0].shape, lines[0].dtype
+    entries = plan[name]
+    shape, dtype = entries[0].shape, entries[0].dtype
     chosen, kept = _ranges(shape, index, name)
     if reason := unknown(plan, name, _bounding(chosen)):
         raise ValueError(f"regenerate: the plan must say the values, got {reason} ({name}). Construct the model to get them.")
-    if any(line.distribution.linear_algebra for line in lines):
+    if any(entry.distribution.linear_algebra for entry in entries):
         whole = torch.empty(shape, dtype=dtype, device=device)
-        plan.fill_({lines[0].name: whole}, seed=seed)
+        plan.fill_({entries[0].name: whole}, seed=seed)
         made = whole[tuple(slice(r.start, r.stop, r.step) for r in chosen)].clone()
     else:
         made = torch.empty([len(r) for r in chosen], dtype=dtype, device=device)
-        _make(plan, lines[0], made, chosen, seed)
+        _make(plan, entries[0], made, chosen, seed)
     return made[kept]
 
 
@@ -83,9 +83,9 @@ def chunks(
     plan: Plan, name: str, *, seed: SupportsIndex | None = None, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
     """All initial values of a tensor as (index, ``regenerate(plan, name, index)``), one after the other in row-major order."""
-    lines = plan[name]
-    at_once = math.prod(lines[0].shape) if any(line.distribution.linear_algebra for line in lines) else _STREAMED
-    for box in _cut(Box.whole(lines[0].shape), at_once):
+    entries = plan[name]
+    at_once = math.prod(entries[0].shape) if any(entry.distribution.linear_algebra for entry in entries) else _STREAMED
+    for box in _cut(Box.whole(entries[0].shape), at_once):
         yield box.slices(), regenerate(plan, name, box.slices(), seed=seed, device=device)
 
 
@@ -137,30 +137,30 @@ def _bounding(chosen: Sequence[range]) -> Box:
 
 def unknown(plan: Plan, name: str, within: Box | None = None) -> str:
     """Why the plan cannot say the values of a tensor, or of a box of it; empty if it can."""
-    lines = plan[name]
-    wanted = within or Box.whole(lines[0].shape)
+    entries = plan[name]
+    wanted = within or Box.whole(entries[0].shape)
     if wanted.numel == 0:
         return ""
-    if gaps := remainder(wanted, [line.box or Box.whole(line.shape) for line in lines]):
-        return f"the plan has no line for {gaps[0]}"
-    for line, decided in plan.shares(name):
-        if not line.distribution.is_fill and any(intersection(box, wanted) for box in decided):
-            return f"{line.distribution.numbers()['how']} is what the model's own code computes ({line.source})"
+    if gaps := remainder(wanted, [entry.box or Box.whole(entry.shape) for entry in entries]):
+        return f"the plan has no entry for {gaps[0]}"
+    for entry, decided in plan.shares(name):
+        if not entry.distribution.is_fill and any(intersection(box, wanted) for box in decided):
+            return f"{entry.distribution.numbers()['how']} is what the model's own code computes ({entry.source})"
     return ""
 
 
-def _make(plan: Plan, line: Entry, made: Tensor, chosen: Sequence[range], seed: SupportsIndex | None) -> None:
+def _make(plan: Plan, entry: Entry, made: Tensor, chosen: Sequence[range], seed: SupportsIndex | None) -> None:
     """Fills ``made`` with the elements of the cross product of ``chosen``: boxes directly, others through a scratch box."""
     direct: list[Part] = []
     for target, ranges in _pieces(made, chosen):
         box = _bounding(ranges)
         if all(r.step == 1 for r in ranges):
-            direct.append((target, Region(line.shape, box.offset)))
+            direct.append((target, Region(entry.shape, box.offset)))
             continue
         scratch = torch.empty(box.shape, dtype=made.dtype, device=made.device)
-        plan.fill_({line.name: [(scratch, Region(line.shape, box.offset))]}, seed=seed)
+        plan.fill_({entry.name: [(scratch, Region(entry.shape, box.offset))]}, seed=seed)
         target.copy_(scratch[tuple(slice(None, None, r.step) for r in ranges)])
-    plan.fill_({line.name: direct}, seed=seed)
+    plan.fill_({entry.name: direct}, seed=seed)
 
 
 def _pieces(made: Tensor, chosen: Sequence[range]) -> Iterator[tuple[Tensor, list[range]]]:

@@ -152,7 +152,7 @@ def _matches(name: str, globs: Sequence[str]) -> bool:
 
 def _present(plan: Plan, name: str, stored: Mapping[str, Stored]) -> list[str]:
     """The names of one tensor of the plan that the checkpoint has."""
-    names = dict.fromkeys((name, *(alias for line in plan[name] for alias in line.aliases)))
+    names = dict.fromkeys((name, *(alias for entry in plan[name] for alias in entry.aliases)))
     return [alias for alias in names if alias in stored]
 
 
@@ -165,18 +165,18 @@ def _findings(
     progress: Callable[[int], object],
 ) -> Iterator[Finding]:
     """What is found about one tensor of the plan, under each name that it has in the checkpoint."""
-    line = plan[name][0]
-    elements = torch.Size(line.shape).numel()
+    entry = plan[name][0]
+    elements = torch.Size(entry.shape).numel()
     there = _present(plan, name, stored)
     if not there:
-        yield Finding(name, "absent" if line.buffer else "missing", elements)
+        yield Finding(name, "absent" if entry.buffer else "missing", elements)
     reason = "" if all_known else unknown(plan, name)
     for alias in there:
         tensor = stored[alias]
-        if tuple(tensor.shape) != tuple(line.shape):
-            yield Finding(alias, "shape", elements, note=f"{tensor.shape}, in the plan {line.shape}")
-        elif tensor.dtype != line.dtype:
-            yield Finding(alias, "dtype", elements, note=f"{tensor.dtype}, in the plan {line.dtype}")
+        if tuple(tensor.shape) != tuple(entry.shape):
+            yield Finding(alias, "shape", elements, note=f"{tensor.shape}, in the plan {entry.shape}")
+        elif tensor.dtype != entry.dtype:
+            yield Finding(alias, "dtype", elements, note=f"{tensor.dtype}, in the plan {entry.dtype}")
         elif reason:
             yield Finding(alias, "unchecked", elements, note=reason)
         else:
@@ -191,7 +191,7 @@ def _compared(plan: Plan, name: str, stored: Stored, expected: Expected, progres
             first = tuple(at + s.start for at, s in zip(_unravelled(position, values.shape), index, strict=True))
         elements, differing = elements + values.numel(), differing + count
         progress(values.numel())
-    linear_algebra = differing and any(line.distribution.linear_algebra for line in plan[name])
+    linear_algebra = differing and any(entry.distribution.linear_algebra for entry in plan[name])
     note = "orthogonal: its QR may differ between machines" if linear_algebra else ""
     return Finding(name, "differs" if differing else "equal", elements, differing, first, note)
 

@@ -48,7 +48,7 @@ class Blueprint(NamedTuple):
         config: Any = getattr(self.model, "config", None)
         if config is None:
             return False
-        dtypes = {line.dtype for line in self.plan if not line.buffer and line.dtype.is_floating_point}
+        dtypes = {entry.dtype for entry in self.plan if not entry.buffer and entry.dtype.is_floating_point}
         if len(dtypes) == 1:
             config.dtype = str(dtypes.pop()).removeprefix("torch.")
         config.architectures = [type(self.model).__name__]
@@ -103,7 +103,7 @@ def _of_config(file: Path, data: dict[str, Any], rules: Rules | None, seed: int,
     made = recorded.plan(model, seed, rules=rules)
     if rules is not None:
         own, made = made, plan(model, rules, seed)
-        made = Plan((*made, *(line for line in own if line.name not in made)), seed, made.rules)
+        made = Plan((*made, *(entry for entry in own if entry.name not in made)), seed, made.rules)
     values = recorded.values(model, seed, dtype=dtype, rules=rules)
     return Blueprint(made if dtype is None else made.with_dtype(dtype), model, recorded, values)
 

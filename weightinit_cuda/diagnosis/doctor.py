@@ -25,7 +25,7 @@ from ..tensors.named import Named, named_tensors
 
 __all__ = ["Symptom", "diagnose", "examine"]
 
-Kind = Literal[
+SymptomKind = Literal[
     "uninitialised",
     "overwritten",
     "zero fan",
@@ -35,7 +35,7 @@ Kind = Literal[
     "std",
     "not finite",
 ]
-ERRORS: frozenset[Kind] = frozenset(("uninitialised", "not finite"))
+ERRORS: frozenset[SymptomKind] = frozenset(("uninitialised", "not finite"))
 GAINS = 1 / 16, 4.0  # of a layer's outputs over its inputs, each of variance 1; beyond these a few layers kill a signal
 ROWS = 1 << 22  # elements read at once
 
@@ -50,7 +50,7 @@ class Symptom(NamedTuple):
     """
 
     name: str
-    kind: Kind
+    kind: SymptomKind
     what: str
 
     @property
@@ -80,16 +80,16 @@ def diagnose(plan: Plan, model: nn.Module | None = None, recorded: Recording | N
     by_name = {} if model is None else {n.name: n for n in named_tensors(model)}
     found: list[Symptom] = []
     shapes = {n.name: tuple(n.tensor.shape) for n in by_name.values() if not n.buffer}
-    shapes |= {line.name: line.shape for line in plan if not line.buffer}
+    shapes |= {entry.name: entry.shape for entry in plan if not entry.buffer}
     for name, shape in shapes.items():
         if len(shape) > 1 and 0 in shape:
             found.append(Symptom(name, "zero fan", f"shape {shape}: it has no elements"))
     if recorded is not None and model is not None:
         found += _of_construction(recorded, model)
     for name in plan.names():
-        for line, boxes in plan.shares(name):
+        for entry, boxes in plan.shares(name):
             if boxes:
-                found += (Symptom(name, kind, what) for kind, what in _of_line(line, by_name.get(name), len(plan[name]) == 1))
+                found += (Symptom(name, kind, what) for kind, what in _of_line(entry, by_name.get(name), len(plan[name]) == 1))
     return [*found, *_same_streams(plan)]
 
 
@@ -101,21 +101,21 @@ def _of_construction(recorded: Recording, model: nn.Module) -> Iterator[Symptom]
         yield Symptom(name, "overwritten", f"drawn {len(sources) + 1} times, the last one stays; before: {where}")
 
 
-def _of_line(line: Entry, named: Named | None, alone: bool) -> Iterator[tuple[Kind, str]]:
-    distribution = line.distribution
+def _of_line(entry: Entry, named: Named | None, alone: bool) -> Iterator[tuple[SymptomKind, str]]:
+    distribution = entry.distribution
     if cut := distribution.cut():
         low, high = cut
-        if min(-low, high) > (MAX_SIGMA_64 if line.dtype == torch.float64 else MAX_SIGMA_32):
+        if min(-low, high) > (MAX_SIGMA_64 if entry.dtype == torch.float64 else MAX_SIGMA_32):
             yield (
                 "truncation",
                 f'cuts nothing: bounds at {low:.4g} and {high:.4g} sigma; bounds="sigma" measures them in sigmas',
             )
-    if line.buffer or len(line.shape) < 2:
+    if entry.buffer or len(entry.shape) < 2:
         return
-    fan_in = _fan_in(line, named)
+    fan_in = _fan_in(entry, named)
     if fan_in is None:
         return
-    if isinstance(distribution, Constant) and alone and line.shape[0] > 1 and math.prod(line.shape[1:]) > 0:
+    if isinstance(distribution, Constant) and alone and entry.shape[0] > 1 and math.prod(entry.shape[1:]) > 0:
         yield (
             "same rows",
             f"all {distribution.value:g}: its outputs are equal, and stay so unless something else tells them apart",
@@ -132,20 +132,20 @@ def _gain(std: float, fan_in: int) -> str:
     return f"std {std:.3g} with fan_in {fan_in}: outputs are {gain:.2g} times the inputs"
 
 
-def _fan_in(line: Entry, named: Named | None) -> int | None:
+def _fan_in(entry: Entry, named: Named | None) -> int | None:
     """Of the matrix that is multiplied; None if the tensor is none, or a table whose rows are looked up."""
     if named is None:
-        return math.prod(line.shape[1:])
+        return math.prod(entry.shape[1:])
     layout = layout_of(named)
-    return None if layout is None or lookup(named) else layout.fans(tuple(line.shape))[0]
+    return None if layout is None or lookup(named) else layout.fans(tuple(entry.shape))[0]
 
 
 def _same_streams(plan: Plan) -> Iterator[Symptom]:
     """Different tensors that would get the same numbers."""
     users: dict[tuple[int, Distribution], list[str]] = defaultdict(list)
-    for line in plan:
-        if line.distribution.is_random and line.distribution.standard_deviation():
-            users[line.stream, line.distribution].append(line.name)
+    for entry in plan:
+        if entry.distribution.is_random and entry.distribution.standard_deviation():
+            users[entry.stream, entry.distribution].append(entry.name)
     for names in users.values():
         first, *others = dict.fromkeys(names)
         for name in others:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 
 from ..numerics.distributions import Distribution
+from ..tensors.named import PLAIN_TYPES
 from ..tensors.torch_private import increment_version
 from . import backend
 from .backend import kernels
 from .job import FillJob
-from .native import PLAIN_TYPES, STORAGE, get_num_threads, native_transform, plain_address
+from .native import STORAGE, get_num_threads, native_transform, plain_address
 from .run import fill
 from .words import LOWEST, MASK64, seed_cell
 

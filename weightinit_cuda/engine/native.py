@@ -14,6 +14,7 @@ import torch
 from ..numerics.combine import STORE, Combine
 from ..numerics.distributions import Distribution
 from ..numerics.lowering import Transform, lower
+from ..tensors.named import PLAIN_TYPES
 from ..tensors.torch_private import without_modes
 from .backend import has_kernels, kernels
 from .job import FillJob
@@ -43,7 +44,6 @@ STORAGE = {
 }
 _UINT32 = 8
 _MASK64 = 0xFFFFFFFFFFFFFFFF
-PLAIN_TYPES = frozenset((torch.Tensor, torch.nn.Parameter, torch.nn.Buffer))  # subclasses may mean other memory than they show
 get_num_threads = torch.get_num_threads
 
 

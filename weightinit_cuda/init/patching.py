@@ -29,6 +29,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch.utils._contextlib import _NoParamDecoratorContextManager
 
 from .. import init
+from ..tensors.named import PLAIN_TYPES
 from ..tensors.shards import is_dtensor
 from .catalog import CATALOG
 from .torch_function import InitFunction
@@ -42,7 +43,6 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _FUNCTIONS = {name: row.recorded for row in CATALOG.values() for name in (row.name, row.private) if name}
 _FUNCTIONS["calculate_gain"] = False
 _METHODS = {"uniform_": ("from", "to", "generator"), "normal_": ("mean", "std", "generator")}  # generator by keyword only
-_PLAIN = (Tensor, torch.nn.Parameter)
 
 # Looked up once: they are asked in every call, whose whole work may be ten elements.
 _dynamo_traces = torch.compiler.is_dynamo_compiling
@@ -154,7 +154,7 @@ class _SeenByModes(InitFunction):
 def _fillable(tensor: object) -> bool:
     """Whether ours does for this tensor what torch's method would do. All else, the errors too, is torch's."""
     return (
-        (type(tensor) in _PLAIN or is_dtensor(tensor))
+        (type(tensor) in PLAIN_TYPES or is_dtensor(tensor))
         and isinstance(tensor, Tensor)
         and (tensor.is_floating_point() or tensor.is_complex())
         and not (tensor.requires_grad and torch.is_grad_enabled())

@@ -1,7 +1,7 @@
-"""One line of a plan, and how it is written: as data for a file, as words for people.
+"""One entry of a plan, and how it is written: as data for a file, as words for people.
 
-A line says what one tensor, or a box of it, is filled with. Plans are lists of lines (``plan``); this file knows no models and
-fills nothing.
+An entry says what one tensor, or a box of it, is filled with. Plans are lists of entries (``plan``); this file knows no models
+and fills nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
         distribution: what goes into it.
         stream: 64-bit stream of its random numbers.
         source: the rule, or the line of the model's code, that it comes from.
-        box: the part that this line fills; None for all. Where boxes of one name overlap, the later line wins.
+        box: the part that this entry fills; None for all. Where boxes of one name overlap, the later entry wins.
         aliases: further names of the same tensor.
         buffer: whether it is a buffer, not a parameter.
     """
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
     @property
     def numel(self) -> int:
-        """How many elements the line names; later lines may take some of them."""
+        """How many elements the entry names; later entries may take some of them."""
         return math.prod(self.shape if self.box is None else self.box.shape)
 
 
@@ -53,7 +53,7 @@ class Entry(NamedTuple):
 
 
 def as_data(entry: Entry) -> dict[str, Any]:
-    """The line as JSON has it: streams in hex, infinite bounds and complex constants as text, the rest as it is."""
+    """The entry as JSON has it: streams in hex, infinite bounds and complex constants as text, the rest as it is."""
     fields = {key: _as_json(value) for key, value in entry.distribution.numbers().items()}
     data: dict[str, Any] = {
         "name": entry.name,
@@ -73,7 +73,7 @@ def as_data(entry: Entry) -> dict[str, Any]:
 
 
 def from_data(data: Mapping[str, Any]) -> Entry:
-    """The line that :func:`as_data` wrote.
+    """The entry that :func:`as_data` wrote.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError, OverflowError: it is none.

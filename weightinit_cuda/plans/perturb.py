@@ -146,21 +146,21 @@ def _memory(tensor: Tensor) -> Sequence[object]:
 
 
 def _listed(item: Named, plan: Plan) -> list[Entry]:
-    """The plan's lines of a parameter, by any of its names; none if it has several tensors by them."""
+    """The plan's entries of a parameter, by any of its names; none if it has several tensors by them."""
     listed = {plan[name][0].name: plan[name] for name in (item.name, *item.aliases) if name in plan}
     return listed.popitem()[1] if len(listed) == 1 else []
 
 
 def _obstacles(item: Named, plan: Plan) -> Iterator[str]:
     """What keeps a parameter from being moved towards the plan."""
-    lines = _listed(item, plan)
-    if not lines:
+    entries = _listed(item, plan)
+    if not entries:
         yield f"{item.name}: a parameter that the plan does not have as one tensor. Leave it out: pass a dict of the others."
         return
-    yield from misfits(item, lines[0])
-    for line in lines:
-        if not line.distribution.one_pass:
-            yield f"{item.name}: {line.distribution} is not made in one pass. Leave it out: pass a dict of the others."
+    yield from misfits(item, entries[0])
+    for entry in entries:
+        if not entry.distribution.one_pass:
+            yield f"{item.name}: {entry.distribution} is not made in one pass. Leave it out: pass a dict of the others."
 
 
 def _written(model: Perturbed, named: Sequence[Named]) -> Perturbed:

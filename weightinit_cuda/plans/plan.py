@@ -36,7 +36,7 @@ SCHEMA = 1  # of the file. A reader refuses any other
 Module = TypeVar("Module", bound=Model)
 Root = TypeVar("Root", bound=nn.Module)
 Held = Tensor | Sequence[Part]  # all that this rank holds of a tensor, or just the parts that are wanted
-Piece = tuple[Entry, Tensor, Region | None]  # a line, the local memory that it fills, and where that lies
+LocalFill = tuple[Entry, Tensor, Region | None]  # an entry, the local memory that it fills, and where that lies
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,14 @@ class Plan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", seed_of("Plan", self.seed))
-        for name, lines in self._by_name.items():
-            if len(lines) > 1 and any(line.shape != lines[0].shape or line.dtype != lines[0].dtype for line in lines):
-                raise ValueError(f"Plan: the lines of one tensor must agree in shape and dtype, got {lines} ({name}).")
-            for line in lines:
-                if line.box is not None and intersection(line.box, Box.whole(line.shape)) != line.box:
-                    raise ValueError(f"Plan: a box must lie inside its tensor, got {line.box} in {line.shape} ({name}).")
+        for name, entries in self._by_name.items():
+            if len(entries) > 1 and any(
+                entry.shape != entries[0].shape or entry.dtype != entries[0].dtype for entry in entries
+            ):
+                raise ValueError(f"Plan: the entries of one tensor must agree in shape and dtype, got {entries} ({name}).")
+            for entry in entries:
+                if entry.box is not None and intersection(entry.box, Box.whole(entry.shape)) != entry.box:
+                    raise ValueError(f"Plan: a box must lie inside its tensor, got {entry.box} in {entry.shape} ({name}).")
 
     @cached_property
     def _by_name(self) -> dict[str, list[Entry]]:
@@ -93,10 +95,10 @@ class Plan:
         return name in self._names
 
     def __getitem__(self, name: str) -> list[Entry]:
-        """The lines of a tensor, by any of its names.
+        """The entries of a tensor, by any of its names.
 
         Raises:
-            KeyError: no line has that name.
+            KeyError: no entry has that name.
         """
         if name not in self._names:
             raise KeyError(f"plan: a name of the plan is required, got {name!r}. plan.names() lists them.")
@@ -121,8 +123,8 @@ class Plan:
     def apply_(self, model: Module, *, seed: SupportsIndex | None = None) -> Module:
         """Fills the model in place: one pass over all CPU tensors, and one launch for each GPU.
 
-        Of a DTensor each rank fills its own shard, without communication. Computed lines are left as they are, and so are
-        buffers without a line.
+        Of a DTensor each rank fills its own shard, without communication. Computed entries are left as they are, and so are
+        buffers without an entry.
 
         Args:
             model: a module, or its tensors by name. It has every name of the plan and no parameter more, in the same shapes
@@ -196,43 +198,43 @@ class Plan:
             yield f"{name}: in the plan, but not in the model."
 
     def jobs(self, tensors: Mapping[str, Tensor], *, seed: SupportsIndex | None = None) -> list[FillJob]:
-        """The plan's fills of these tensors, without overlap. Tensors that the mapping lacks, and lines that are no fill, are
+        """The plan's fills of these tensors, without overlap. Tensors that the mapping lacks, and entries that are no fill, are
         left out.
 
         Args:
             tensors: by the names the plan lists them under; of the plan's shapes, or DTensors of it.
             seed: instead of the plan's.
         """
-        return _jobs(self._pieces(tensors), self.seed if seed is None else seed_of("jobs", seed))
+        return _jobs(self._local_fills(tensors), self.seed if seed is None else seed_of("jobs", seed))
 
     def fill_(self, tensors: Mapping[str, Held], *, seed: SupportsIndex | None = None) -> None:
         """As :meth:`apply_`, of the tensors (or parts of them) of a mapping only, which are not checked against the plan."""
         key = self.seed if seed is None else seed_of("fill_", seed)
-        engine.fill(_jobs(self._pieces(tensors), key))
+        engine.fill(_jobs(self._local_fills(tensors), key))
         for tensor in tensors.values():
             if isinstance(tensor, Tensor):
                 mark_written(tensor)
 
-    def _pieces(self, tensors: Mapping[str, Held]) -> Iterator[Piece]:
-        """Every line with the local memory that it fills: what later lines take is cut out, and what other ranks hold."""
-        for name, lines in self._by_name.items():
+    def _local_fills(self, tensors: Mapping[str, Held]) -> Iterator[LocalFill]:
+        """Every entry with the local memory that it fills: what later entries take is cut out, and what other ranks hold."""
+        for name, entries in self._by_name.items():
             if name not in tensors:
                 continue
             held = tensors[name]
             local = parts(held, "apply_") if isinstance(held, Tensor) else held
-            if len(lines) == 1 and lines[0].box is None:
-                yield from ((lines[0], *part) for part in local)
+            if len(entries) == 1 and entries[0].box is None:
+                yield from ((entries[0], *part) for part in local)
                 continue
-            whole = Box.whole(lines[0].shape)
-            for line, left in self.shares(name):
-                yield from ((line, *piece) for box in left for part in local if (piece := _piece(part, box, whole)))
+            whole = Box.whole(entries[0].shape)
+            for entry, left in self.shares(name):
+                yield from ((entry, *found) for box in left for part in local if (found := _local_fill(part, box, whole)))
 
     def shares(self, name: str) -> Iterator[tuple[Entry, Sequence[Box]]]:
-        """Each line of a tensor with the boxes that it decides: what no later line takes."""
-        lines = self[name]
-        boxes = [line.box or Box.whole(line.shape) for line in lines]
-        for number, line in enumerate(lines):
-            yield line, remainder(boxes[number], boxes[number + 1 :])
+        """Each entry of a tensor with the boxes that it decides: what no later entry takes."""
+        entries = self[name]
+        boxes = [entry.box or Box.whole(entry.shape) for entry in entries]
+        for number, entry in enumerate(entries):
+            yield entry, remainder(boxes[number], boxes[number + 1 :])
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
@@ -243,7 +245,7 @@ class Plan:
         >>> a.diff(a.with_seed(1))
         ['seed: 0 -> 1']
         """
-        lines = [
+        found = [
             f"{key}: {mine} -> {theirs}"
             for key in ("format", "seed")
             if (mine := getattr(self, key)) != (theirs := getattr(other, key))
@@ -251,15 +253,15 @@ class Plan:
         for name in dict.fromkeys([*self._by_name, *other._by_name]):
             mine, theirs = (_values(p._by_name.get(name, ())) for p in (self, other))
             if mine != theirs:
-                lines.append(f"{name}: {mine or 'missing'} -> {theirs or 'missing'}")
-        return lines
+                found.append(f"{name}: {mine or 'missing'} -> {theirs or 'missing'}")
+        return found
 
     def to_json(self) -> str:
         """The plan as text, a line of the file for each of the plan: JSON with schema, format, library version and seed."""
         head = {"schema": SCHEMA, "library": "weightinit_cuda", "version": self.version, "format": self.format}
         text = json.dumps(head | {"rules": self.rules, "seed": self.seed}, ensure_ascii=False, indent=1)
-        lines = (json.dumps(as_data(entry), ensure_ascii=False) for entry in self)
-        return text.removesuffix("\n}") + ',\n "entries": [' + ",".join(f"\n  {line}" for line in lines) + "\n ]\n}\n"
+        entries = (json.dumps(as_data(entry), ensure_ascii=False) for entry in self)
+        return text.removesuffix("\n}") + ',\n "entries": [' + ",".join(f"\n  {entry}" for entry in entries) + "\n ]\n}\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = "text") -> Plan:
@@ -295,17 +297,17 @@ class Plan:
 
     def __str__(self) -> str:
         """A table. Lines that differ only in the numbers of their names (``layers.0`` to ``layers.31``) are one, counted."""
-        numbers = sum(math.prod(lines[0].shape) for lines in self._by_name.values())
+        numbers = sum(math.prod(entries[0].shape) for entries in self._by_name.values())
         title = f"{self.rules}: {len(self._by_name)} tensors, {numbers:,} values, seed {self.seed}, format {self.format}"
         return table(self, title)
 
 
-def _jobs(pieces: Iterable[Piece], seed: int) -> list[FillJob]:
+def _jobs(pieces: Iterable[LocalFill], seed: int) -> list[FillJob]:
     """The pieces as jobs, without what only the model's own code makes."""
     return [
-        FillJob(part, line.distribution, seed, line.stream, region, line.name)
-        for line, part, region in pieces
-        if line.distribution.is_fill
+        FillJob(part, entry.distribution, seed, entry.stream, region, entry.name)
+        for entry, part, region in pieces
+        if entry.distribution.is_fill
     ]
 
 
@@ -314,7 +316,7 @@ class _Bound:
 
     def __init__(self, plan: Plan, model: Model) -> None:
         tensors = plan._matched("bind", named_tensors(model))
-        self._prepared = engine.Prepared(_jobs(plan._pieces(tensors), plan.seed))
+        self._prepared = engine.Prepared(_jobs(plan._local_fills(tensors), plan.seed))
         self._plain = tuple(tensor for tensor in tensors.values() if not is_dtensor(tensor))
         self._spread = [tensor for tensor in tensors.values() if is_dtensor(tensor)]
         self.places = self.places_now()
@@ -331,15 +333,15 @@ class _Bound:
             mark_written(tensor)
 
 
-def misfits(tensor: Named, line: Entry) -> Iterator[str]:
-    """What a tensor has differently from its line, in words."""
-    if tensor.tensor.shape != line.shape:
-        yield f"{tensor.name}: shape {tuple(tensor.tensor.shape)}, but {line.shape} in the plan."
-    if tensor.tensor.dtype != line.dtype:
-        yield f"{tensor.name}: {tensor.tensor.dtype}, but {line.dtype} in the plan. plan.with_dtype() changes it."
+def misfits(tensor: Named, entry: Entry) -> Iterator[str]:
+    """What a tensor has differently from its entry, in words."""
+    if tensor.tensor.shape != entry.shape:
+        yield f"{tensor.name}: shape {tuple(tensor.tensor.shape)}, but {entry.shape} in the plan."
+    if tensor.tensor.dtype != entry.dtype:
+        yield f"{tensor.name}: {tensor.tensor.dtype}, but {entry.dtype} in the plan. plan.with_dtype() changes it."
 
 
-def _piece(part: Part, box: Box, whole: Box) -> tuple[Tensor, Region | None] | None:
+def _local_fill(part: Part, box: Box, whole: Box) -> tuple[Tensor, Region | None] | None:
     """The local memory of a box, and where it lies; None if this part of the tensor has none of it."""
     local, region = part
     if box == whole:
@@ -349,10 +351,10 @@ def _piece(part: Part, box: Box, whole: Box) -> tuple[Tensor, Region | None] | N
     return common and (local.detach()[common.slices(mine.offset)], Region(whole.shape, common.offset))
 
 
-def _values(lines: Sequence[Entry]) -> str:
+def _values(entries: Sequence[Entry]) -> str:
     """What decides the values of a tensor."""
     return "; ".join(
-        f"{e.distribution} in {e.box or 'all'} of {tuple(e.shape)}, {e.dtype}, stream {e.stream:#018x}" for e in lines
+        f"{e.distribution} in {e.box or 'all'} of {tuple(e.shape)}, {e.dtype}, stream {e.stream:#018x}" for e in entries
     )
 
 

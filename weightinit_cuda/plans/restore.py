@@ -75,7 +75,7 @@ def _selected(named: Sequence[Named], plan: Plan, globs: Sequence[str]) -> tuple
         raise ValueError(f"restore_: every glob must match a name of the model, got {', '.join(map(repr, idle))} without one.")
     wanted = {name for glob in globs for name in chosen(glob)}
     kept = [n for n in named if n.name in wanted]
-    listed = {line.name for n in kept for name in (n.name, *n.aliases) if name in plan for line in plan[name]}
+    listed = {entry.name for n in kept for name in (n.name, *n.aliases) if name in plan for entry in plan[name]}
     return kept, replace(plan, entries=tuple(entry for entry in plan if entry.name in listed))
 
 

@@ -1,4 +1,4 @@
-"""A plan as people read it: a table in which lines that differ only in the numbers of their names are one."""
+"""A plan as people read it: a table in which entries that differ only in the numbers of their names are one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["starred", "table"]
 
 
 def table(entries: Iterable[Entry], title: str) -> str:
-    """The lines as a table. Those that differ only in the numbers of their names (``layers.0`` to ``layers.31``) are one."""
+    """The entries as a table. Those that differ only in the numbers of their names (``layers.0`` to ``layers.31``) are one."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -20,9 +20,9 @@ def table(entries: Iterable[Entry], title: str) -> str:
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for header in ("tensor", "", "shape", "dtype", "distribution", "source"):
         made.add_column(header, no_wrap=True)
-    for (name, *cells, source), lines in _grouped(entries).items():
-        count = f"x{len(lines)}" if len(lines) > 1 else ""
-        made.add_row(name if count else lines[0][0], count, *cells, source if count else lines[0][1])
+    for (name, *cells, source), alike in _grouped(entries).items():
+        count = f"x{len(alike)}" if len(alike) > 1 else ""
+        made.add_row(name if count else alike[0][0], count, *cells, source if count else alike[0][1])
     text = StringIO()
     Console(file=text, width=1000, color_system=None, markup=False, highlight=False, emoji=False).print(made, soft_wrap=True)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")

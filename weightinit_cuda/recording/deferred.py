@@ -34,7 +34,7 @@ from .memory import allocate, finish, put_under
 from .ownership import Claims
 from .recorder import GivenData, Recorder
 from .replay import needed, place_of, replay
-from .tape import CPU, META, Fill, Memory, View
+from .tape import CPU, META, FillStep, Memory, View
 from .targets import Target, attributes, container, tied
 from .views import box_of
 
@@ -58,13 +58,13 @@ class Recording:
     @property
     def filled(self) -> int:
         """How many values the code has filled, overwritten ones included, which is what eager construction would draw."""
-        steps = (step for step in self._recorder.steps if isinstance(step, Fill) and step.distribution is not None)
+        steps = (step for step in self._recorder.steps if isinstance(step, FillStep) and step.distribution is not None)
         return sum(step.writes[0].geometry.numel for step in steps)
 
     # ---- plan and values -------------------------------------------------------------------------------------------
 
     def plan(self, model: nn.Module, seed: SupportsIndex = 0, *, rules: Rules | None = None) -> Plan:
-        """What the recorded code fills the model with: each line names the line of code that it comes from.
+        """What the recorded code fills the model with: each entry names the line of code that it comes from.
 
         The model may have been sharded (``fully_shard``), cast or given memory since: its tensors are found by their storage,
         else by their place in their module.
@@ -177,7 +177,7 @@ class Recording:
             boxes = [box_of(frame, view.geometry) for _, view in views]
             for at, (step, _) in enumerate(views):
                 box, later = boxes[at], [box for box in boxes[at + 1 :] if box is not None]
-                random = isinstance(step, Fill) and step.distribution is not None and step.distribution.is_random
+                random = isinstance(step, FillStep) and step.distribution is not None and step.distribution.is_random
                 if random and box is not None and not remainder(box, later):
                     found.setdefault(target.named.name, []).append(step.source)
         return found
@@ -347,8 +347,8 @@ def _entries(target: Target, claims: Claims) -> list[Entry]:
     rest = named.aliases, named.buffer
     if target.within:
         return [Entry(*about, Computed(f"a view of {target.within}"), stream_of(named.name), "", None, *rest)]
-    lines = claims.lines(named.name)
-    return [Entry(*about, line.distribution, line.stream, line.source, line.box, *rest) for line in lines]
+    entries = claims.entries(named.name)
+    return [Entry(*about, entry.distribution, entry.stream, entry.source, entry.box, *rest) for entry in entries]
 
 
 def _by_rules(model: nn.Module, unwritten: Sequence[Named], rules: Rules | None) -> dict[str, list[Entry]]:

@@ -1,6 +1,6 @@
 """From the tape to distributions: what each memory holds at the end, piece by piece.
 
-Every step is looked at once, in order, and leaves a :class:`Piece` on each memory that it writes: a known distribution on a
+Every step is looked at once, in order, and leaves a :class:`Written` on each memory that it writes: a known distribution on a
 view, values that must be computed, or nothing. Whole overwrites remove what was there: dead fills end here. Copies and
 arithmetic with numbers carry distributions on (``arithmetic``). What is not understood here is "computed", which is always
 right: it is replayed. Knows no names and no seeds.
@@ -20,10 +20,10 @@ from ..numerics.arithmetic import clamped, erfinv, scaled, shifted
 from ..numerics.distributions import Constant, Distribution
 from ..tensors.boxes import Box, remainder
 from .operators import leaves
-from .tape import CPU, Data, Fill, Memory, Operation, Step, View
+from .tape import CPU, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry, box_of, common, cut, same_order
 
-__all__ = ["Computed", "Drawn", "Folded", "Nothing", "Value"]
+__all__ = ["Drawn", "Folded", "Nothing", "Replayed", "Value"]
 
 
 class Drawn(NamedTuple):
@@ -37,12 +37,12 @@ class Drawn(NamedTuple):
 
     distribution: Distribution
     source: str
-    step: Fill | None = None
+    step: FillStep | None = None
     whole: bool = True
     copied: bool = False
 
 
-class Computed(NamedTuple):
+class Replayed(NamedTuple):
     """Values that only a replay gives."""
 
     source: str
@@ -54,12 +54,12 @@ class Nothing(NamedTuple):
     source: str
 
 
-Value = Drawn | Computed | Nothing
-_Part = tuple[Box, Value]
+Value = Drawn | Replayed | Nothing
+_BoxValue = tuple[Box, Value]
 MANY = 300  # pieces of one memory that are kept apart; their number enters squared
 
 
-class Piece(NamedTuple):
+class Written(NamedTuple):
     geometry: Geometry
     dtype: torch.dtype
     value: Value
@@ -69,19 +69,19 @@ class Folded:
     """All memories of a tape at its end."""
 
     def __init__(self, steps: Iterable[Step]) -> None:
-        self._pieces: dict[Memory, list[Piece]] = defaultdict(list)
+        self._pieces: dict[Memory, list[Written]] = defaultdict(list)
         for step in steps:
             self._take(step)
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
-    def read(self, view: View) -> list[_Part] | None:
+    def read(self, view: View) -> list[_BoxValue] | None:
         """What a view holds, as boxes of its indices; later ones lie over earlier ones, and none is hidden completely.
 
         Returns:
             None if the pieces are no boxes of it.
         """
-        parts: list[_Part] = []
+        parts: list[_BoxValue] = []
         if len(self._pieces[view.memory]) > MANY:
             return None
         for piece in self._pieces[view.memory]:
@@ -124,38 +124,38 @@ class Folded:
         elif len(pieces) <= MANY:
             pieces[:] = [p for p in pieces if p.dtype != view.dtype or box_of(view.geometry, p.geometry) is None]
         if view.geometry.numel:
-            pieces.append(Piece(view.geometry, view.dtype, value))
+            pieces.append(Written(view.geometry, view.dtype, value))
 
     def _take(self, step: Step) -> None:
         if step.known is not None:
-            self._write_all(step, Computed(step.source))
+            self._write_all(step, Replayed(step.source))
             return
         match step:
-            case Fill(distribution=None):
+            case FillStep(distribution=None):
                 self._write(step.writes[0], Nothing(step.source))
-            case Fill(distribution=distribution):
+            case FillStep(distribution=distribution):
                 assert distribution is not None
                 drawn = None if isinstance(distribution, Constant) else step
                 self._write(step.writes[0], Drawn(distribution, step.source, drawn))
-            case Data(values=values):
+            case DataStep(values=values):
                 self._write(step.writes[0], _given(values, step.source))
-            case Operation():
+            case OperatorStep():
                 self._operate(step)
 
     def _write_all(self, step: Step, value: Value) -> None:
         for view in step.writes:
             self._write(view, value)
 
-    def _operate(self, step: Operation) -> None:
+    def _operate(self, step: OperatorStep) -> None:
         parts = None if step.call.nature.random or len(step.writes) != 1 else self._result(step)
         if parts is None:
-            self._write_all(step, Nothing(step.source) if self._reads_nothing(step) else Computed(step.source))
+            self._write_all(step, Nothing(step.source) if self._reads_nothing(step) else Replayed(step.source))
             return
         out = step.writes[0]
         for box, value in parts:
             self._write(out if box == Box.whole(out.shape) else out._replace(geometry=cut(out.geometry, box)), value)
 
-    def _reads_nothing(self, step: Operation) -> bool:
+    def _reads_nothing(self, step: OperatorStep) -> bool:
         """Whether the operator takes values that nobody has written. What it changes itself it may be writing just now."""
         written = {view.memory for view in step.writes}
         read = [view for view in step.call.tensors(View) if view.memory not in written]
@@ -163,7 +163,7 @@ class Folded:
             isinstance(value, Nothing) for view in read for _, value in self.read(view) or ()
         )
 
-    def _result(self, step: Operation) -> list[_Part] | None:
+    def _result(self, step: OperatorStep) -> list[_BoxValue] | None:
         """What the operator writes, as boxes of its result; None if that is no distribution known."""
         name, given, out = step.call.nature.name, step.call.given, step.writes[0]
         if name == "copy" or (name == "fill" and isinstance(given.get("value"), View)):
@@ -185,11 +185,11 @@ class Folded:
 
     def _changed(
         self, operand: View, out: View, change: _Change, on_constant: Callable[[Constant], Constant | None]
-    ) -> list[_Part] | None:
+    ) -> list[_BoxValue] | None:
         parts = self.read(operand)
         if parts is None:
             return None
-        made: list[_Part] = []
+        made: list[_BoxValue] = []
         for box, value in parts:
             if not isinstance(value, Drawn):
                 return None
@@ -203,7 +203,7 @@ class Folded:
         return made
 
 
-def _seen(piece: Piece, view: View) -> _Part | None:
+def _seen(piece: Written, view: View) -> _BoxValue | None:
     """The part of a piece that lies in a view; an empty box if none does, None if it is no box."""
     inside = piece.geometry
     box = box_of(view.geometry, inside)
@@ -221,17 +221,17 @@ def _seen(piece: Piece, view: View) -> _Part | None:
         box = box_of(view.geometry, inside)
         if box is None:
             return None
-    return box, _part(piece, cut(view.geometry, box), box == Box.whole(view.shape))
+    return box, _value_seen(piece, cut(view.geometry, box), box == Box.whole(view.shape))
 
 
-def _part(piece: Piece, seen: Geometry, is_all: bool) -> Value:
+def _value_seen(piece: Written, seen: Geometry, is_all: bool) -> Value:
     """The value of the part of a piece: a matrix cut or turned is none of its kind any more, and a draw cut is not whole."""
     value = piece.value
     if not isinstance(value, Drawn) or isinstance(value.distribution, Constant):
         return value
     same = piece.geometry == seen
     if not value.distribution.elementwise:
-        return value if same and is_all else Computed(value.source)
+        return value if same and is_all else Replayed(value.source)
     return value._replace(whole=value.whole and (same or same_order(piece.geometry, seen)))
 
 
@@ -240,7 +240,7 @@ def _given(values: Tensor, source: str) -> Value:
         number = values.item()
         if isinstance(number, (bool, float)) or (isinstance(number, int) and abs(number) < 2**53):
             return Drawn(Constant(float(number)), source)
-    return Computed(source)
+    return Replayed(source)
 
 
 # ---- rules -----------------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def _same(x: Distribution) -> Distribution:
     return x
 
 
-def _pointwise(step: Operation, constants: dict[View, Constant]) -> Constant | None:
+def _pointwise(step: OperatorStep, constants: dict[View, Constant]) -> Constant | None:
     """The result of an operator whose tensors are all constant: computed on one element of each."""
     name, out = step.call.nature.name, step.writes[0]
     if name in _MOVES:

@@ -1,8 +1,8 @@
-"""Who owns which random numbers: from folded memories to the lines of a plan, and the streams of what is replayed.
+"""Who owns which random numbers: from folded memories to the entries of a plan, and the streams of what is replayed.
 
 A fill that the model's code made may reach several tensors (deep copies, chunks of one draw), and a replay besides. As in the
 model's own code they must then hold the same numbers. So the first tensor that holds all of a fill owns it, under the stream of
-its name; who holds the same values in the same places shares the stream; and where no line of a plan can say what a tensor
+its name; who holds the same values in the same places shares the stream; and where no entry of a plan can say what a tensor
 holds, it is computed: replayed from the tape, with the owner's numbers. Makes no tensors.
 """
 
@@ -12,20 +12,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from ..numerics.distributions import Computed as ComputedLine
-from ..numerics.distributions import Distribution
+from ..numerics.distributions import Computed, Distribution
 from ..numerics.streams import stream_of
 from ..tensors.boxes import Box, Region
-from .folding import Computed, Drawn, Folded, Nothing, Value
+from .folding import Drawn, Folded, Nothing, Replayed, Value
 from .replay import Source, is_random, needed
-from .tape import Data, Fill, Operation, Step, View
+from .tape import DataStep, FillStep, OperatorStep, Step, View
 from .views import box_of, cut
 
-__all__ = ["Claims", "Line"]
+__all__ = ["Claimed", "Claims"]
 
 
-class Line(NamedTuple):
-    """One line of a plan, but for what belongs to the model."""
+class Claimed(NamedTuple):
+    """One entry of a plan, but for what belongs to the model."""
 
     distribution: Distribution
     stream: int
@@ -56,18 +55,18 @@ class Claims:
         self._settle()
         self._sources = self._owned() | self._free()
 
-    def lines(self, name: str) -> list[Line]:
-        """What the tensor is filled with; later lines over earlier ones.
+    def entries(self, name: str) -> list[Claimed]:
+        """What the tensor is filled with; later entries over earlier ones.
 
-        Boxes that are all filled alike (experts in a loop) are one line: a value depends on its index, not on its box.
+        Boxes that are all filled alike (experts in a loop) are one entry: a value depends on its index, not on its box.
         """
-        lines = [self._line(name, box, value) for box, value in self._parts[name] if not isinstance(value, Nothing)]
-        alike = len({line._replace(box=None) for line in lines}) == 1 and name not in self.unwritten
-        return [lines[0]._replace(box=None)] if alike else lines
+        entries = [self._claimed(name, box, value) for box, value in self._parts[name] if not isinstance(value, Nothing)]
+        alike = len({entry._replace(box=None) for entry in entries}) == 1 and name not in self.unwritten
+        return [entries[0]._replace(box=None)] if alike else entries
 
     def computed(self, name: str) -> list[Box]:
         """The boxes of the tensor that only a replay gives."""
-        return [box for box, value in self._parts[name] if isinstance(value, Computed)]
+        return [box for box, value in self._parts[name] if isinstance(value, Replayed)]
 
     def source(self, step: Step, seed: int) -> Source:
         """Where a random step takes its numbers."""
@@ -81,26 +80,26 @@ class Claims:
             return parts
         source = self._steps[view.memory.steps[-1]].source
         unwritten = parts is None and folded.unwritten(view)
-        return [(Box.whole(view.shape), Nothing(source) if unwritten else Computed(source))]
+        return [(Box.whole(view.shape), Nothing(source) if unwritten else Replayed(source))]
 
-    def _line(self, name: str, box: Box, value: Drawn | Computed) -> Line:
+    def _claimed(self, name: str, box: Box, value: Drawn | Replayed) -> Claimed:
         where = None if box == Box.whole(self._views[name].shape) else box
         if not isinstance(value, Drawn):
-            return Line(ComputedLine(self._how(name)), stream_of(name), value.source, where)
+            return Claimed(Computed(self._how(name)), stream_of(name), value.source, where)
         owner = self._sources.get(value.step) if value.step else None
-        return Line(value.distribution, owner.stream if owner else stream_of(name), value.source, where)
+        return Claimed(value.distribution, owner.stream if owner else stream_of(name), value.source, where)
 
     def _how(self, name: str) -> str:
         steps = needed(self._steps, [self._views[name].memory])
-        names = dict.fromkeys(step.call.nature.name.strip("_") for step in steps if isinstance(step, Operation))
+        names = dict.fromkeys(step.call.nature.name.strip("_") for step in steps if isinstance(step, OperatorStep))
         if not names:
-            return "given values" if any(isinstance(step, Data) for step in steps) else "several fills"
+            return "given values" if any(isinstance(step, DataStep) for step in steps) else "several fills"
         return ", ".join(list(names)[:6]) + (", ..." if len(names) > 6 else "")
 
     # ---- owners ----------------------------------------------------------------------------------------------------
 
-    def _claims(self) -> dict[Fill, list[_Claim]]:
-        claims: dict[Fill, list[_Claim]] = defaultdict(list)
+    def _claims(self) -> dict[FillStep, list[_Claim]]:
+        claims: dict[FillStep, list[_Claim]] = defaultdict(list)
         for name, parts in self._parts.items():
             for at, (box, value) in enumerate(parts):
                 if isinstance(value, Drawn) and value.step is not None:
@@ -108,16 +107,16 @@ class Claims:
         return claims
 
     def _settle(self) -> None:
-        """Turns claims that no line can express into computed parts, until none is left: each may make others so."""
+        """Turns claims that no entry can express into computed parts, until none is left: each may make others so."""
         while True:
             replayed = {step for _, steps in self._replays() for step in steps}
             wrong = [c for step, claims in self._claims().items() for c in self._wrong(step, claims, step in replayed)]
             if not wrong:
                 return
             for claim in wrong:
-                self._parts[claim.name][claim.at] = claim.box, Computed(claim.value.source)
+                self._parts[claim.name][claim.at] = claim.box, Replayed(claim.value.source)
 
-    def _wrong(self, step: Fill, claims: Sequence[_Claim], replayed: bool) -> Iterator[_Claim]:
+    def _wrong(self, step: FillStep, claims: Sequence[_Claim], replayed: bool) -> Iterator[_Claim]:
         whole = [claim for claim in claims if self._is_whole(step, claim)]
         owners = {claim.name for claim in whole if not claim.value.copied}
         for claim in claims:
@@ -130,7 +129,7 @@ class Claims:
             elif claim.name not in owners and (replayed or whole):  # a chunk of a draw that others know too
                 yield claim
 
-    def _is_whole(self, step: Fill, claim: _Claim) -> bool:
+    def _is_whole(self, step: FillStep, claim: _Claim) -> bool:
         if claim.value.copied:
             return claim.value.whole
         return box_of(self._views[claim.name].geometry, step.writes[0].geometry) == claim.box
@@ -145,7 +144,7 @@ class Claims:
                 yield name, needed(self._steps, [self._views[name].memory])
 
     def _owned(self) -> dict[Step, Source]:
-        """The sources of fills that lines stand for: under the name of the first tensor that holds all of it."""
+        """The sources of fills that entries stand for: under the name of the first tensor that holds all of it."""
         return {
             step: self._owner(whole[0])
             for step, claims in self._claims().items()

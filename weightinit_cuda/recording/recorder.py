@@ -24,7 +24,7 @@ from ..numerics.distributions import Constant, Distribution
 from .operators import Call, leaves
 from .replay import evaluate
 from .source_line import caller
-from .tape import CPU, META, Data, Fill, Memory, Operation, Step, View
+from .tape import CPU, META, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry
 
 __all__ = ["GivenData", "Recorder"]
@@ -73,13 +73,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         before = len(self._memories)
         view = self._known_view(tensor)
         if len(self._memories) > before:
-            self._append(Fill((_whole(view.memory, view.dtype),), NOT_RECORDED, None))
+            self._append(FillStep((_whole(view.memory, view.dtype),), NOT_RECORDED, None))
         return view
 
     def give(self, real: Tensor) -> Tensor:
         """A tensor on meta that stands for a copy of a real one."""
         twin = torch.empty_strided(real.size(), real.stride(), dtype=real.dtype, device=META)
-        self._append(Data((self._known_view(twin, real.device),), caller(), real.detach().clone()))
+        self._append(DataStep((self._known_view(twin, real.device),), caller(), real.detach().clone()))
         return twin
 
     def value(self, tensor: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = (real._replace(kwargs=real.kwargs | {"device": CPU}) if real.device == META else real)()
         stands_for = {id(r): t for r, t in zip(real.tensors(), call.tensors(), strict=True)}
         for t, r in zip(call.written(), real.written(), strict=True):
-            self._append(Data((self._outside(t),), caller(), r.detach().clone()))
+            self._append(DataStep((self._outside(t),), caller(), r.detach().clone()))
 
         def twin(r: Any) -> Any:
             if not isinstance(r, Tensor):
@@ -182,7 +182,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Records a fill that a whole function stands for; False if the tensor is none of the tape's."""
         if not _recordable(tensor):
             return False
-        self._append(Fill((self._outside(tensor),), caller(), distribution))
+        self._append(FillStep((self._outside(tensor),), caller(), distribution))
         return True
 
 
@@ -211,8 +211,8 @@ _IMPOSSIBLE = object()
 def _step(call: Call, writes: tuple[View, ...], made: tuple[int | None, ...]) -> Step:
     meaning = None if call.operator.namespace == OURS else _meaning(call.nature.name, call.given, writes[0].dtype)
     if meaning is not None:
-        return Fill(writes[:1], caller(), meaning[0])
-    return Operation(writes, caller(), call.with_device(CPU), made, torch.get_default_dtype())
+        return FillStep(writes[:1], caller(), meaning[0])
+    return OperatorStep(writes, caller(), call.with_device(CPU), made, torch.get_default_dtype())
 
 
 def _on_shards(call: Call) -> Any:

@@ -21,7 +21,7 @@ from ..numerics.distributions import Constant, Distribution
 from ..numerics.rounding import REAL_DTYPE
 from ..tensors.boxes import Region
 from .operators import Call, leaves
-from .tape import CPU, Data, Fill, Memory, Operation, Step, View
+from .tape import CPU, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry
 
 __all__ = ["Source", "evaluate", "is_random", "needed", "place_of", "replay"]
@@ -50,15 +50,15 @@ def is_random(step: Step) -> bool:
     """
     if step.known is not None:
         return False
-    if isinstance(step, Fill):
+    if isinstance(step, FillStep):
         return step.distribution is not None and step.distribution.is_random
-    return isinstance(step, Operation) and step.call.nature.random and step.call.given.get("seed") is None
+    return isinstance(step, OperatorStep) and step.call.nature.random and step.call.given.get("seed") is None
 
 
 def _reads(step: Step) -> set[Memory]:
     """Memories whose values the step needs, those it only partly overwrites among them."""
     kept = _partly(step)
-    if not isinstance(step, Operation):
+    if not isinstance(step, OperatorStep):
         return kept
     read = [step.call.given["src"]] if step.call.nature.name == "copy" else step.call.tensors(View)
     return kept | {view.memory for view in read}
@@ -136,14 +136,14 @@ def _run(step: Step, real: dict[Memory, Tensor], source: Callable[[Step], Source
         _put_back(step, step.known, real)
         return
     match step:
-        case Fill(distribution=None):
+        case FillStep(distribution=None):
             pass
-        case Fill(distribution=distribution):
+        case FillStep(distribution=distribution):
             assert distribution is not None
             _fill(step.writes[0], distribution, real, source(step) if is_random(step) else Source(0, 0))
-        case Data(values=values):
+        case DataStep(values=values):
             place_of(step.writes[0], real[step.writes[0].memory]).copy_(values)
-        case Operation():
+        case OperatorStep():
             _operate(step, real, source)
 
 
@@ -175,7 +175,7 @@ def put(tensor: Tensor, distribution: Distribution, source: Source) -> None:
         engine.fill([FillJob(tensor, distribution, source.seed, source.stream, source.region)])
 
 
-def _operate(step: Operation, real: dict[Memory, Tensor], source: Callable[[Step], Source]) -> None:
+def _operate(step: OperatorStep, real: dict[Memory, Tensor], source: Callable[[Step], Source]) -> None:
     """Runs the operator, and moves what it made to where the tape has it."""
     call = step.call.map(View, lambda view: place_of(view, real[view.memory]))
     before = torch.get_default_dtype()

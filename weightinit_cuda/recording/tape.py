@@ -16,7 +16,7 @@ from ..numerics.distributions import Distribution
 from .operators import Call
 from .views import Geometry, fills_storage
 
-__all__ = ["CPU", "META", "Data", "Fill", "Memory", "Operation", "Step", "View"]
+__all__ = ["CPU", "META", "DataStep", "FillStep", "Memory", "OperatorStep", "Step", "View"]
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 
@@ -65,21 +65,21 @@ class Step:
 
 
 @dataclass(eq=False)
-class Fill(Step):
+class FillStep(Step):
     """``writes[0]`` gets values of a distribution; with None it is fresh memory that nobody has written."""
 
     distribution: Distribution | None
 
 
 @dataclass(eq=False)
-class Data(Step):
+class DataStep(Step):
     """``writes[0]`` gets these values."""
 
     values: Tensor
 
 
 @dataclass(eq=False)
-class Operation(Step):
+class OperatorStep(Step):
     """An operator to be run. The tensors of its call are :class:`View`."""
 
     call: Call

@@ -10,7 +10,7 @@ parameter grew. Which of its axes grew says what it is; the base's shapes are al
 | output | fan_in by r | the base's / r | the base's / r |
 
 Source: Yang et al., Tensor Programs V (2022), arXiv:2203.03466, table 3. Learning rates are your optimiser's business: the
-sources of the plan's lines say them. So is the scale of attention, 1/d instead of 1/sqrt(d).
+sources of the plan's entries say them. So is the scale of attention, 1/d instead of 1/sqrt(d).
 """
 
 from __future__ import annotations

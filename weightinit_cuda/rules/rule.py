@@ -91,7 +91,7 @@ class Rule:
     def __repr__(self) -> str:
         return self._text
 
-    @cached_property  # every line of a plan says which rule it comes from
+    @cached_property  # every entry of a plan says which rule it comes from
     def _text(self) -> str:
         match = ", ".join(repr(m) if isinstance(m, str) else _called(m) for m in self.match)
         given = self.init if isinstance(self.init, str) else _called(self.init)

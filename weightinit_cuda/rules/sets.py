@@ -93,7 +93,7 @@ _AUTO: dict[str, _Call] = {
 def auto(*example: Any) -> RuleSet:
     """Xavier before sigmoid, tanh and where no nonlinearity follows, Kaiming before relu and its relatives.
 
-    What follows each layer is seen by tracing (``tracing``); the source of a line says what was seen. Where nothing could be
+    What follows each layer is seen by tracing (``tracing``); the source of an entry says what was seen. Where nothing could be
     seen, as in code that fx cannot trace, the weight gets Xavier, its source says so, and a warning counts them. The rest is
     as in :func:`scheme`.
 

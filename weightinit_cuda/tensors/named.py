@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-__all__ = ["Model", "Named", "named_tensors"]
+__all__ = ["PLAIN_TYPES", "Model", "Named", "named_tensors"]
+
+PLAIN_TYPES = frozenset((Tensor, nn.Parameter, nn.Buffer))
+"""Whose objects are the memory that they show; a subclass may mean other memory."""
 
 Model = nn.Module | Mapping[str, Tensor]
 """A module, or its tensors by name, as ``state_dict()`` gives them."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .boxes import Region
+from .named import PLAIN_TYPES
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -27,13 +28,12 @@ __all__ = ["Part", "flat_parts", "is_dtensor", "mark_written", "parts", "require
 Part = tuple[Tensor, Region | None]
 """Plain local memory, and where it lies in the global tensor; None: it is the global tensor."""
 
-_PLAIN = frozenset((Tensor, torch.nn.Parameter))
 _Runs = list[tuple[int, int]]  # [begin, end) of a global dimension, in the order in which local memory holds them
 
 
 def is_dtensor(tensor: object) -> TypeIs[DTensor]:
     """Whether the tensor is spread over a mesh of ranks."""
-    if type(tensor) in _PLAIN:  # asked in every call
+    if type(tensor) in PLAIN_TYPES:  # asked in every call
         return False
     kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
     return kind is not None and isinstance(tensor, kind)
