@@ -29,12 +29,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from ..engine.checks import is_virtual
 from ..tensors.boxes import Region
 from ..tensors.named import Model, Named, named_tensors
 from ..tensors.shards import is_dtensor, parts
+from ..tensors.torch_private import without_modes
 
 __all__ = ["Buffers", "chosen", "combine", "fingerprint", "tensor_hash", "tensor_hashes"]
 
@@ -161,7 +161,7 @@ def tensor_hash(tensor: Tensor, region: Region | None = None) -> int:
     True
     """
     offset = (0,) * tensor.dim() if region is None else tuple(region.offset)
-    with torch.no_grad(), _disable_current_modes():
+    with torch.no_grad(), without_modes():
         tensor = tensor.detach()
         if tensor.device.type == "mps":  # has no float64
             tensor = tensor.cpu()

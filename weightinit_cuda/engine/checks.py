@@ -14,7 +14,7 @@ from ..numerics.distributions import Constant, Distribution
 from ..numerics.lowering import lower
 from ..numerics.rounding import REAL_DTYPE
 from ..tensors.boxes import Region
-from ..tensors.torch_private import FakeTensor
+from ..tensors.torch_private import FakeTensor, overlaps_itself
 from .job import FillJob
 
 __all__ = ["OVERLAPPING", "check", "is_virtual", "require_writable", "target"]
@@ -61,7 +61,7 @@ def target(function: str, tensor: torch.Tensor, distribution: Distribution) -> t
     require_writable(tensor)
     if is_virtual(tensor) or tensor.numel() == 0:
         return tensor
-    if torch._debug_has_internal_overlap(tensor) == 1:
+    if overlaps_itself(tensor):
         raise RuntimeError(OVERLAPPING)
     if tensor.data_ptr() == 0:
         raise RuntimeError(

@@ -9,16 +9,39 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import SupportsIndex
+from typing import NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
 
-from ..numerics.streams import stream_of
+from ..numerics.streams import UNNAMED, stream_of
 from ..tensors.boxes import Region
 from ..tensors.shards import Part, flat_parts, is_dtensor, parts
 
-__all__ = ["generator_for", "parts_of", "seed_of", "stream_number"]
+__all__ = ["Draw", "Shape", "Stream", "generator_for", "parts_of", "seed_of", "stream_number"]
+
+Shape = Sequence[int]
+Stream = SupportsIndex | str
+
+
+class Draw(NamedTuple):
+    """Where the random numbers of a call come from, and which of them: what every random function takes, keyword-only.
+
+    Args:
+        generator: gives the seed where ``seed`` does not.
+        seed: 64 bits.
+        stream: 64 bits, or a name that stands for them.
+        global_shape: of the tensor that this one is a part of.
+        offset: where the part begins in it.
+        flat_range: or which elements of the flattened tensor it holds.
+    """
+
+    generator: torch.Generator | None = None
+    seed: SupportsIndex | None = None
+    stream: Stream = UNNAMED
+    global_shape: Shape | None = None
+    offset: Shape | None = None
+    flat_range: Shape | None = None
 
 
 def generator_for(function: str, tensor: Tensor, generator: object) -> torch.Generator | None:
@@ -65,13 +88,7 @@ def _bits64(function: str, name: str, value: SupportsIndex) -> int:
     return number % 2**64
 
 
-def parts_of(
-    function: str,
-    tensor: Tensor,
-    global_shape: Sequence[int] | None,
-    offset: Sequence[int] | None,
-    flat_range: Sequence[int] | None,
-) -> list[Part]:
+def parts_of(function: str, tensor: Tensor, draw: Draw) -> list[Part]:
     """The tensor's memory with its place in the global tensor: a DTensor says it itself, of a plain shard the caller does.
 
     Raises:
@@ -79,6 +96,7 @@ def parts_of(
             fit into it there; or a place is given for a DTensor.
         NotImplementedError: a DTensor is partial.
     """
+    global_shape, offset, flat_range = draw.global_shape, draw.offset, draw.flat_range
     if global_shape is None and offset is None and flat_range is None:
         return parts(tensor, function)
     if is_dtensor(tensor):

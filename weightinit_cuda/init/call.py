@@ -21,34 +21,28 @@ from ..numerics.distributions import Distribution
 from ..numerics.rounding import REAL_DTYPE
 from ..numerics.streams import UNNAMED
 from ..tensors.shards import Part, is_dtensor, mark_written, parts
+from ..tensors.torch_private import dispatch_modes, functorch_transform
 from . import schemes
-from .arguments import generator_for, parts_of, seed_of, stream_number
+from .arguments import Draw, Shape, Stream, generator_for, parts_of, seed_of, stream_number
 from .catalog import AXES, CATALOG
 
 __all__ = [
     "Generator",
     "Shape",
     "Stream",
-    "as_operator",
     "fill",
-    "jobs_of",
     "place",
     "traced",
 ]
 
 _dynamo_traces = torch.compiler.is_dynamo_compiling
-_dispatch_modes = torch._C._len_torch_dispatch_stack
-_functorch_transform = torch._C._functorch.peek_interpreter_stack
-
 
 Generator = torch.Generator
-Shape = Sequence[int]
-Stream = SupportsIndex | str
 
 
 def traced() -> bool:
     """Whether operators are traced, faked or batched here, so that a fill must be one."""
-    return bool(_dynamo_traces() or _dispatch_modes() or _functorch_transform() is not None)
+    return bool(_dynamo_traces() or dispatch_modes() or functorch_transform() is not None)
 
 
 def fill(
@@ -63,7 +57,7 @@ def fill(
     flat_range: Shape | None,
 ) -> Tensor:
     """Checks everything, draws a seed if none is given, fills. The common call is the short path in the middle."""
-    if _dispatch_modes() and not is_dtensor(tensor):  # whose shards are filled one by one
+    if dispatch_modes() and not is_dtensor(tensor):  # whose shards are filled one by one
         return _fill_operator(tensor, scheme, args, generator, seed, stream, global_shape, offset, flat_range)
     try:
         distribution = scheme(*args)
@@ -81,9 +75,10 @@ def fill(
         and draw_and_fill(tensor, distribution)
     ):
         return tensor
-    if _functorch_transform() is not None:
+    if functorch_transform() is not None:
         return _fill_operator(tensor, scheme, args, generator, seed, stream, global_shape, offset, flat_range)
-    jobs = jobs_of(scheme.__name__, tensor, distribution, generator, seed, stream, global_shape, offset, flat_range)
+    draw = Draw(generator, seed, stream, global_shape, offset, flat_range)
+    jobs = _jobs(scheme.__name__, tensor, distribution, draw)
     if len(jobs) == 1 and jobs[0].region is None:
         engine.fill_tensor(jobs[0].tensor, distribution, jobs[0].seed, jobs[0].stream)
     elif jobs:
@@ -96,7 +91,7 @@ def _fill_operator(tensor: Tensor, scheme: Callable[..., Distribution], args: tu
     """As :func:`fill`, by an operator."""
     function = _name(scheme)
     own = args[2:] if CATALOG[function].by_shape else args[1:]  # without dtype and shape
-    return as_operator(function, tensor, own, *drawn)
+    return _as_operator(function, tensor, own, Draw(*drawn))
 
 
 def _name(scheme: Any) -> str:
@@ -108,28 +103,18 @@ def _name(scheme: Any) -> str:
 fill._torchdynamo_inline = _fill_operator  # type: ignore[attr-defined]
 
 
-def as_operator(
-    function: str,
-    tensor: Tensor,
-    own: Sequence[Any],
-    generator: Generator | None = None,
-    seed: SupportsIndex | None = None,
-    stream: Stream = UNNAMED,
-    global_shape: Shape | None = None,
-    offset: Shape | None = None,
-    flat_range: Shape | None = None,
-) -> Tensor:
+def _as_operator(function: str, tensor: Tensor, own: Sequence[Any], draw: Draw) -> Tensor:
     """Calls ``torch.ops.weightinit_cuda``'s operator of that name (``torch_ops``), with what differs from its defaults."""
     drawn: dict[str, Any] = {}
-    if generator is not None:
-        drawn["generator"] = generator
-    if seed is not None:
-        drawn["seed"] = _signed(seed_of(function, seed))
-    if isinstance(stream, str):
-        drawn["name"] = stream
-    elif stream is not UNNAMED:
-        drawn["stream"] = _signed(stream_number(function, stream))
-    for key, value in (("global_shape", global_shape), ("offset", offset), ("flat_range", flat_range)):
+    if draw.generator is not None:
+        drawn["generator"] = draw.generator
+    if draw.seed is not None:
+        drawn["seed"] = _signed(seed_of(function, draw.seed))
+    if isinstance(draw.stream, str):
+        drawn["name"] = draw.stream
+    elif draw.stream is not UNNAMED:
+        drawn["stream"] = _signed(stream_number(function, draw.stream))
+    for key, value in (("global_shape", draw.global_shape), ("offset", draw.offset), ("flat_range", draw.flat_range)):
         if value is not None:
             drawn[key] = list(value)
     with torch.no_grad():
@@ -148,29 +133,19 @@ def _operands(function: str, own: Sequence[Any]) -> list[Any]:
     return [*own[:axes], *lists]
 
 
-def jobs_of(
-    function: str,
-    tensor: Tensor,
-    distribution: Distribution,
-    generator: Generator | None,
-    seed: SupportsIndex | None,
-    stream: Stream,
-    global_shape: Shape | None,
-    offset: Shape | None,
-    flat_range: Shape | None,
-) -> list[FillJob]:
+def _jobs(function: str, tensor: Tensor, distribution: Distribution, draw: Draw) -> list[FillJob]:
     """The checked fills of one call, their seed drawn if none is given; none where nothing is to be drawn or written.
 
     A shard without elements still draws: the other shards of its tensor do, and their generators must stay in step.
     """
-    local = parts_of(function, tensor, global_shape, offset, flat_range)
-    number = stream_number(function, stream)
-    generator = generator_for(function, tensor, generator)
-    if seed is not None and generator is not None:
-        raise ValueError(f"{function}: give seed or generator, not both, got seed={seed} and {generator}")
-    key = None if seed is None else seed_of(function, seed)
+    local = parts_of(function, tensor, draw)
+    number = stream_number(function, draw.stream)
+    generator = generator_for(function, tensor, draw.generator)
+    if draw.seed is not None and generator is not None:
+        raise ValueError(f"{function}: give seed or generator, not both, got seed={draw.seed} and {generator}")
+    key = None if draw.seed is None else seed_of(function, draw.seed)
     targets = [(target(function, part, distribution), region) for part, region in local]
-    if _has_nothing(tensor, targets, global_shape):
+    if _has_nothing(tensor, targets, draw.global_shape):
         return []
     if key is None:
         if generator is None and is_dtensor(tensor):  # ranks seed this one alike; DTensor's own random state stays as it is
@@ -191,7 +166,7 @@ def place(tensor: Tensor, scheme: Callable[..., Distribution], *args: Any) -> Te
     """A fill without randomness, ``scheme(dtype, shape, *args)``. Dtypes that no kernel writes (integers) are copied from
     float32."""
     if traced() and not is_dtensor(tensor):
-        return as_operator(_name(scheme), tensor, args[1:])
+        return _as_operator(_name(scheme), tensor, args[1:], Draw())
     dtype = tensor.dtype if tensor.dtype in REAL_DTYPE else torch.float32
     distribution = scheme(dtype, *args)
     targets = [(target(scheme.__name__, part, distribution), region) for part, region in parts(tensor, scheme.__name__)]

@@ -15,11 +15,12 @@ import torch
 
 from ..numerics.distributions import Constant, Distribution
 from . import schemes
+from .arguments import Draw
 
 __all__ = ["CATALOG", "DRAWN", "Function", "distribution_of", "function_of"]
 
 AXES = ("in_axes", "out_axes", "batch_axes")
-DRAWN = ("generator", "seed", "stream", "global_shape", "offset", "flat_range")
+DRAWN = Draw._fields
 """What every random function takes beside its own arguments: where its numbers come from."""
 
 

@@ -6,12 +6,12 @@ from typing import SupportsIndex
 
 import torch
 from torch import Tensor
-from torch._C import _set_grad_enabled
 from torch.overrides import has_torch_function_variadic
 
 from ..engine.checks import require_writable
 from ..numerics.streams import UNNAMED
 from ..tensors.shards import is_dtensor, require_parts
+from ..tensors.torch_private import set_grad_enabled
 from . import schemes
 from .call import Generator, Shape, Stream, fill
 from .torch_function import redirect
@@ -22,21 +22,21 @@ __all__ = ["constant_", "normal_", "ones_", "trunc_normal_", "uniform_", "zeros_
 def _no_grad_fill_(tensor: Tensor, val: float) -> Tensor:
     _check_before_torch("constant_", tensor)
     enabled = torch.is_grad_enabled()
-    _set_grad_enabled(False)  # torch.no_grad() would cost half of a small fill
+    set_grad_enabled(False)  # torch.no_grad() would cost half of a small fill
     try:
         return tensor.fill_(val)
     finally:
-        _set_grad_enabled(enabled)
+        set_grad_enabled(enabled)
 
 
 def _no_grad_zero_(tensor: Tensor) -> Tensor:
     _check_before_torch("zeros_", tensor)
     enabled = torch.is_grad_enabled()
-    _set_grad_enabled(False)
+    set_grad_enabled(False)
     try:
         return tensor.zero_()
     finally:
-        _set_grad_enabled(enabled)
+        set_grad_enabled(enabled)
 
 
 def _check_before_torch(function: str, tensor: Tensor) -> None:

@@ -26,11 +26,20 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.overrides import handle_torch_function, has_torch_function_unary
-from torch.utils._contextlib import _NoParamDecoratorContextManager
 
 from .. import init
 from ..tensors.named import PLAIN_TYPES
 from ..tensors.shards import is_dtensor
+from ..tensors.torch_private import (
+    DecoratorContextManager,
+    TensorBase,
+    compiled_code_runs,
+    dispatch_modes,
+    fake_mode,
+    forward_ad_level,
+    functorch_transform,
+    jit_trace,
+)
 from .catalog import CATALOG
 from .torch_function import InitFunction
 
@@ -46,9 +55,6 @@ _METHODS = {"uniform_": ("from", "to", "generator"), "normal_": ("mean", "std", 
 
 # Looked up once: they are asked in every call, whose whole work may be ten elements.
 _dynamo_traces = torch.compiler.is_dynamo_compiling
-_jit_trace = torch._C._get_tracing_state
-_functorch_transform = torch._C._functorch.peek_interpreter_stack
-_dispatch_modes = torch._C._len_torch_dispatch_stack
 
 
 _ANSWERS = ("tolist", "numpy")  # methods that ask for values, and no operator
@@ -72,16 +78,15 @@ def _ours_now() -> bool:
     return (
         not _dynamo_traces()  # first: it is all that torch.compile sees of this function
         and (_everywhere > 0 or bool(_thread.entered))
-        and _jit_trace() is None
-        and _functorch_transform() is None
-        and (_dispatch_modes() == 0 or _only_fake())
+        and jit_trace() is None
+        and functorch_transform() is None
+        and (dispatch_modes() == 0 or _only_fake())
     )
 
 
 def _only_fake() -> bool:
     """Whether FakeTensorMode is the one dispatch mode: ours knows that fake tensors have nothing to fill."""
-    fake = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
-    return fake is not None and _dispatch_modes() == 1
+    return fake_mode() is not None and dispatch_modes() == 1
 
 
 class _Fork(NamedTuple):
@@ -161,12 +166,12 @@ def _fillable(tensor: object) -> bool:
         and tensor.layout is torch.strided
         and not (tensor.is_meta or tensor.is_nested)
         and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
-        and torch.autograd.forward_ad._current_level < 0
+        and forward_ad_level() < 0
     )
 
 
 def _forked_method(name: str) -> Callable[..., Any]:
-    torchs, ours, names = getattr(torch._C.TensorBase, name), getattr(init, name), _METHODS[name]
+    torchs, ours, names = getattr(TensorBase, name), getattr(init, name), _METHODS[name]
 
     @functools.wraps(torchs)
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -186,7 +191,7 @@ def _forked_method(name: str) -> Callable[..., Any]:
 
 
 def _answering_method(name: str) -> Callable[..., Any]:
-    torchs = getattr(torch._C.TensorBase, name)
+    torchs = getattr(TensorBase, name)
 
     @functools.wraps(torchs)
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -230,12 +235,12 @@ def _remove_methods(methods: dict[str, Callable[..., Any]]) -> None:
 
 def _in_compiled_code() -> bool:
     """Whether torch.compile traces this, or runs it because it could not trace it: then it compiles what is called next."""
-    return _dynamo_traces() or callable(torch._C._dynamo.eval_frame.get_eval_frame_callback())
+    return _dynamo_traces() or compiled_code_runs()
 
 
 def _acquire(function: str) -> None:
     global _users
-    if _in_compiled_code() or _jit_trace() is not None:
+    if _in_compiled_code() or jit_trace() is not None:
         raise RuntimeError(
             f"{function}: must be called outside of torch.compile and torch.jit.trace, got a call inside."
             " Put it around the call of the compiled or traced function."
@@ -287,7 +292,7 @@ def recording(value: Callable[[Tensor], Tensor]) -> Iterator[None]:
         _release()
 
 
-class patched(_NoParamDecoratorContextManager):
+class patched(DecoratorContextManager):
     """Puts :mod:`weightinit_cuda.init` under every caller of ``torch.nn.init``, in this thread, until it is left.
 
     A context manager, and a decorator of functions and generator functions, with or without parentheses. It may be nested.

@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from ..engine.orthogonal import computing_dtype
 from ..numerics.distributions import (
@@ -31,6 +30,7 @@ from ..numerics.distributions import (
 )
 from ..numerics.lowering import lower
 from ..numerics.probability import compensated_std, truncated_std
+from ..tensors.torch_private import functorch_transform, outside_transforms, without_modes
 from . import fans as widths
 from .fans import Axes
 
@@ -53,7 +53,7 @@ def _cached(function: Scheme) -> Scheme:
     def cached(*args: Any) -> Distribution:
         if any(isinstance(arg, Tensor) and arg.dim() == 0 for arg in args):
             raise TypeError(f"{function.__name__}: a tensor cannot be remembered by value")
-        with _disable_current_modes(), _outside_transforms():  # our scratch tensors are nobody's business
+        with without_modes(), _outside_transforms():  # our scratch tensors are nobody's business
             return function(*args)
 
     return cached  # type: ignore[return-value]
@@ -61,11 +61,9 @@ def _cached(function: Scheme) -> Scheme:
 
 def _outside_transforms() -> AbstractContextManager[Any]:
     """vmap and its like, which would refuse to draw, see nothing of what is done inside."""
-    if torch._C._functorch.peek_interpreter_stack() is None:
+    if functorch_transform() is None:
         return nullcontext()
-    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-
-    return temporarily_clear_interpreter_stack()
+    return outside_transforms()
 
 
 def plain(args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """The fills as operators of torch, ``torch.ops.weightinit_cuda.normal_`` and so on.
 
 In ordinary code a function of ``init`` goes straight to the engine. Where operators are traced, faked or batched (by
-torch.compile, make_fx, FakeTensor, vmap) it calls its operator instead (``call.as_operator``). That one changes its first
+torch.compile, make_fx, FakeTensor, vmap) it calls its operator instead (``call``). That one changes its first
 argument, returns nothing, and does what the function does when its time comes: a seed that is not given is drawn then, so a
 compiled function draws anew in every call.
 """
@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import init
+from ..tensors.torch_private import schema_of, without_modes
 from .catalog import AXES, CATALOG, Function
 
 __all__ = ["NAMESPACE", "by_name", "define"]
@@ -52,9 +52,9 @@ def by_name(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _run(function: str, tensor: Tensor, *own: Any, name: str | None = None, **drawn: Any) -> None:
     """Calls the function; what the dispatcher leaves out has the same default there."""
-    schema = getattr(torch.ops.weightinit_cuda, function).default._schema
+    schema = schema_of(getattr(torch.ops.weightinit_cuda, function).default)
     given = by_name(dict(zip((argument.name for argument in schema.arguments[1:]), own, strict=False)) | drawn)
-    with _disable_current_modes():  # they have seen the operator
+    with without_modes():  # they have seen the operator
         getattr(init, function)(tensor, **(given if name is None else {**given, "stream": name}))
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from ..tensors.torch_private import is_traceable_wrapper_subclass, storage_key, swap_tensor_impl
 
 __all__ = ["allocate", "finish", "put_under"]
 
@@ -35,7 +36,7 @@ def _allocated(tensor: Tensor, device: torch.device, dtype: torch.dtype, storage
     if is_traceable_wrapper_subclass(tensor):
         return torch.empty_like(tensor, device=device, dtype=dtype, requires_grad=False)
     storage = tensor.untyped_storage()
-    key = storage._cdata, device, dtype
+    key = storage_key(storage), device, dtype
     if key not in storages:
         storages[key] = torch.empty(storage.nbytes() // tensor.dtype.itemsize, dtype=dtype, device=device)
         ask_for_huge_pages(storages[key])
@@ -74,7 +75,7 @@ def put_under(tensor: Tensor, real: Tensor) -> None:
         for name in tensor.__tensor_flatten__()[0]:
             if isinstance(inner := getattr(real, name), Tensor):  # a DTensor lists its mesh, too
                 setattr(tensor, name, inner)
-    torch._C._swap_tensor_impl(tensor, real)
+    swap_tensor_impl(tensor, real)
     for name, registered in hooks.items():  # they know the memory that is gone
         setattr(tensor, name, None)
         setattr(tensor, name, registered)

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..tensors.torch_private import schema_of
+
 __all__ = ["Call", "Nature", "leaves", "nature"]
 
 # Written by batch norms in training, which their schemas do not say.
@@ -32,7 +34,7 @@ class Nature(NamedTuple):
 
 @cache
 def nature(operator: torch._ops.OpOverload) -> Nature:
-    schema = operator._schema
+    schema = schema_of(operator)
     names = tuple(argument.name for argument in schema.arguments)
     written = frozenset(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
     name = schema.name.rpartition(":")[2]

@@ -13,14 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
-from torch.utils._pytree import tree_map
 
 from ..engine.checks import OVERLAPPING
 from ..init import schemes
 from ..init.catalog import distribution_of
 from ..init.torch_ops import by_name
 from ..numerics.distributions import Constant, Distribution
+from ..tensors.torch_private import (
+    TorchDispatchMode,
+    is_traceable_wrapper_subclass,
+    overlaps_itself,
+    schema_of,
+    storage_key,
+    tree_map,
+)
 from .operators import Call, leaves
 from .replay import evaluate
 from .source_line import caller
@@ -51,15 +57,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The tensor as the tape has it; None if it is none of the tape's."""
         if not _recordable(tensor):
             return None
-        memory = self._memories.get(tensor.untyped_storage()._cdata)
+        memory = self._memories.get(storage_key(tensor.untyped_storage()))
         return None if memory is None else _view(memory, tensor)
 
     def _known_view(self, tensor: Tensor, device: torch.device = CPU) -> View:
         """As :meth:`view_of`; memory that is met for the first time is entered."""
         storage = tensor.untyped_storage()
-        memory = self._memories.get(storage._cdata)
+        memory = self._memories.get(storage_key(storage))
         if memory is None:
-            memory = self._memories[storage._cdata] = Memory(storage, device, _geometry(tensor))
+            memory = self._memories[storage_key(storage)] = Memory(storage, device, _geometry(tensor))
         return _view(memory, tensor)
 
     def _append(self, step: Step) -> None:
@@ -118,7 +124,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         writes = on_tape.written(View)
         made: list[int | None] = []
         for r in leaves(result):
-            is_new = r.untyped_storage()._cdata not in self._memories
+            is_new = storage_key(r.untyped_storage()) not in self._memories
             view = self._known_view(r, device)
             made.append(len(writes) if is_new else None)
             writes += [view] if is_new else []
@@ -134,14 +140,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return False
         if any(given.get(key) is not None for key in ("global_shape", "offset", "flat_range")):
             raise NotImplementedError(f"deferred: a part of a tensor needs a seed= of its own, got none ({caller()}).")
-        function = str(call.operator._schema.name).rpartition(":")[2]
+        function = str(schema_of(call.operator).name).rpartition(":")[2]
         own = {key: value for key, value in given.items() if key not in _DRAWN}
         return self.fill(tensor, distribution_of(function, tensor.dtype, tuple(tensor.shape), by_name(own)))
 
     def _refill(self, call: Call) -> Tensor | None:
         """One of the commonest fills, in place: not run on meta, where Python would look at it for 0.1 ms."""
         tensor: Tensor = call.args[0]
-        if torch._debug_has_internal_overlap(tensor) == 1:
+        if overlaps_itself(tensor):
             raise RuntimeError(OVERLAPPING)
         meaning = _meaning(call.nature.name, call.given, tensor.dtype)
         if meaning is None or meaning[0] is None:

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from .. import engine
 from ..engine.job import FillJob
 from ..numerics.distributions import Constant, Distribution
 from ..numerics.rounding import REAL_DTYPE
 from ..tensors.boxes import Region
+from ..tensors.torch_private import without_modes
 from .operators import Call, leaves
 from .tape import CPU, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry
@@ -113,7 +113,7 @@ def replay(
     real: dict[Memory, Tensor] = {}
     last = {memory: at for at, step in enumerate(steps) for memory in (*_reads(step), *(v.memory for v in step.writes))}
     kept = set(memories)
-    with _disable_current_modes():
+    with without_modes():
         for at, step in enumerate(steps):
             _run(step, real, source)
             if remember and is_random(step):
@@ -205,5 +205,5 @@ def evaluate(steps: Sequence[Step], view: View) -> Tensor:
         seeds: Callable[[Step], Source] = lambda step: Source(engine.draw_seed(torch.empty(0, device=CPU)), 0)  # noqa: E731
         real = replay(needed(steps, [memory]), [memory], seeds, remember=True)
         memory.known = len(memory.steps), real[memory]
-    with _disable_current_modes():
+    with without_modes():
         return place_of(view, memory.known[1]).clone()

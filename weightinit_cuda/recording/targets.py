@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from ..tensors.named import Named
+from ..tensors.torch_private import keystr, tree_flatten_with_path
 from .tape import View
 from .views import box_of
 

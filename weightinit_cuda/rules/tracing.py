@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
+
+from ..tensors.torch_private import tree_map
 
 __all__ = ["Follows", "following"]
 

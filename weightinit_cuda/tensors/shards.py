@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .boxes import Region
 from .named import PLAIN_TYPES
+from .torch_private import increment_version, strided_shard
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -42,7 +43,7 @@ def is_dtensor(tensor: object) -> TypeIs[DTensor]:
 def mark_written(tensor: Tensor) -> None:
     """Moves the version counter of a DTensor whose parts were written: autograd looks at this one, a fill moves its parts'."""
     if is_dtensor(tensor) and not tensor.is_inference():
-        torch._C._increment_version((tensor,))
+        increment_version((tensor,))
 
 
 def parts(tensor: Tensor, function: str = "parts") -> list[Part]:
@@ -84,10 +85,9 @@ def parts(tensor: Tensor, function: str = "parts") -> list[Part]:
 def require_parts(tensor: DTensor, function: str) -> None:
     """Refuses placements under which ranks hold something else than parts of the tensor."""
     from torch.distributed.tensor import Replicate, Shard
-    from torch.distributed.tensor.placement_types import _StridedShard
 
     for placement in tensor.placements:
-        if not isinstance(placement, (Replicate, Shard, _StridedShard)):
+        if not isinstance(placement, (Replicate, Shard, strided_shard())):
             raise NotImplementedError(
                 f"{function}: every placement of a DTensor must be Shard or Replicate, got {tensor.placements}."
                 f" Redistribute it first: the ranks of a {type(placement).__name__} hold no part of the tensor."

@@ -1,21 +1,129 @@
 """Every private name of torch that this library uses: what it is for, and what breaks without it.
 
-No other file says one. They are looked up once, here, so that a torch that lost a name fails at import with that name, and
-`tests/tensors/test_torch_private.py` says which torch lost it. Each has been there in all releases from 2.6 on.
+No other file says one (`tests/test_torch_private.py`). They are looked up once, here, so that a torch that lost a name fails at
+import with that name; the test says which torch it was. All have been there in every release from 2.6 on.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._contextlib import _NoParamDecoratorContextManager as DecoratorContextManager
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._python_dispatch import _disable_current_modes as without_modes
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 
 __all__ = [
+    "PRIVATE",
+    "DecoratorContextManager",
     "FakeTensor",
+    "TensorBase",
+    "TorchDispatchMode",
+    "compiled_code_runs",
+    "dispatch_modes",
+    "fake_mode",
+    "forward_ad_level",
+    "functorch_transform",
     "increment_version",
+    "is_traceable_wrapper_subclass",
+    "jit_trace",
+    "keystr",
+    "outside_transforms",
+    "overlaps_itself",
+    "parameters_of",
+    "schema_of",
+    "set_grad_enabled",
+    "storage_key",
+    "strided_shard",
+    "swap_tensor_impl",
+    "tree_flatten_with_path",
+    "tree_map",
     "without_modes",
 ]
 
-# Moves autograd's version counters without writing, since a fill writes through a pointer. Without it a tensor that was
-# re-initialised between forward and backward would give wrong gradients instead of an error.
+PRIVATE: dict[str, str] = {
+    "torch._subclasses.fake_tensor.FakeTensor": "fake tensors have no memory: a fill neither writes nor draws. Else: a crash",
+    "torch.utils._contextlib._NoParamDecoratorContextManager": "patched() as a decorator, with and without parentheses",
+    "torch.utils._python_dispatch.TorchDispatchMode": "deferred() sees every operator",
+    "torch.utils._python_dispatch.is_traceable_wrapper_subclass": "deferred() leaves DTensors and their like alone",
+    "torch.utils._python_dispatch._disable_current_modes": "our scratch tensors are nobody's business. Else: modes count them",
+    "torch.utils._pytree.keystr": "names of tensors in attributes",
+    "torch.utils._pytree.tree_flatten_with_path": "the same",
+    "torch.utils._pytree.tree_map": "arguments of recorded operators; inputs of traced models",
+    "torch._C._increment_version": "a fill writes through a pointer: else a re-initialised weight gives wrong gradients",
+    "torch._C._len_torch_dispatch_stack": "whether a fill must be an operator. Else: FakeTensor and make_fx miss it",
+    "torch._C._functorch.peek_interpreter_stack": "the same for vmap and grad",
+    "torch._functorch.pyfunctorch.temporarily_clear_interpreter_stack": "checks draw on scratch tensors, which vmap refuses",
+    "torch._C._get_tracing_state": "patched() keeps torch's functions in torch.jit.trace, which would miss our fills",
+    "torch._C._get_dispatch_mode": "patched() fills under FakeTensorMode alone",
+    "torch._C._TorchDispatchModeKey.FAKE": "the same",
+    "torch._C._dynamo.eval_frame.get_eval_frame_callback": "patched() is refused in compiled code",
+    "torch._C._set_grad_enabled": "constants of small tensors without the cost of torch.no_grad()",
+    "torch._C.TensorBase": "the methods of tensors that patched() hides",
+    "torch._C._swap_tensor_impl": "materialize_ puts memory under the same objects. Else: optimisers hold other tensors",
+    "torch._debug_has_internal_overlap": "expanded tensors are refused, as torch does",
+    "torch.autograd.forward_ad._current_level": "patched() leaves methods to torch under forward-mode autograd",
+}
+"""Each name, and what it is for."""
+
 increment_version = torch._C._increment_version
+dispatch_modes = torch._C._len_torch_dispatch_stack
+functorch_transform = torch._C._functorch.peek_interpreter_stack
+jit_trace = torch._C._get_tracing_state
+set_grad_enabled = torch._C._set_grad_enabled
+swap_tensor_impl = torch._C._swap_tensor_impl
+TensorBase = torch._C.TensorBase
+
+
+def outside_transforms() -> AbstractContextManager[Any]:
+    """A context in which vmap and its like see nothing."""
+    from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+    cleared: AbstractContextManager[Any] = temporarily_clear_interpreter_stack()
+    return cleared
+
+
+def fake_mode() -> object:
+    """The FakeTensorMode that is on; None if there is none."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+
+
+def compiled_code_runs() -> bool:
+    """Whether torch.compile would compile what is called next."""
+    return callable(torch._C._dynamo.eval_frame.get_eval_frame_callback())
+
+
+def forward_ad_level() -> int:
+    """Negative outside forward-mode autograd."""
+    return torch.autograd.forward_ad._current_level
+
+
+def overlaps_itself(tensor: torch.Tensor) -> bool:
+    """Whether two elements share memory for sure."""
+    return torch._debug_has_internal_overlap(tensor) == 1
+
+
+def storage_key(storage: torch.UntypedStorage) -> int:
+    """What tells storages apart, those on meta too; ``data_ptr()`` is 0 there."""
+    key: int = storage._cdata
+    return key
+
+
+def schema_of(operator: Any) -> Any:
+    """The schema of an operator of ``torch.ops``."""
+    return operator._schema
+
+
+def parameters_of(module: torch.nn.Module) -> dict[str, torch.nn.Parameter | None]:
+    """A module's own parameters, those that are None too. Names of attributes that modules documents for subclasses."""
+    return module._parameters
+
+
+def strided_shard() -> type:
+    """The placement of tensor parallelism below FSDP2."""
+    from torch.distributed.tensor.placement_types import _StridedShard
+
+    return _StridedShard
