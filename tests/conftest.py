@@ -127,19 +127,3 @@ def made(
 ) -> torch.Tensor:
     """A new contiguous tensor, filled."""
     return fill(torch.empty(shape, dtype=dtype), distribution, seed, stream, global_shape, offset)
-
-
-def raw(tensor: torch.Tensor) -> torch.Tensor:
-    """The bytes of a tensor in logical order."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
-
-
-def differing(got: torch.Tensor, expected: torch.Tensor) -> int:
-    """How many elements differ in any bit: signed zeros and NaN are what their bits are."""
-    assert got.dtype == expected.dtype
-    assert got.shape == expected.shape
-    a, b = raw(got), raw(expected)
-    if torch.equal(a, b):
-        return 0
-    size = got.element_size()
-    return int((a.view(-1, size) != b.view(-1, size)).any(1).sum())

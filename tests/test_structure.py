@@ -193,8 +193,8 @@ def arrows() -> dict[str, set[str]]:
     return found
 
 
-# The rooms of the package from the bottom, and what each may import from. A new arrow is drawn here and in docs/map.md first, one
-# that no import needs is taken out again. No room imports from one further down in this list, so there is no circle.
+# The rooms of the package from the bottom, and what each may import from. A new arrow is drawn here first, and one that no
+# import needs is taken out again. No room imports from one further down in this list, so there is no circle.
 ARROWS = {
     "_C": "",
     "_version": "",

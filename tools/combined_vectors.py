@@ -4,7 +4,7 @@
     python tools/combined_vectors.py --write     the file anew; refused where it exists, unless --force
 
 Beside ``golden_vectors.py``, whose columns it uses. Rows are made by ``numerics.reference`` alone; other evaluators are
-tested against the file by ``tests/test_combining.py`` and ``tests/native/core_tests.cpp``.
+tested against the file by ``tests/numerics/test_combining.py`` and ``tests/native/core_tests.cpp``.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python tools/golden_vectors.py --check     every row against the reference; exit status 1 and the rows if one differs
     python tools/golden_vectors.py --write     the file anew; refused where it exists, unless --force
 
-Rows are made by ``numerics.reference`` alone. Other backends are tested against the file: ``tests/test_golden.py`` for
+Rows are made by ``numerics.reference`` alone. Other backends are tested against the file: ``tests/numerics/test_golden.py`` for
 the Python module, ``tests/native/core_tests.cpp`` for the kernels without Python.
 """
 

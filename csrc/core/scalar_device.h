@@ -56,7 +56,7 @@ WI_FN float reciprocal_seed(float x) {
     return r;
 }
 
-// What nvcc itself makes of sqrt.rn from 2^-101 on, for every architecture (tests/test_sass.py). Exactness rests on a seed better
+// What nvcc itself makes of sqrt.rn from 2^-101 on, for every architecture (tests/cuda/test_sass.py). Exactness rests on a seed better
 // than the documented 2^-22.9, for nvcc as for us; the GPU tests prove it over all inputs.
 WI_FN float sqrt(float x) {
     const float r = rsqrt_seed(x);

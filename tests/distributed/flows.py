@@ -20,6 +20,7 @@ import distributed_plain_shards
 import distributed_tensor_parallel
 import torch
 import torch.distributed as dist
+from bitwise import differing
 from llama import TINY, Llama
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -58,14 +59,6 @@ def flow(function: Callable[[World], Found]) -> Callable[[World], Found]:
 
 
 # ---- comparing ------------------------------------------------------------------------------------------------------
-
-
-def differing(got: Tensor, expected: Tensor) -> int:
-    """Elements that differ in any bit."""
-    assert got.shape == expected.shape
-    assert got.dtype == expected.dtype
-    a, b = (t.detach().cpu().contiguous().view(-1).view(torch.uint8).view(-1, t.element_size()) for t in (got, expected))
-    return int((a != b).any(1).sum())
 
 
 def gathered(tensor: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
 def run(size: int, scratch: Path) -> None:
     """One torchrun. Its rendezvous takes a port that is free; a world that hangs is ended, all processes of it."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size), str(WORKER)]
-    path = os.pathsep.join([str(ROOT), str(ROOT / "examples"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "examples"), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     with (scratch / f"{size}.log").open("w+") as log:
         process = subprocess.Popen([*command, str(scratch)], stdout=log, stderr=log, env=environment)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from bitwise import raw
 
 from weightinit_cuda import engine
 from weightinit_cuda.engine.job import FillJob
@@ -43,16 +44,6 @@ def base(count: int, dtype: torch.dtype, device: str | torch.device) -> torch.Te
     return torch.full((count * dtype.itemsize,), GUARD, dtype=torch.uint8, device=device).view(dtype)
 
 
-def in_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """The bytes of a contiguous tensor."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
-
-
-def same(gpu: torch.Tensor, cpu: torch.Tensor) -> bool:
-    """Equal in every bit."""
-    return gpu.dtype == cpu.dtype and gpu.shape == cpu.shape and torch.equal(in_bytes(gpu.cpu()), in_bytes(cpu))
-
-
 def job(
     tensor: torch.Tensor, distribution: Distribution, seed: int = 20, stream: int = 3, region: Region | None = None
 ) -> FillJob:
@@ -84,7 +75,7 @@ def wrong_memory(layout: Layout, distribution: Distribution, dtype: torch.dtype,
     bases = [base(layout.count, dtype, device) for device in ("cpu", "cuda")]
     for memory in bases:
         fill(layout.view(memory), distribution, seed, region=layout.region)
-    cpu, gpu = (in_bytes(memory).cpu() for memory in bases)
+    cpu, gpu = (raw(memory) for memory in bases)
     return int((cpu != gpu).sum())
 
 

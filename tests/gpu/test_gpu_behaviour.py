@@ -9,7 +9,8 @@ from time import perf_counter
 
 import pytest
 import torch
-from on_device import job, on_cpu, on_gpu, same
+from bitwise import same_bits
+from on_device import job, on_cpu, on_gpu
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine
@@ -35,7 +36,7 @@ def jobs(count: int, device: str, seed: int = 1) -> list[FillJob]:
 
 def check(done: list[FillJob]) -> None:
     for i, (tensor, distribution, seed, stream, *_) in enumerate(done):
-        assert same(tensor, on_cpu(distribution, tensor.dtype, tensor.shape, seed, stream)), f"tensor {i}: {tensor.dtype}"
+        assert same_bits(tensor, on_cpu(distribution, tensor.dtype, tensor.shape, seed, stream)), f"tensor {i}: {tensor.dtype}"
 
 
 @contextmanager
@@ -76,7 +77,7 @@ def test_the_current_stream_is_used() -> None:
     assert not stream.query(), "the pause was too short for this test"
     assert bool((before == 0).all()), "the fill did not wait for its stream"
     stream.synchronize()
-    assert same(tensor, on_cpu(KINDS[0], torch.float32, tensor.shape))
+    assert same_bits(tensor, on_cpu(KINDS[0], torch.float32, tensor.shape))
 
 
 def test_a_table_in_device_memory_on_another_stream() -> None:
@@ -113,7 +114,7 @@ def test_a_drop_in_call_in_a_graph() -> None:
         wi.init.normal_(tensor, seed=5)
     graph.replay()
     torch.cuda.synchronize()
-    assert same(tensor, wi.init.normal_(torch.empty(1000), seed=5))
+    assert same_bits(tensor, wi.init.normal_(torch.empty(1000), seed=5))
 
 
 def test_a_draw_in_a_graph_is_refused() -> None:
@@ -127,7 +128,7 @@ def test_a_draw_in_a_graph_is_refused() -> None:
         wi.init.normal_(tensor, seed=5)
     graph.replay()
     torch.cuda.synchronize()
-    assert same(tensor, wi.init.normal_(torch.empty(1000), seed=5))
+    assert same_bits(tensor, wi.init.normal_(torch.empty(1000), seed=5))
 
 
 @pytest.mark.parametrize("count", [11, 12, 13, 500])
@@ -179,7 +180,7 @@ def test_a_bound_plan() -> None:
     for seed in (0, -1):
         fill(seed=seed)
         expected = plan.apply_(copy.deepcopy(net).cpu(), seed=seed).state_dict()
-        assert all(same(tensor, expected[name]) for name, tensor in net.state_dict().items())
+        assert all(same_bits(tensor, expected[name]) for name, tensor in net.state_dict().items())
 
 
 def test_both_devices_in_one_call() -> None:

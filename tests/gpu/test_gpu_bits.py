@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from bitwise import raw, same_bits
 from conftest import each_distribution, each_dtype
-from on_device import LAYOUTS, Layout, base, fill, in_bytes, on_cpu, on_gpu, same, wrong_memory
+from on_device import LAYOUTS, Layout, base, fill, on_cpu, on_gpu, raw, wrong_memory
 
 from weightinit_cuda import engine
 from weightinit_cuda.engine.job import FillJob
@@ -44,7 +45,7 @@ def test_combination(distribution: Distribution, dtype: torch.dtype, combine: Co
             [FillJob(part, distribution, 20, 3, region, "", combine) for part, region in zip(parts, regions, strict=True)]
         )
         made.append(x)
-    assert same(made[1], made[0])
+    assert same_bits(made[1], made[0])
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**63, 2**64 - 1])
@@ -52,7 +53,7 @@ def test_combination(distribution: Distribution, dtype: torch.dtype, combine: Co
 def test_seeds_and_streams(seed: int, stream: int) -> None:
     tensor = torch.empty(100_003, device="cuda")
     fill(tensor, Normal(0.0, 1.0), seed, stream)
-    assert same(tensor, on_cpu(Normal(0.0, 1.0), torch.float32, (100_003,), seed, stream))
+    assert same_bits(tensor, on_cpu(Normal(0.0, 1.0), torch.float32, (100_003,), seed, stream))
 
 
 @pytest.mark.parametrize("distribution", [Uniform(-1.0, 1.0), Normal(0.0, 1.0), TruncNormal(0.0, 1.0, -2.0, 2.0)])
@@ -60,7 +61,7 @@ def test_many_words(distribution: Distribution) -> None:
     """2^27 values: one word in 32, and so nearly all branches of the transforms."""
     tensor = torch.empty(2**27, device="cuda")
     fill(tensor, distribution)
-    assert same(tensor, on_cpu(distribution, torch.float32, (2**27,)))
+    assert same_bits(tensor, on_cpu(distribution, torch.float32, (2**27,)))
 
 
 def require_memory(needed: int) -> None:
@@ -80,12 +81,12 @@ def test_more_than_2_32_elements(dtype: torch.dtype, shift: int) -> None:
     size = 50_001
     for start in (0, 2**31 - 777, n // 2 + 3, 2**32 - 777, n - size):
         expected = on_cpu(distribution, dtype, (size,), region=Region((n,), (start,)))
-        assert same(tensor[start : start + size], expected), f"from {start}"
+        assert same_bits(tensor[start : start + size], expected), f"from {start}"
     for start in range(0, n, 2**29):
         part = tensor[start : start + 2**29]
         again = torch.empty(part.shape, dtype=dtype, device="cuda")
         fill(again, distribution, region=Region((n,), (start,)))
-        assert torch.equal(in_bytes(part), in_bytes(again)), f"from {start}"
+        assert torch.equal(raw(part), raw(again)), f"from {start}"
 
 
 def test_strided_beyond_2_32() -> None:
@@ -95,7 +96,7 @@ def test_strided_beyond_2_32() -> None:
     fill(memory[:, :columns], distribution)
     for row in (0, 32768, rows - 1):
         expected = on_cpu(distribution, dtype, (1, columns), region=Region((rows, columns), (row, 0)))
-        assert same(memory[row : row + 1, :columns], expected), f"row {row}"
+        assert same_bits(memory[row : row + 1, :columns], expected), f"row {row}"
     assert bool((memory.view(torch.uint8)[:, columns] == 0xA5).all()), "the gaps"
 
 
@@ -105,7 +106,7 @@ def test_lazy_views(dtype: torch.dtype) -> None:
         views = [lazily(base(1001, dtype, device)) for device in ("cpu", "cuda")]
         for view in views:
             fill(view, Normal(0.0, 1.0))
-        assert same(views[1].resolve_conj().resolve_neg(), views[0].resolve_conj().resolve_neg())
+        assert same_bits(views[1].resolve_conj().resolve_neg(), views[0].resolve_conj().resolve_neg())
 
 
 def test_layouts_are_what_they_say() -> None:

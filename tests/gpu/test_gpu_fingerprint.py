@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from on_device import on_gpu, same
+from bitwise import same_bits
+from on_device import on_gpu
 
 import weightinit_cuda as wi
 from weightinit_cuda.checkpoints.fingerprint import combine, tensor_hash
@@ -43,4 +44,4 @@ def test_plans() -> None:
     assert wi.verify(plan, wi.restore_(tensors, plan)).ok
     assert wi.fingerprint(tensors) == wi.fingerprint({"w": tensors["w"].cpu()})
     index = (slice(5, 290, 7), slice(None, None, 3))
-    assert same(wi.regenerate(plan, "w", index, device="cuda"), tensors["w"][index].cpu().contiguous())
+    assert same_bits(wi.regenerate(plan, "w", index, device="cuda"), tensors["w"][index].cpu().contiguous())

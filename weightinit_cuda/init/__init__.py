@@ -1,7 +1,7 @@
 """All of ``torch.nn.init``, with values that are the same on every device, and what torch leaves out.
 
-Signatures, defaults, return values, exceptions and warnings are torch's (`tests/test_bad_input.py` lists the few deliberate
-differences). Every random function takes more, keyword-only:
+Signatures, defaults, return values, exceptions and warnings are torch's; `tests/init/test_bad_input.py` lists the few
+deliberate differences. Every random function takes more, keyword-only:
 
 * ``seed=``: 64 bits, an integer in [-2^63, 2^64). Left out, 64 bits are drawn from ``generator``, else from the default
   generator of the tensor's device: one draw for any size, dtype and layout, none for meta tensors and tensors without elements.

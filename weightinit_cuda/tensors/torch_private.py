@@ -1,7 +1,7 @@
 """Every private name of torch that this library uses: what it is for, and what breaks without it.
 
-No other file says one (`tests/test_torch_private.py`). They are looked up once, here, so that a torch that lost a name fails at
-import with that name; the test says which torch it was. All have been there in every release from 2.6 on.
+No other file says one (`tests/tensors/test_torch_private.py`). They are looked up once, here, so that a torch that lost a name
+fails at import with that name; the test says which torch it was. All have been there in every release from 2.6 on.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from conftest import differing
+from bitwise import differing
 from torch import nn
 
 import weightinit_cuda as wi

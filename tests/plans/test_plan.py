@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import REAL_DTYPES, differing
+from bitwise import differing
+from conftest import REAL_DTYPES
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn

@@ -10,18 +10,16 @@ import itertools
 import math
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import differing
+from bitwise import differing
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from meshes import LAYOUTS, Placements, each_rank, rank_of, shard_of
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.placement_types import _StridedShard
@@ -31,53 +29,6 @@ import weightinit_cuda as wi
 from weightinit_cuda.numerics.distributions import Normal, Orthogonal
 from weightinit_cuda.tensors.shards import flat_parts, parts
 
-Placements = Sequence[Any]
-
-
-@contextmanager
-def rank_of(rank: int, mesh_shape: Sequence[int]) -> Iterator[dist.DeviceMesh]:
-    """This process as one rank of a mesh, whose names keep torch from taking it for the mesh of another rank."""
-    names = tuple(f"{dim} of rank {rank}" for dim in range(len(mesh_shape)))
-    dist.init_process_group("fake", rank=rank, world_size=math.prod(mesh_shape), store=FakeStore())
-    try:
-        yield init_device_mesh("cpu", tuple(mesh_shape), mesh_dim_names=names)
-    finally:
-        dist.destroy_process_group()
-
-
-def shard_of(whole: Tensor, mesh: dist.DeviceMesh, placements: Placements) -> DTensor:
-    """The DTensor of this rank, its local tensor cut out of ``whole`` by torch."""
-    local = whole
-    for placement, number, of in zip(placements, mesh.get_coordinate(), mesh.shape, strict=True):
-        if not placement.is_replicate():
-            local = placement._split_tensor(local, of, with_padding=False, contiguous=True)[0][number]
-    return DTensor.from_local(local.clone(), mesh, placements, run_check=False, shape=whole.shape, stride=whole.stride())
-
-
-def each_rank(whole: Tensor, mesh_shape: Sequence[int], placements: Placements) -> Iterator[DTensor]:
-    for rank in range(math.prod(mesh_shape)):
-        with rank_of(rank, mesh_shape) as mesh:
-            yield shard_of(whole, mesh, placements)
-
-
-# Name: shape, mesh, placements. Even, uneven, empty shards; nested ones; right-to-left ones, as FSDP2 over tensor parallelism.
-LAYOUTS: dict[str, tuple[tuple[int, ...], tuple[int, ...], Placements]] = {
-    "rows": ((8, 6), (4,), [Shard(0)]),
-    "columns": ((8, 6), (3,), [Shard(1)]),
-    "uneven": ((7, 6), (3,), [Shard(0)]),
-    "empty": ((3, 6), (8,), [Shard(0)]),
-    "one": ((8, 6), (1,), [Shard(0)]),
-    "replicated": ((8, 6), (2,), [Replicate()]),
-    "mesh": ((8, 6), (2, 2), [Shard(0), Shard(1)]),
-    "hybrid": ((7, 6), (2, 2), [Replicate(), Shard(0)]),
-    "nested": ((9, 6), (2, 2), [Shard(0), Shard(0)]),
-    "strided": ((8, 6), (2, 2), [_StridedShard(0, split_factor=2), Shard(0)]),
-    "strided uneven": ((11, 6), (2, 2), [_StridedShard(0, split_factor=2), Shard(0)]),
-    "strided alone": ((10, 6), (2, 2), [_StridedShard(0, split_factor=2), Replicate()]),
-    "strided columns": ((5, 14), (3, 2), [_StridedShard(1, split_factor=2), Shard(1)]),
-    "strided twice": ((24, 6), (2, 2, 2), [_StridedShard(0, split_factor=4), _StridedShard(0, split_factor=2), Shard(0)]),
-    "strided both": ((9, 10), (2, 2), [_StridedShard(0, split_factor=2), _StridedShard(1, split_factor=3)]),
-}
 each_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
 

@@ -16,18 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import (
-    DISTRIBUTIONS,
-    REAL_DTYPES,
-    available,
-    differing,
-    each_distribution,
-    each_dtype,
-    each_real_dtype,
-    made,
-    raw,
-    using,
-)
+from bitwise import differing, raw
+from conftest import DISTRIBUTIONS, REAL_DTYPES, available, each_distribution, each_dtype, each_real_dtype, made, using
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,7 +30,7 @@ from weightinit_cuda.numerics.lowering import lower
 from weightinit_cuda.numerics.rounding import FLOAT32, FORMATS, REAL_DTYPE
 from weightinit_cuda.tensors.boxes import Region
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import combined_vectors
 
 NORMAL = Normal(0.1, 0.5)

@@ -19,19 +19,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from bitwise import differing, raw
 from conftest import (
     BACKENDS,
     DISTRIBUTIONS,
     DTYPES,
     RANDOM,
     available,
-    differing,
     each_distribution,
     each_dtype,
     each_random,
     fill,
     made,
-    raw,
     using,
 )
 

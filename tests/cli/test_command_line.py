@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import differing
+from bitwise import differing
 from torch import Tensor, nn
 
 import weightinit_cuda as wi

@@ -11,10 +11,11 @@ import sys
 import textwrap
 from collections.abc import Callable
 
+import meshes
 import pytest
-import test_sharding
 import torch
-from conftest import differing, each_real_dtype, made
+from bitwise import differing
+from conftest import each_real_dtype, made
 from torch import nn
 
 import weightinit_cuda as wi
@@ -291,7 +292,7 @@ def test_bad_weights(weight: float) -> None:
 @pytest.mark.parametrize("layout", ["rows", "columns", "uneven", "empty", "mesh", "strided uneven"])
 def test_every_rank_moves_its_part(layout: str) -> None:
     """Shards of the moved tensor, whatever the mesh, without communication."""
-    shape, mesh, placements = test_sharding.LAYOUTS[layout]
+    shape, mesh, placements = meshes.LAYOUTS[layout]
     start = made(Normal(0.0, 1.0), torch.float32, shape)
     plan = wi.Plan((wi.Entry("w", shape, torch.float32, Normal(0.0, 0.5), 1, "test"),))
     acts: tuple[Callable[[torch.Tensor], object], ...] = (
@@ -301,7 +302,7 @@ def test_every_rank_moves_its_part(layout: str) -> None:
     for act in acts:
         whole = start.clone()
         act(whole)
-        for tensor in test_sharding.each_rank(start, mesh, placements):
+        for tensor in meshes.each_rank(start, mesh, placements):
             version = tensor._version
             act(tensor)
             assert tensor._version > version

@@ -22,18 +22,8 @@ import mpmath  # type: ignore[import-untyped]
 import oracle
 import pytest
 import torch
-from conftest import (
-    INF,
-    RANDOM,
-    REAL_DTYPES,
-    available,
-    differing,
-    each_random,
-    each_real_dtype,
-    fill,
-    made,
-    using,
-)
+from bitwise import differing
+from conftest import INF, RANDOM, REAL_DTYPES, available, each_random, each_real_dtype, fill, made, using
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 

@@ -15,7 +15,8 @@ from importlib import import_module
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import DTYPES, raw
+from bitwise import raw
+from conftest import DTYPES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn

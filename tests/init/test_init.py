@@ -17,6 +17,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from bitwise import same_bits
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -41,15 +42,6 @@ REAL_ONLY = ("trunc_normal_", "variance_scaling_", "lecun_normal_")
 def call(name: str, tensor: Tensor, **kwargs: Any) -> Tensor:
     result: Tensor = getattr(init, name)(tensor, *NEEDED.get(name, ()), **kwargs)
     return result
-
-
-def bits(tensor: Tensor) -> Tensor:
-    """The bytes in logical order; float8 has no comparison."""
-    return tensor.detach().contiguous().view(-1).view(torch.uint8)
-
-
-def same(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(bits(a), bits(b))
 
 
 # ---- the face -------------------------------------------------------------------------------------------------------
@@ -128,7 +120,7 @@ def test_positional_generator() -> None:
             getattr(init, name)(torch.empty(4, 3), *args, torch.Generator().manual_seed(5)),
             getattr(init, name)(torch.empty(4, 3), *args, generator=torch.Generator().manual_seed(5)),
         ]
-        assert same(*results)
+        assert same_bits(*results)
 
 
 def test_private_helpers() -> None:
@@ -144,7 +136,7 @@ def test_private_helpers() -> None:
             init.trunc_normal_(torch.empty(3), 0, 1, -1, 1, generators[5]),
         ),
     )
-    assert all(same(*pair) for pair in pairs)
+    assert all(same_bits(*pair) for pair in pairs)
     assert init._no_grad_fill_(torch.empty(2), 3.0).tolist() == [3.0, 3.0]
     assert init._no_grad_zero_(torch.empty(2)).tolist() == [0.0, 0.0]
 
@@ -217,21 +209,21 @@ def test_seed_reproduces(name: str) -> None:
     torch.manual_seed(3)
     first, second = call(name, torch.empty(4, 3)), call(name, torch.empty(4, 3))
     torch.manual_seed(3)
-    assert same(first, call(name, torch.empty(4, 3)))
-    assert not same(first, second)
+    assert same_bits(first, call(name, torch.empty(4, 3)))
+    assert not same_bits(first, second)
     before = torch.get_rng_state()
     seeded = call(name, torch.empty(4, 3), seed=5)
     assert torch.equal(torch.get_rng_state(), before)
-    assert same(seeded, call(name, torch.empty(4, 3), seed=5))
-    assert not same(seeded, call(name, torch.empty(4, 3), seed=5 + 2**32))
-    assert not same(seeded, call(name, torch.empty(4, 3), seed=5, stream=1))
+    assert same_bits(seeded, call(name, torch.empty(4, 3), seed=5))
+    assert not same_bits(seeded, call(name, torch.empty(4, 3), seed=5 + 2**32))
+    assert not same_bits(seeded, call(name, torch.empty(4, 3), seed=5, stream=1))
 
 
 def test_drawn_seed_is_the_seed() -> None:
     torch.manual_seed(11)
     drawn = init.normal_(torch.empty(9))
     seed = torch.empty((), dtype=torch.int64).random_(-(2**63), None, generator=torch.Generator().manual_seed(11)).item()
-    assert same(drawn, init.normal_(torch.empty(9), seed=int(seed)))
+    assert same_bits(drawn, init.normal_(torch.empty(9), seed=int(seed)))
     torch.manual_seed(11)
     assert engine.draw_seed(drawn) == int(seed) % 2**64
 
@@ -240,20 +232,20 @@ def test_forms_of_a_seed() -> None:
     def filled(seed: Any, stream: Any = 0) -> Tensor:
         return init.uniform_(torch.empty(8), seed=seed, stream=stream)
 
-    assert same(filled(-1), filled(2**64 - 1))
-    assert same(filled(-(2**63)), filled(2**63))
+    assert same_bits(filled(-1), filled(2**64 - 1))
+    assert same_bits(filled(-(2**63)), filled(2**63))
     for form in (np.int64(7), np.uint8(7), torch.tensor(7)):
-        assert same(filled(form), filled(7))
-    assert same(filled(0, -1), filled(0, 2**64 - 1))
-    assert same(filled(0, "tok.weight"), filled(0, stream_of("tok.weight")))
-    assert same(filled(0, np.int32(3)), filled(0, 3))
+        assert same_bits(filled(form), filled(7))
+    assert same_bits(filled(0, -1), filled(0, 2**64 - 1))
+    assert same_bits(filled(0, "tok.weight"), filled(0, stream_of("tok.weight")))
+    assert same_bits(filled(0, np.int32(3)), filled(0, 3))
 
 
 def test_stream_without_seed_draws() -> None:
     torch.manual_seed(4)
     named = init.normal_(torch.empty(5), stream="a")
     torch.manual_seed(4)
-    assert same(named, init.normal_(torch.empty(5), seed=engine.draw_seed(named), stream="a"))
+    assert same_bits(named, init.normal_(torch.empty(5), seed=engine.draw_seed(named), stream="a"))
 
 
 def test_stream_names() -> None:
@@ -357,7 +349,7 @@ def test_torch_function_mode(name: str) -> None:
     extras = {"seed": 3} if name in RANDOM else {}
     with Record() as record:
         call(name, tensor, **extras)
-    assert same(tensor, call(name, torch.empty(shape), **extras)), "a mode that lets the call pass gets our values"
+    assert same_bits(tensor, call(name, torch.empty(shape), **extras)), "a mode that lets the call pass gets our values"
     ((func, kwargs),) = record.calls
     assert func.__name__ == name
     if hasattr(torch.nn.init, name):
@@ -374,7 +366,7 @@ def test_torch_function_mode(name: str) -> None:
 def test_device_mode_keeps_our_values() -> None:
     with torch.device("cpu"):
         inside = init.normal_(torch.empty(9), seed=1)
-    assert same(inside, init.normal_(torch.empty(9), seed=1))
+    assert same_bits(inside, init.normal_(torch.empty(9), seed=1))
     with torch.device("meta"):
         assert init.kaiming_uniform_(torch.empty(4, 3)).is_meta
 
@@ -388,7 +380,7 @@ def test_subclass() -> None:
     for name in (*RANDOM, "eye_", "ones_"):
         assert call(name, tensor) is tensor
     init.normal_(tensor, seed=1)
-    assert same(tensor.as_subclass(Tensor), init.normal_(torch.empty(4, 3), seed=1))
+    assert same_bits(tensor.as_subclass(Tensor), init.normal_(torch.empty(4, 3), seed=1))
 
 
 class Table(torch.Tensor):
@@ -422,10 +414,10 @@ def test_shards_and_layouts(name: str, dtype: torch.dtype) -> None:
         part = whole[rows, cols]
         for local in (torch.empty(part.shape, dtype=dtype), torch.empty(part.T.shape, dtype=dtype).T):
             region = {"global_shape": [6, 10], "offset": (rows.start, cols.start)}
-            assert same(part, call(name, local, seed=3, stream="w", **region))
-    assert same(whole, call(name, torch.empty(10, 6, dtype=dtype).T, seed=3, stream="w"))
+            assert same_bits(part, call(name, local, seed=3, stream="w", **region))
+    assert same_bits(whole, call(name, torch.empty(10, 6, dtype=dtype).T, seed=3, stream="w"))
     spread = torch.full((12, 30), 9.0, dtype=dtype)
-    assert same(whole, call(name, spread[::2, ::3], seed=3, stream="w"))
+    assert same_bits(whole, call(name, spread[::2, ::3], seed=3, stream="w"))
     assert bool((spread[1::2] == 9).all())
     assert bool((spread[:, 1::3] == 9).all())
 
@@ -433,26 +425,26 @@ def test_shards_and_layouts(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", [name for name in RANDOM if name != "sparse_"])
 def test_channels_last(name: str) -> None:
     plain = call(name, torch.empty(4, 3, 2, 5), seed=3)
-    assert same(plain, call(name, torch.empty(4, 3, 2, 5, memory_format=torch.channels_last), seed=3))
+    assert same_bits(plain, call(name, torch.empty(4, 3, 2, 5, memory_format=torch.channels_last), seed=3))
 
 
 @pytest.mark.parametrize("dtype", COMPLEX, ids=str)
 def test_complex_is_two_real_draws(dtype: torch.dtype) -> None:
     real = dtype.to_real()
-    assert same(
+    assert same_bits(
         torch.view_as_real(init.uniform_(torch.empty(9, dtype=dtype), seed=1)),
         init.uniform_(torch.empty(9, 2, dtype=real), seed=1),
     )
     parts = init.normal_(torch.empty(9, 2, dtype=real), 1.0, 2.0 * math.sqrt(0.5), seed=1)
-    assert same(torch.view_as_real(init.normal_(torch.empty(9, dtype=dtype), 1.0, 2.0, seed=1)), parts)
+    assert same_bits(torch.view_as_real(init.normal_(torch.empty(9, dtype=dtype), 1.0, 2.0, seed=1)), parts)
 
 
 def test_lazy_views() -> None:
     base = torch.empty(4, 3, dtype=torch.complex64)
     wanted = init.normal_(torch.empty(4, 3, dtype=torch.complex64), seed=1)
-    assert same(init.normal_(base.conj(), seed=1).resolve_conj(), wanted)
-    assert same(base, wanted.conj().resolve_conj())
-    assert same(init.normal_(base.conj().imag, seed=1).resolve_neg(), init.normal_(torch.empty(4, 3), seed=1))
+    assert same_bits(init.normal_(base.conj(), seed=1).resolve_conj(), wanted)
+    assert same_bits(base, wanted.conj().resolve_conj())
+    assert same_bits(init.normal_(base.conj().imag, seed=1).resolve_neg(), init.normal_(torch.empty(4, 3), seed=1))
 
 
 # ---- widths ---------------------------------------------------------------------------------------------------------
@@ -593,7 +585,7 @@ def test_limits() -> None:
     single = 1 + torch.finfo(torch.bfloat16).eps
     only = init.trunc_normal_(torch.empty(9, dtype=torch.bfloat16), 0, 1, single - 1e-4, single + 1e-4, seed=1)
     assert bool((only == single).all())
-    assert same(init.trunc_normal_(torch.empty(99), a=-99, b=99, seed=1), init.normal_(torch.empty(99), seed=1))
+    assert same_bits(init.trunc_normal_(torch.empty(99), a=-99, b=99, seed=1), init.normal_(torch.empty(99), seed=1))
     assert init.normal_(torch.empty(1000, dtype=torch.float16), std=1e6, seed=1).isinf().any()
     assert not init.normal_(torch.empty(3), -0.0, 0.0, seed=1).signbit().any(), "-0.0 and 0.0 are the same argument"
 
@@ -608,8 +600,10 @@ def test_eye_and_dirac_are_torchs(dtype: torch.dtype) -> None:
     if dtype.itemsize == 1 and not hasattr(torch.nn.init, "__all__"):
         pytest.skip("torch 2.6 has no eye of float8")
     for shape in ((1, 1), (3, 5), (5, 3), (4, 4)):
-        assert same(init.eye_(torch.empty(shape, dtype=dtype)), torch.nn.init.eye_(torch.empty(shape, dtype=dtype)))
-        assert same(init.eye_(torch.empty(shape[::-1], dtype=dtype).T), torch.nn.init.eye_(torch.empty(shape, dtype=dtype)))
+        assert same_bits(init.eye_(torch.empty(shape, dtype=dtype)), torch.nn.init.eye_(torch.empty(shape, dtype=dtype)))
+        assert same_bits(
+            init.eye_(torch.empty(shape[::-1], dtype=dtype).T), torch.nn.init.eye_(torch.empty(shape, dtype=dtype))
+        )
     for shape, groups in (
         ((4, 2, 3), 2),
         ((6, 3, 4), 3),
@@ -619,12 +613,12 @@ def test_eye_and_dirac_are_torchs(dtype: torch.dtype) -> None:
         ((2, 2, 1), True),
     ):
         ours, theirs = torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype)
-        assert same(init.dirac_(ours, groups), torch.nn.init.dirac_(theirs, groups))
+        assert same_bits(init.dirac_(ours, groups), torch.nn.init.dirac_(theirs, groups))
 
 
 def test_dirac_channels_last() -> None:
     weight = torch.empty(4, 2, 3, 3, memory_format=torch.channels_last)
-    assert same(init.dirac_(weight, 2), torch.nn.init.dirac_(torch.empty(4, 2, 3, 3), 2))
+    assert same_bits(init.dirac_(weight, 2), torch.nn.init.dirac_(torch.empty(4, 2, 3, 3), 2))
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.99, 1.0])

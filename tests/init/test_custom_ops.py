@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import differing
+from bitwise import differing
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx

@@ -201,7 +201,7 @@ for peer in PEERS:
 def test_tritons_kernels_interpreted() -> None:
     """Without a GPU: Triton's own interpreter runs them."""
     pytest.importorskip("triton", reason="triton is not installed")
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", TRITON], env=environment, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr

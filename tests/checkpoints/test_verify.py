@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import differing
+from bitwise import differing
 from torch import Tensor, nn
 
 import weightinit_cuda as wi

@@ -6,7 +6,7 @@ Counts are those of one compiler: with another one they are not compared. Nothin
 from __future__ import annotations
 
 import pytest
-from test_native import NEEDED, built, require
+from core_builds import NEEDED, built, require
 
 from benchmarks.instructions import Unavailable, compiler_of, count, deviations, recorded
 from benchmarks.instructions.counting import ISAS, STORAGES, rows

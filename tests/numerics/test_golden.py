@@ -20,7 +20,7 @@ from weightinit_cuda.numerics import coefficients, reference
 from weightinit_cuda.numerics.distributions import Normal
 from weightinit_cuda.numerics.lowering import Kind, lower
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import golden_vectors
 from golden_vectors import VECTORS, Row, distribution_of, evaluate, lowered
 

@@ -16,6 +16,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from bitwise import raw, same_bits
+from oracle import block_of
 
 from weightinit_cuda.numerics import coefficients as table
 from weightinit_cuda.numerics import reference
@@ -93,15 +95,6 @@ RANDOM = [
 ]
 
 
-def raw(x: torch.Tensor) -> torch.Tensor:
-    """The bytes of a tensor: equality of bits, NaN and signed zeros included."""
-    return x.contiguous().reshape(-1).view(torch.uint8)
-
-
-def same_bits(x: torch.Tensor, y: torch.Tensor) -> bool:
-    return x.dtype == y.dtype and x.shape == y.shape and torch.equal(raw(x), raw(y))
-
-
 # ---- known answers --------------------------------------------------------------------------------------------------
 
 
@@ -128,21 +121,10 @@ def test_philox_equals_cpp26() -> None:
     assert reference.bits(seed=20111115, stream=0, n=10000)[-1] == 1955073260
 
 
-def philox(block: int, stream: int, seed: int) -> tuple[int, ...]:
-    """Philox4x32-10 in Python integers."""
-    low = 2**32 - 1
-    x0, x1, x2, x3 = block & low, block >> 32, stream & low, stream >> 32
-    for i in range(10):
-        k0, k1 = (seed + i * 0x9E3779B9) & low, ((seed >> 32) + i * 0xBB67AE85) & low
-        p0, p1 = x0 * 0xD2511F53, x2 * 0xCD9E8D57
-        x0, x1, x2, x3 = (p1 >> 32) ^ x1 ^ k0, p1 & low, (p0 >> 32) ^ x3 ^ k1, p0 & low
-    return x0, x1, x2, x3
-
-
 @pytest.mark.parametrize("start", [0, 5, 2**32 - 3, 2**34 + 1, 2**62 - 2, 2**63 - 6, 2**63 + 1, 2**64 - 11])
 def test_bits_addresses_64_bits(start: int) -> None:
     seed, stream = 0xFEDCBA9876543210, 0x123456789ABCDEF0
-    expected = [philox(i // 4, stream, seed)[i % 4] for i in range(start, start + 11)]
+    expected = [block_of(seed, stream, i // 4)[i % 4] for i in range(start, start + 11)]
     assert reference.bits(seed, stream, 11, start).tolist() == expected
 
 
@@ -657,10 +639,10 @@ def test_big_indices(base: int, dtype: torch.dtype) -> None:
     assert same_bits(made, shard)
     for i in range(base, base + 8):
         if dtype == torch.float32:
-            words = philox(i // 4, 9, 5)
+            words = block_of(5, 9, i // 4)
             pair = normal_1(*words[i % 4 // 2 * 2 :][:2], *NORMAL.params)
         else:
-            w0, w1, w2, w3 = philox(i // 2, 9, 5)
+            w0, w1, w2, w3 = block_of(5, 9, i // 2)
             pair = normal_2(w0 << 32 | w1, w2 << 32 | w3, *NORMAL.params)
         assert made[i - base] == pair[i % 2]
 

@@ -19,7 +19,8 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from conftest import DTYPES, INF, available, differing, each_dtype, each_real_dtype, fill, made, raw, using
+from bitwise import differing, raw
+from conftest import DTYPES, INF, available, each_dtype, each_real_dtype, fill, made, using
 
 import weightinit_cuda as wi
 from weightinit_cuda import engine

@@ -7,7 +7,8 @@ from types import EllipsisType
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import differing, each_distribution
+from bitwise import differing
+from conftest import each_distribution
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
