@@ -11,7 +11,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from ..contestants import BASELINE, CAST, EAGER, OURS, STORES
 from .drawing import COLOURS, INK, QUIET, figure, svg
 
-__all__ = ["instruction_bars", "rate_bars", "scaling_curves", "small_bars", "speedup_bars", "tail_plot"]
+__all__ = ["bars", "instruction_bars", "rate_bars", "scaling_curves", "small_bars", "speedup_bars", "tail_plot"]
 
 Row = dict[str, Any]
 BAR, MARGIN = 0.24, 0.85  # inches of a bar, and of what surrounds the bars
@@ -28,7 +28,7 @@ def rate_bars(rows: Sequence[Row], label: str, threads: int) -> str:
     values = row["case"]["values"]
     spreads = [_rate_spread(row["seconds"][name], values) for name in names]
     title = f"{label}, {_threads(threads)}, {row['case']['size']} values"
-    return _bars(f"rates-{_id(label)}-{threads}", title, "10⁹ values a second", names, spreads)
+    return bars(f"rates-{_id(label)}-{threads}", title, "10⁹ values a second", names, spreads)
 
 
 def speedup_bars(rows: Sequence[Row], group: str, threads: int) -> str:
@@ -45,7 +45,7 @@ def speedup_bars(rows: Sequence[Row], group: str, threads: int) -> str:
         return ""
     against = "construction by the library's own code" if group == "construct" else "a loop over torch.nn.init"
     title = f"{'Built from nothing' if group == 'construct' else 'Filled in place'}, {_threads(threads)}"
-    return _bars(f"{group}-{threads}", title, f"times as fast as {against}", names, spreads, one=True, colour=COLOURS["ours"])
+    return bars(f"{group}-{threads}", title, f"times as fast as {against}", names, spreads, one=True, colour="ours")
 
 
 def small_bars(rows: Sequence[Row], threads: int) -> str:
@@ -56,7 +56,7 @@ def small_bars(rows: Sequence[Row], threads: int) -> str:
     if not names:
         return ""
     title = f"Small tensors, {_threads(threads)}"
-    return _bars(f"small-{threads}", title, "times as fast as torch.nn.init", names, spreads, one=True, colour=COLOURS["ours"])
+    return bars(f"small-{threads}", title, "times as fast as torch.nn.init", names, spreads, one=True, colour="ours")
 
 
 def instruction_bars(counts: dict[str, dict[str, float]], kernel: str) -> str:
@@ -66,7 +66,7 @@ def instruction_bars(counts: dict[str, dict[str, float]], kernel: str) -> str:
         return ""
     names = sorted((isa for isa in found if isa != "scalar"), key=lambda isa: -found[isa])
     spreads = [(found[isa], found[isa], found[isa]) for isa in names]
-    return _bars(f"instructions-{_id(kernel)}", kernel, "instructions a value", names, spreads, colour=COLOURS["ours"])
+    return bars(f"instructions-{_id(kernel)}", kernel, "instructions a value", names, spreads, colour="ours")
 
 
 def scaling_curves(rows: Sequence[Row], label: str, dtype: str) -> str:
@@ -125,7 +125,7 @@ def tail_plot(quality: Sequence[Row]) -> str:
         return svg(made, "tails", "counts of values beyond 4, 5, 5.77 and 6 sigma over expectation")
 
 
-def _bars(
+def bars(
     name: str,
     title: str,
     unit: str,
@@ -135,7 +135,7 @@ def _bars(
     colour: str = "",
 ) -> str:
     """Horizontal bars, medians with quartiles as a line; ``one`` marks 1."""
-    colours = [colour or _colour(who) for who in names]
+    colours = [COLOURS[colour] if colour else _colour(who) for who in names]
     with figure(BAR * len(names) + MARGIN) as (made, axes):
         middle = [spread[1] for spread in spreads]
         axes.barh(range(len(names)), middle, color=colours, height=0.7)

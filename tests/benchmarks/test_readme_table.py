@@ -10,7 +10,7 @@ import pytest
 
 import benchmarks.__main__ as command_line
 from benchmarks.contestants import BASELINE, OURS
-from benchmarks.showing import readme_table, results_file
+from benchmarks.showing import front_page, readme_table, results_file
 
 
 def json_row(group: str, label: str, dtype: str, values: int, threads: int, ratio: float = 8.125) -> dict[str, Any]:
@@ -52,6 +52,7 @@ def test_readme_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     page.write_text(f"before\n{readme_table.BEGIN}\nold\n{readme_table.END}\nafter\n", encoding="utf-8")
     monkeypatch.setattr(readme_table, "PAGE", page)
     monkeypatch.setattr(readme_table, "RESULTS", tmp_path)
+    monkeypatch.setattr(front_page, "update", lambda run, check: True)  # has tests of its own
     assert command_line.main(["readme-table"]) == 1
     assert "must exist, and does not" in capsys.readouterr().err
 
@@ -109,3 +110,25 @@ def test_readme_table_says_what_is_missing(tmp_path: Path, cpu: str, page: str, 
 def test_the_page_has_the_tables_of_the_results() -> None:
     assert readme_table.update(check=True), "make readme-table"
     assert readme_table.PAGE.name in (readme_table.PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+# ---- README -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_front_page_has_the_figures_of_the_results() -> None:
+    run = results_file.read(readme_table.RESULTS / "cpu.json")
+    assert front_page.update(run, check=True), "make readme-table"
+    chart = front_page.CHART.read_text(encoding="utf-8")
+    assert all(bar.name in chart for bar in front_page.BARS)
+    assert "var(--" not in chart
+
+
+def test_the_front_page_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = results_file.read(readme_table.RESULTS / "cpu.json")
+    fewer = {**run, "rows": [row for row in run["rows"] if row["case"]["label"] != "GPT-2 XL"]}
+    with pytest.raises(LookupError, match="a row for GPT-2 XL by rules is needed"):
+        front_page.lines(fewer)
+    (tmp_path / "README.md").write_text("no markers", encoding="utf-8")
+    monkeypatch.setattr(front_page, "README", tmp_path / "README.md")
+    with pytest.raises(LookupError, match="must have the lines"):
+        front_page.update(run)

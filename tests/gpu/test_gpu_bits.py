@@ -6,7 +6,7 @@ import pytest
 import torch
 from bitwise import raw, same_bits
 from conftest import each_distribution, each_dtype
-from on_device import LAYOUTS, Layout, base, fill, on_cpu, on_gpu, raw, wrong_memory
+from on_device import LAYOUTS, Layout, base, fill, on_cpu, on_gpu, wrong_memory
 
 from weightinit_cuda import engine
 from weightinit_cuda.engine.job import FillJob
