@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import weightinit_cuda as wi
-from weightinit_cuda.numerics.distributions import Normal, Uniform
+from weightinit_cuda.numerics.distributions import Constant, Normal, Uniform
 from weightinit_cuda.rules import auto
 from weightinit_cuda.rules.tracing import following
 
@@ -147,11 +147,11 @@ def test_auto_gives_what_it_saw() -> None:
         Normal(0, math.sqrt(2 / 1.04) / 2),
         "auto: kaiming_normal_(a=0.2), fan_in 4, fan_out 4; leaky_relu follows (a -> act LeakyReLU)",
     )
-    assert lines["b.weight"][0][1] == pytest.approx(5 / 3 * math.sqrt(6 / 8))
+    assert lines["b.weight"][0].numbers()["b"] == pytest.approx(5 / 3 * math.sqrt(6 / 8))
     assert lines["c.weight"][0] == Normal(0, math.sqrt(2) / 2)
     assert lines["own_weight"][0] == lines["up.weight"][0] == Uniform(-math.sqrt(3) * 0.5, math.sqrt(3) * 0.5)
     assert lines["own_weight"][1].endswith("; sigmoid follows (weight -> sigmoid)")
-    assert lines["a.bias"][0] == (0.0,)
+    assert lines["a.bias"][0] == Constant(0.0)
 
 
 @pytest.mark.parametrize("kind", [nn.ReLU, nn.LeakyReLU, lambda: nn.LeakyReLU(0.5)])
