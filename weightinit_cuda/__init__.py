@@ -5,23 +5,30 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import init
 from ._version import FORMAT, __version__
-from .checkpoints.export import export
-from .checkpoints.fingerprint import fingerprint
-from .checkpoints.ranks import check_ranks
-from .checkpoints.regenerate import regenerate
-from .checkpoints.verify import Report, verify
 from .engine.backend import BackendInfo, backend_info
 from .engine.job import FillJob
 from .engine.words import bits
+from .init import torch_ops as _torch_ops  # noqa: F401 registers the operators
 from .init.patching import patch, patched, unpatch
 from .plans.entry import Entry
-from .plans.perturb import add_noise_, lerp_to_init_
 from .plans.plan import Plan, initialize_, plan
-from .plans.restore import restore_
-from .recording.deferred import Recording, deferred
 from .rules import RULE_SETS, Rule, RuleSet
 from .tensors.boxes import Region
+
+if TYPE_CHECKING:
+    from .checkpoints.export import export
+    from .checkpoints.fingerprint import fingerprint
+    from .checkpoints.ranks import check_ranks
+    from .checkpoints.regenerate import regenerate
+    from .checkpoints.verify import Report, verify
+    from .plans.perturb import add_noise_, lerp_to_init_
+    from .plans.restore import restore_
+    from .recording.deferred import Recording, deferred
 
 __all__ = [
     "FORMAT",
@@ -54,3 +61,29 @@ __all__ = [
     "unpatch",
     "verify",
 ]
+
+# Imported when they are first asked for, since a program that fills a few tensors needs none of them.
+_LATER = {
+    "Recording": "recording.deferred",
+    "Report": "checkpoints.verify",
+    "add_noise_": "plans.perturb",
+    "check_ranks": "checkpoints.ranks",
+    "deferred": "recording.deferred",
+    "export": "checkpoints.export",
+    "fingerprint": "checkpoints.fingerprint",
+    "lerp_to_init_": "plans.perturb",
+    "regenerate": "checkpoints.regenerate",
+    "restore_": "plans.restore",
+    "verify": "checkpoints.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

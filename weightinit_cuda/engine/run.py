@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import torch
 
-from ..numerics import reference
 from ..numerics.combine import STORE, Combine, made_dtype, settled
 from ..numerics.distributions import SPARSE_PLACES, Normal, SparseNormal
 from ..numerics.lowering import Transform, lower
@@ -140,6 +139,8 @@ def _run_kernels(jobs: Sequence[Checked]) -> None:
             fill_cpu(native_jobs, combine)
         else:
             fill_cuda(device, native_jobs, combine)
+    if by_reference:
+        from ..numerics import reference  # not at import: a program that has the kernels does not need it
     for part, transform in by_reference:
         reference.fill(part.tensor, transform, part.seed, part.stream, part.region, part.combine)
     with torch.no_grad():

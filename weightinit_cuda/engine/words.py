@@ -6,7 +6,6 @@ import threading
 
 import torch
 
-from ..numerics import reference
 from ..tensors.torch_private import without_modes
 from . import backend, native
 
@@ -80,6 +79,8 @@ def bits(seed: int, stream: int, n: int, start: int = 0) -> torch.Tensor:
         raise ValueError(f"bits: start + n must be at most 2**64, got {start} + {n}.")
     with without_modes():
         if not backend.native:
+            from ..numerics import reference
+
             return reference.bits(seed, stream, n, start, "cpu").to(torch.uint32)
         words = torch.empty(n, dtype=torch.uint32, device="cpu")
     if n:
