@@ -89,17 +89,17 @@ def compiled(source: Path, flags: Sequence[str] = ()) -> Path:
     return made(BUILD / f"{source.stem}.o", command, [source, *HEADERS])
 
 
-def ptx(architecture: int, source: Path = sass_budget.KERNEL) -> Path:
+def ptx(architecture: int, source: Path) -> Path:
     """What nvcc makes of a kernel, with the build's flags and line numbers. Raises sass_budget.Missing."""
     command = sass_budget.to_ptx(architecture, source)
     return made(BUILD / f"{source.stem}_{architecture}.ptx", command, [source, *HEADERS])
 
 
-def harness(kernel: Path, name: str) -> Path:
-    """The program tests/native/emulated_gpu.cpp, with the object file that has gpu_thread()."""
+def harness(kernels: Sequence[Path], name: str) -> Path:
+    """The program tests/native/emulated_gpu.cpp, with the object files that have gpu_thread()."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compiled, SOURCES))
-    return made(BUILD / name, [CXX, *map(str, objects), str(kernel), "-ldl", "-lpthread"], [*objects, kernel])
+        objects = [*pool.map(compiled, SOURCES), *kernels]
+    return made(BUILD / name, [CXX, *map(str, objects), "-ldl", "-lpthread"], objects)
 
 
 def rows(combining: bool) -> Path:

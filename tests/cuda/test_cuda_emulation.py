@@ -21,12 +21,7 @@ WATCHED = ["-fsanitize=thread", "-fno-exceptions", "-Wno-unknown-pragmas"]  # th
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    return harness(compiled(NATIVE / "emulated_kernel.cpp", WATCHED), "emulated_gpu")
-
-
-@pytest.fixture(scope="module")
-def combining_program() -> Path:
-    return harness(compiled(NATIVE / "emulated_combine.cpp", WATCHED), "emulated_combining_gpu")
+    return harness([compiled(NATIVE / "emulated_kernels.cpp", WATCHED)], "emulated_gpu")
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -36,8 +31,8 @@ def test_source(program: Path, section: str) -> None:
 
 @pytest.mark.parametrize("section", SECTIONS[1:])
 @pytest.mark.parametrize("mode", ["add", "lerp"])
-def test_combining_source(combining_program: Path, mode: str, section: str) -> None:
-    check(combining_program, section, mode)
+def test_combining_source(program: Path, mode: str, section: str) -> None:
+    check(program, section, mode)
 
 
 def test_scalar_device() -> None:
