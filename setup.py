@@ -77,7 +77,13 @@ class CMakeBuild(build_ext):
         cache = {name: os.environ.get(name) or default for name, default in SWITCHES.items()}
         cache |= {"CMAKE_MAKE_PROGRAM": program("ninja"), "Python_EXECUTABLE": sys.executable}
         cache |= {"pybind11_DIR": pybind11.get_cmake_dir(), "WEIGHTINIT_IN_PLACE": "1" if self.inplace else "0"}
-        defines = ["-UPython_*", "-U_Python_*", "-UPYTHON_*", "-UPYBIND11_*", *(f"-D{name}={value}" for name, value in cache.items())]
+        defines = [
+            "-UPython_*",
+            "-U_Python_*",
+            "-UPYTHON_*",
+            "-UPYBIND11_*",
+            *(f"-D{name}={value}" for name, value in cache.items()),
+        ]
         package = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         cmake("-S", SOURCE, "-B", self.build_temp, "-G", "Ninja", *defines, *shlex.split(os.environ.get("CMAKE_ARGS", "")))
         jobs = self.parallel or os.environ.get("MAX_JOBS")

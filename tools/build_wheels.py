@@ -4,9 +4,9 @@
     python tools/build_wheels.py --python python3.12      for those that are named
     python tools/build_wheels.py --machine aarch64        cross-compiled (g++-aarch64-linux-gnu), without CUDA
 
-Each is made by pip from the source distribution, so from nothing but what that holds. The kernels know nothing of Python and are
-compiled once for all. pybind11 has no stable ABI, hence a wheel for each version: the part that depends on it takes seconds.
-tools/old_glibc.py makes what they are linked with, and auditwheel says for which systems they are.
+Each is made by pip from the source distribution, so from nothing but what that holds. The kernels know nothing of Python and
+are compiled once for all. pybind11 has no stable ABI, hence a wheel for each version: the part that depends on it takes
+seconds. tools/old_glibc.py makes what they are linked with, and auditwheel says for which systems they are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ OLDEST = (3, 10)
 _ASKED = """
 import json, os, sys, sysconfig
 import pip
-print(json.dumps([sys.implementation.name, sys.version_info[:2], sysconfig.get_path("include"), os.path.realpath(sys.executable)]))
+of_python = sys.implementation.name, sys.version_info[:2]
+print(json.dumps([*of_python, sysconfig.get_path("include"), os.path.realpath(sys.executable)]))
 """
 
 

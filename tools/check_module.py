@@ -1,7 +1,7 @@
 """Whether the installed native module gives the known words and values, without torch: for wheels, after they are built.
 
-    python tools/check_module.py            of the installed package
-    python tools/check_module.py FOLDER     of the package in that folder
+python tools/check_module.py            of the installed package
+python tools/check_module.py FOLDER     of the package in that folder
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Libraries to link with, so that what a new Linux builds runs on an old one: the symbols of today's glibc under their old versions.
+"""Libraries to link with, so that what a new Linux builds runs on an old one: today's glibc under its old symbols' versions.
 
     python tools/old_glibc.py FOLDER [COMPILER]      makes libpthread.so.0, libdl.so.2 and librt.so.1 in FOLDER
 
