@@ -10,10 +10,13 @@
 #define WI_KERNEL_FN __device__ __forceinline__
 #endif
 
-// Which conversions the hardware has. ptxas takes those to float8 for sm_89 from CUDA 12.1 on, for sm_90 from 11.8 on.
+// Which conversions the hardware has, and the assembler takes: those to float8 for sm_89 from CUDA 12.1 on.
+#if !defined(WI_CUDA_VERSION) && defined(__CUDACC__)  // defined by a test only
+#define WI_CUDA_VERSION (__CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__)
+#endif
 #if defined(__CUDA_ARCH__)
 #define WI_HAS_HALVES (__CUDA_ARCH__ >= 800)
-#define WI_HAS_FLOAT8 (__CUDA_ARCH__ >= (__CUDACC_VER_MAJOR__ * 100 + __CUDACC_VER_MINOR__ >= 1201 ? 890 : 900))
+#define WI_HAS_FLOAT8 (__CUDA_ARCH__ >= 900 || (__CUDA_ARCH__ >= 890 && WI_CUDA_VERSION >= 1201))
 #else
 #define WI_HAS_HALVES 0
 #define WI_HAS_FLOAT8 0

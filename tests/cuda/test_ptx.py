@@ -18,7 +18,7 @@ from pathlib import Path
 
 import emulation
 import pytest
-from emulation import BUILD, CC, NATIVE, ROOT, check, harness, made, ptx_to_c, run_command
+from emulation import BUILD, CC, NATIVE, ROOT, check, harness, made, ptx_to_c, run_command, sass_budget
 
 ARCHITECTURES = (75, 90)  # without and with conversions to float16, bfloat16 and float8
 NAMES = ("fill_8bit", "fill_16bit", "fill_32bit", "fill_64bit", "combine")
@@ -140,6 +140,16 @@ def test_memory(ptx: dict[Kernel, Path], kernels: dict[Kernel, ptx_to_c.Kernel],
     text = ptx[kernel].read_text()
     assert not re.search(r"\.local|\.shared|__local_depot|\bcall\b|\bbar\.|\batom\.", text)
     assert any(re.fullmatch(r"st(\.\w+)*\.v4\.[bfu]32", at.opcode) for at in kernels[kernel].instructions)
+
+
+@needs_nvcc
+@pytest.mark.parametrize(("version", "architecture", "by_hardware"), [(1201, 89, True), (1200, 89, False), (1108, 90, True)])
+def test_float8_is_converted_by_what_the_assembler_takes(version: int, architecture: int, by_hardware: bool) -> None:
+    """ptxas of CUDA 11.8 and 12.0 refuses the instructions for sm_89: "requires .target sm_90 or higher"."""
+    source = sass_budget.KERNELS[0]
+    command = [*sass_budget.to_ptx(architecture, source), f"-DWI_CUDA_VERSION={version}"]
+    made_by = made(BUILD / f"{source.stem}_{architecture}_cuda{version}.ptx", command, [source, *emulation.HEADERS])
+    assert ("e4m3x2" in made_by.read_text()) == by_hardware
 
 
 # ---- the translator itself ------------------------------------------------------------------------------------------
