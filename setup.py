@@ -62,6 +62,7 @@ class CMakeBuild(build_ext):
     """Configures, builds and installs the one CMake target. In place it is incremental; for a wheel it starts afresh."""
 
     def run(self) -> None:
+        self.development = bool(self.inplace)  # setuptools builds beside the source even then, and copies
         if shared := os.environ.get("WEIGHTINIT_BUILD_DIR"):
             self.build_temp = shared
         elif not self.inplace:
@@ -76,7 +77,7 @@ class CMakeBuild(build_ext):
         # Paths are given anew each time, for CMake would remember those of a build environment that is gone.
         cache = {name: os.environ.get(name) or default for name, default in SWITCHES.items()}
         cache |= {"CMAKE_MAKE_PROGRAM": program("ninja"), "Python_EXECUTABLE": sys.executable}
-        cache |= {"pybind11_DIR": pybind11.get_cmake_dir(), "WEIGHTINIT_IN_PLACE": "1" if self.inplace else "0"}
+        cache |= {"pybind11_DIR": pybind11.get_cmake_dir(), "WEIGHTINIT_IN_PLACE": str(int(self.development))}
         defines = [
             "-UPython_*",
             "-U_Python_*",
@@ -88,7 +89,7 @@ class CMakeBuild(build_ext):
         cmake("-S", SOURCE, "-B", self.build_temp, "-G", "Ninja", *defines, *shlex.split(os.environ.get("CMAKE_ARGS", "")))
         jobs = self.parallel or os.environ.get("MAX_JOBS")
         cmake("--build", self.build_temp, *(["--parallel", str(jobs)] if jobs else []))
-        cmake("--install", self.build_temp, "--prefix", package.parent, *([] if self.inplace else ["--strip"]))
+        cmake("--install", self.build_temp, "--prefix", package.parent, *([] if self.development else ["--strip"]))
 
 
 native = os.environ.get("WEIGHTINIT_NATIVE", "1") != "0"
