@@ -31,7 +31,7 @@ $(VENV)/.ready: requirements-dev.txt pyproject.toml setup.py
 	WEIGHTINIT_NATIVE=0 $(PY) -m pip install --no-build-isolation --no-deps -e .
 	touch $@
 
-build: $(READY)  ## compile the native module in place (incremental)
+build: $(READY)  ## compile the native module in place (incremental; for the GPUs here, or one architecture)
 	$(PY) setup.py -q build_ext --inplace
 
 test: build  ## the test suite, as CI runs it
@@ -104,10 +104,10 @@ neon: $(READY)  ## the core's tests cross-compiled for aarch64, under qemu
 	$(call core_tests,neon,$(NEON))
 endif
 
-wheel: $(READY)  ## dist/*.whl, built in isolation
-	$(PY) -m build --wheel
+wheel: $(READY)  ## dist/*.whl: manylinux, for every CPython found here; ARGS="--machine aarch64" cross-compiles
+	$(PY) tools/build_wheels.py $(ARGS)
 
-sdist: $(READY)  ## dist/*.tar.gz
+sdist: $(READY)  ## dist/*.tar.gz, which builds and tests by itself
 	$(PY) -m build --sdist
 
 clean:  ## remove what was built; the virtual environment stays

@@ -111,43 +111,43 @@ std::unique_ptr<CpuFill> prepare(const std::vector<JobTuple>& tuples) {
 void run_prepared(const CpuFill& prepared, uint64_t seed, int threads) { run_interruptibly(prepared, threads, &seed); }
 
 #if !defined(WEIGHTINIT_NO_CUDA)
-// A table ready to launch. Where it does not fit into the kernel's parameters, Python copies bytes() to the device first.
+// Tables ready to launch. Where they do not fit into a kernel's parameters, Python copies bytes() to the device first; or they go
+// in several launches.
 struct CudaLaunch {
-    std::vector<CudaJob> table;
-    uint32_t tiles = 0;
+    std::vector<CudaPart> parts;
     Combine combine = {};
 };
 
 CudaLaunch make_launch(const std::vector<JobTuple>& tuples, int mode, double weight) {
-    CudaLaunch launch;
-    launch.table = make_table(make_jobs(tuples, mode), launch.tiles);
-    launch.combine = {Mode(mode), weight};
-    return launch;
+    return {make_parts(make_jobs(tuples, mode), Mode(mode)), {Mode(mode), weight}};
+}
+
+size_t rows_of(const CudaLaunch& launch) {
+    size_t rows = 0;
+    for (const CudaPart& part : launch.parts) rows += part.jobs.size();
+    return rows;
 }
 
 CudaLaunch with_seed(CudaLaunch launch, uint64_t seed) {
-    for (CudaJob& job : launch.table) job.seed = seed;
+    for (CudaPart& part : launch.parts)
+        for (CudaJob& job : part.jobs) job.seed = seed;
     return launch;
 }
 
 py::bytes launch_bytes(const CudaLaunch& launch) {
-    return py::bytes(reinterpret_cast<const char*>(launch.table.data()), launch.table.size() * sizeof(CudaJob));
+    std::string bytes;
+    for (const CudaPart& part : launch.parts)
+        bytes.append(reinterpret_cast<const char*>(part.jobs.data()), part.jobs.size() * sizeof(CudaJob));
+    return py::bytes(bytes);
 }
 
-void run_launch(const CudaLaunch& launch, uintptr_t far, uintptr_t stream) {
-    if (!far && launch.table.size() > size_t(kInlineJobs)) throw std::invalid_argument("the table must be in device memory");
+void run_launch(const CudaLaunch& tables, uintptr_t far, uintptr_t stream, int device) {
     std::string error;
     {
         const py::gil_scoped_release release;
-        error = launch.combine.mode == Mode::kStore ? launch_fill(launch.table, far, launch.tiles, stream)
-                                                    : launch_combine(launch.table, far, launch.tiles, stream, launch.combine);
+        error = launch(tables.parts, far, device, stream, tables.combine);
     }
     if (!error.empty()) throw std::runtime_error("weightinit_cuda: the kernel launch failed with " + error);
-}
-
-std::string why_no_cuda() {
-    std::string why;
-    return cuda_devices(why) > 0 ? std::string() : why.empty() ? "no CUDA device" : why;
 }
 #endif
 
@@ -172,15 +172,18 @@ PYBIND11_MODULE(_C, m) {
     m.def("select_isa", &select_isa, py::arg("name"));
     m.def("parallel_runtime", &parallel_runtime);
 #if defined(WEIGHTINIT_NO_CUDA)
+    m.attr("cuda_architectures") = "";
     m.def("why_no_cuda", [] { return "built without CUDA"; });
 #else
-    m.def("why_no_cuda", &why_no_cuda);
+    m.def("why_no_cuda", [] { return ""; });
+    m.attr("cuda_architectures") = WEIGHTINIT_ARCHITECTURES;
     m.attr("cuda_inline_jobs") = kInlineJobs;
+    m.def("why_not_on", &why_not_on, py::arg("device"), py::call_guard<py::gil_scoped_release>());
     py::class_<CudaLaunch>(m, "CudaLaunch")
         .def(py::init(&make_launch), py::arg("jobs"), py::arg("mode") = 0, py::arg("weight") = 0.0)
-        .def("__len__", [](const CudaLaunch& launch) { return launch.table.size(); })
+        .def("__len__", &rows_of)
         .def("with_seed", &with_seed, py::arg("seed"))
         .def("bytes", &launch_bytes)
-        .def("run", &run_launch, py::arg("far"), py::arg("stream"));
+        .def("run", &run_launch, py::arg("far"), py::arg("stream"), py::arg("device") = -1);
 #endif
 }

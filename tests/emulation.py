@@ -33,8 +33,7 @@ CXX = os.environ.get("CXX", "g++")
 CC = os.environ.get("CC", "gcc")
 FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'csrc'}"]
 CPU = [ROOT / "csrc" / name for name in ("cpu/dispatch.cpp", "cpu/parallel.cpp", "cpu/fill_scalar.cpp", "cuda/table.cpp")]
-SOURCES = [NATIVE / "emulated_gpu.cpp", *CPU]
-HEADERS = sorted(chain((ROOT / "csrc").rglob("*.h"), NATIVE.glob("*.h")))
+HEADERS = sorted(chain((ROOT / "csrc").rglob("*.h"), NATIVE.rglob("*.h")))
 
 STORAGES = {dtype: i for i, dtype in enumerate(REAL_DTYPES)}  # of csrc/job.h, as uint8, 16, 32, 64 that follow
 PATTERN_STORAGES = {
@@ -89,17 +88,22 @@ def compiled(source: Path, flags: Sequence[str] = ()) -> Path:
     return made(BUILD / f"{source.stem}.o", command, [source, *HEADERS])
 
 
-def ptx(architecture: int, source: Path = sass_budget.KERNEL) -> Path:
+def ptx(architecture: int, source: Path) -> Path:
     """What nvcc makes of a kernel, with the build's flags and line numbers. Raises sass_budget.Missing."""
     command = sass_budget.to_ptx(architecture, source)
     return made(BUILD / f"{source.stem}_{architecture}.ptx", command, [source, *HEADERS])
 
 
-def harness(kernel: Path, name: str) -> Path:
-    """The program tests/native/emulated_gpu.cpp, with the object file that has gpu_thread()."""
+def harness(kernels: Sequence[Path], name: str) -> Path:
+    """The program tests/native/emulated_gpu.cpp, with the object files that have gpu_thread()."""
+    return linked([NATIVE / "emulated_gpu.cpp", *CPU], kernels, name)
+
+
+def linked(sources: Sequence[Path], others: Sequence[Path], name: str) -> Path:
+    """The program of some C++ sources and object files."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compiled, SOURCES))
-    return made(BUILD / name, [CXX, *map(str, objects), str(kernel), "-ldl", "-lpthread"], [*objects, kernel])
+        objects = [*pool.map(compiled, sources), *others]
+    return made(BUILD / name, [CXX, *map(str, objects), "-ldl", "-lpthread"], objects)
 
 
 def rows(combining: bool) -> Path:

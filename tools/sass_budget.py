@@ -4,7 +4,7 @@
     python tools/sass_budget.py --arch 80 100   the same for other architectures than those of the budget
     python tools/sass_budget.py --write         tools/sass_budget.json anew; its targets, which the project has promised, stay
 
-The kernel is compiled with the flags of the build and with line numbers, which change no instruction. A hot loop is an
+The kernels are compiled with the flags of the build and with line numbers, which change no instruction. A hot loop is an
 innermost loop that stores 16 bytes. It belongs to the program (a distribution of csrc/core in a dtype) whose Tile<...>::whole()
 the store was inlined into: the machine code names lines of the PTX, and these the C++ function. All instructions between the
 loop's ends count, those of rare cases, too.
@@ -25,7 +25,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
-KERNEL = CSRC / "cuda" / "fill_cuda.cu"
+KERNELS = tuple(CSRC / "cuda" / f"fill_{bits}bit.cu" for bits in (8, 16, 32, 64))  # one for each size of an element
 BUILD = ROOT / "build" / "sass"
 BUDGET = Path(__file__).with_suffix(".json")
 TOLERANCE = 0.03
@@ -188,7 +188,7 @@ class Cost(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Of the whole kernel on one architecture."""
+    """Of a kernel, or of all, on one architecture."""
 
     costs: dict[str, Cost]
     registers: int
@@ -223,8 +223,7 @@ def report(sass: str, ptx: str, said: str, arch: int) -> Report:
     use = _USE.search(said)
     if use is None:
         raise ValueError(f"sass_budget: ptxas must say what it used, got:\n{said}")
-    by_dtype = sorted(costs.items(), key=lambda item: item[0].split("/")[::-1])
-    return Report(dict(by_dtype), registers=int(use[2]), stack=int(use[1]))
+    return Report(costs, registers=int(use[2]), stack=int(use[1]))
 
 
 # ---- tools ----------------------------------------------------------------------------------------------------------
@@ -262,7 +261,7 @@ def release() -> str:
     return next(line for line in run([find_nvcc(), "--version"]).splitlines() if "release" in line)
 
 
-def to_ptx(arch: int, source: Path = KERNEL) -> list[str]:
+def to_ptx(arch: int, source: Path) -> list[str]:
     """The command, without -o: the build's flags, to which CMake adds the first three. Raises Missing."""
     flags = re.search(r"set\(nvcc_flags ([^)]*)\)", (ROOT / "CMakeLists.txt").read_text())
     assert flags is not None
@@ -278,15 +277,30 @@ def disassembled(ptx: Path, arch: int) -> tuple[str, str]:
     return run([find_nvdisasm(), "-c", "-gp", cubin]), said
 
 
-def measure(arch: int, ptx: Path | None = None) -> Report:
+def made_ptx(arch: int, source: Path) -> Path:
     """Raises Missing."""
+    ptx = BUILD / f"{source.stem}.compute_{arch}.ptx"
+    ptx.parent.mkdir(parents=True, exist_ok=True)
+    run([*to_ptx(arch, source), "-o", ptx])
+    return ptx
+
+
+def measure(arch: int, to: Callable[[int, Path], Path] = made_ptx) -> Report:
+    """Of all kernels: each program's loop, the most registers and stack. Raises Missing."""
     find_nvdisasm()
-    if ptx is None:
-        ptx = BUILD / f"fill_cuda.compute_{arch}.ptx"
-        ptx.parent.mkdir(parents=True, exist_ok=True)
-        run([*to_ptx(arch), "-o", ptx])
-    sass, said = disassembled(ptx, arch)
-    return report(sass, ptx.read_text(), said, arch)
+
+    def measured(source: Path) -> Report:
+        ptx = to(arch, source)
+        sass, said = disassembled(ptx, arch)
+        return report(sass, ptx.read_text(), said, arch)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return together(list(pool.map(measured, KERNELS)))
+
+
+def together(reports: Sequence[Report]) -> Report:
+    costs = sorted((item for made in reports for item in made.costs.items()), key=lambda item: item[0].split("/")[::-1])
+    return Report(dict(costs), max(made.registers for made in reports), max(made.stack for made in reports))
 
 
 # ---- the budget -----------------------------------------------------------------------------------------------------
@@ -361,8 +375,7 @@ def main() -> int:
     arguments = parser.parse_args()
     archs = arguments.arch or budgeted()
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            reports = dict(zip(archs, pool.map(measure, archs), strict=True))
+        reports = {arch: measure(arch) for arch in archs}
     except Missing as missing:
         print(f"sass_budget: {missing}", file=sys.stderr)
         return 2

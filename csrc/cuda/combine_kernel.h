@@ -4,7 +4,8 @@
 // Compiled by nvcc, and by g++ for the emulation in tests/native/.
 #pragma once
 #include "../core/combine.h"
-#include "fill_kernel.h"
+#include "programs.h"
+#include "tiles.h"
 
 namespace wi {
 namespace WI_ISA {
@@ -97,58 +98,15 @@ WI_KERNEL_FN void make_pattern64(const CudaJob& job, uint64_t block, double v[2]
 }
 
 WI_KERNEL_FN void make(const CudaJob& job, Storage made, uint64_t block, const uint32_t w[4], float v[4]) {
-    switch (job.program / kStorages) {
-        case int(Kind::kUniform): return Uniform32Open<float, uint32_t>(job)(w, v);
-        case int(Kind::kUniformClamped): return Uniform32Clamped<float, uint32_t>(job)(w, v);
-        case kUniformWide: return UniformWide32<float, uint32_t>(job)(w, v);
-        case int(Kind::kNormal): return Normal32<float, uint32_t>(job)(w, v);
-        case int(Kind::kTruncNormalCentral): return TruncNormalCentral32<float, uint32_t>(job)(w, v);
-        case int(Kind::kTruncNormal): return TruncNormal32<float, uint32_t>(job)(w, v);
-        case int(Kind::kConstant): return make_pattern32<false>(job, made, block, v);
-        default: return make_pattern32<true>(job, made, block, v);
-    }
+    if (make_values(job, w, v)) return;
+    if (job.program / kStorages == int(Kind::kConstant)) return make_pattern32<false>(job, made, block, v);
+    make_pattern32<true>(job, made, block, v);
 }
 
 WI_KERNEL_FN void make(const CudaJob& job, Storage, uint64_t block, const uint32_t w[4], double v[2]) {
-    const uint64_t d0 = uint64_t(w[0]) << 32 | w[1], d1 = uint64_t(w[2]) << 32 | w[3];
-    switch (job.program / kStorages) {
-        case int(Kind::kUniform):
-        case int(Kind::kUniformClamped): return Uniform64<double, uint64_t>(job)(d0, d1, v);
-        case int(Kind::kNormal): return Normal64<double, uint64_t>(job)(d0, d1, v);
-        case int(Kind::kTruncNormal): return TruncNormal64<double, uint64_t>(job)(d0, d1, v);
-        case int(Kind::kConstant): return make_pattern64<false>(job, block, v);
-        default: return make_pattern64<true>(job, block, v);
-    }
-}
-
-template <int kBytes>
-struct BitsOf;
-template <>
-struct BitsOf<1> {
-    using Type = uint8_t;
-};
-template <>
-struct BitsOf<2> {
-    using Type = uint16_t;
-};
-template <>
-struct BitsOf<4> {
-    using Type = uint32_t;
-};
-template <>
-struct BitsOf<8> {
-    using Type = uint64_t;
-};
-
-// A stretch of consecutive global index, [first, end), and the address of its first element.
-struct Stretch {
-    uint64_t first, end, address;
-};
-
-// Of the element that follows the stretch's first after n others.
-WI_KERNEL_FN uint64_t address_of(const CudaJob& job, const Stretch& stretch, uint64_t n, int size) {
-    if (job.layout == Layout::kLinear) return stretch.address + n * uint64_t(size);
-    return stretch.address + uint64_t(place_of(job, job.outer, job.ndim, n).memory) * uint64_t(size);
+    if (make_values(job, w, v)) return;
+    if (job.program / kStorages == int(Kind::kConstant)) return make_pattern64<false>(job, block, v);
+    make_pattern64<true>(job, block, v);
 }
 
 // Those elements of a block that lie in the stretch; all at once where they are consecutive and aligned.
@@ -186,9 +144,8 @@ WI_KERNEL_FN void combine_elements(const CudaJob& job, const Combine& how, const
 
 WI_KERNEL_FN void combine_block(const CudaJob& job, const Combine& how, const Stretch& stretch, uint64_t block) {
     const Storage storage = Storage(job.program % kStorages);
-    const PhiloxSpan<uint32_t> span(job.seed, job.stream, uint32_t(block >> 32));
     uint32_t w[4];
-    philox4x32_10(uint32_t(block), span, w);
+    words_of_block(job, block, w);
     if (storage == Storage::kFloat64) {
         double made[2];
         make(job, storage, block, w, made);
@@ -206,38 +163,7 @@ WI_KERNEL_FN void combine_block(const CudaJob& job, const Combine& how, const St
     }
 }
 
-// The tile's blocks that this thread takes, as table.cpp has cut them.
-WI_KERNEL_FN void combine_tile(const CudaJob& job, const Combine& how, uint32_t tile) {
-    const Storage storage = Storage(job.program % kStorages);
-    const int size = item_size(storage);
-    const uint64_t per_block = size == 8 ? 2 : 4, group = uint64_t(group_elements(storage));
-    const bool linear = job.layout == Layout::kLinear;
-    const uint64_t in_tile = uint64_t(kTileGroups) * (linear ? group / per_block : 1);  // blocks
-    const uint64_t begin = linear ? job.index / group * (group / per_block) : 0;        // block, or number among the runs' blocks
-    const uint64_t end = linear ? (job.index + job.count - 1) / per_block + 1 : job.count;
-#pragma unroll 1
-    for (uint64_t i = threadIdx.x; i < in_tile; i += kThreads) {
-        const uint64_t at = begin + tile * in_tile + i;
-        if (at >= end) return;
-        Stretch stretch = {job.index, job.index + job.count, job.data};
-        uint64_t block = at;
-        if (!linear) {
-            const Place run = place_of(job, 0, job.outer, at / job.run_groups);
-            const uint64_t first = job.index + uint64_t(run.index);
-            stretch = {first, first + job.run, job.data + uint64_t(run.memory) * uint64_t(size)};
-            block = first / per_block + at % job.run_groups;
-        }
-        combine_block(job, how, stretch, block);
-    }
-}
-
 constexpr int kCombiningBlocks = 3;  // on a multiprocessor: a fourth would leave too few registers for float64
-
-struct CombineTable {
-    CudaTable table;
-    Combine how;
-};
-static_assert(sizeof(CombineTable) <= 4096, "kernel parameters are limited to 4 KB");
 
 #if defined(WI_EMULATED)
 inline void
@@ -247,7 +173,9 @@ __global__ void __launch_bounds__(kThreads, kCombiningBlocks)
     combine_kernel(const WI_GRID_CONSTANT CombineTable parameters) {
     for (uint32_t tile = blockIdx.x; tile < parameters.table.tiles; tile += gridDim.x) {
         const CudaJob& job = job_of(parameters.table, tile);
-        combine_tile(job, parameters.how, tile - job.first_tile);
+        each_block(job, tile - job.first_tile, [&](const CudaJob& same, const Stretch& stretch, uint64_t block) {
+            combine_block(same, parameters.how, stretch, block);
+        });
     }
 }
 

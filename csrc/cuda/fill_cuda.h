@@ -1,4 +1,4 @@
-// The CUDA backend's door: jobs -> table on the host, table -> one launch on a stream.
+// The CUDA backend's door: jobs -> tables on the host, tables -> launches on a stream.
 #pragma once
 #include <string>
 #include <vector>
@@ -7,20 +7,25 @@
 
 namespace wi {
 
-// The jobs as the kernel's table; `tiles` receives how many tiles they make.
-std::vector<CudaJob> make_table(const std::vector<FillJob>& jobs, uint32_t& tiles);
+// Fills have a kernel for each size of an element, in bits; combining has one for all.
+enum class Kernel { kFill8, kFill16, kFill32, kFill64, kCombine };
 
-// Launches on the current device. `far`: address of the table in device memory, or 0 for a table of at most kInlineJobs.
+// What one launch does: jobs of one kernel, and how many tiles they make.
+struct CudaPart {
+    Kernel kernel;
+    std::vector<CudaJob> jobs;
+    uint32_t tiles;
+};
+
+// The jobs as the kernels' tables, in order within each.
+std::vector<CudaPart> make_parts(const std::vector<FillJob>& jobs, Mode mode);
+
+// Launches every part on the device, or on the current one if that is negative. `far`: address in device memory of all parts' jobs,
+// one after another; or 0: they travel in the launches' parameters, kInlineJobs at a time.
 // Returns an empty string or the CUDA error's name and text.
-std::string launch_fill(const std::vector<CudaJob>& table, uint64_t far, uint32_t tiles, uint64_t stream);
+std::string launch(const std::vector<CudaPart>& parts, uint64_t far, int device, uint64_t stream, const Combine& how);
 
-// The same for jobs whose values meet what is there.
-std::string launch_combine(const std::vector<CudaJob>& table, uint64_t far, uint32_t tiles, uint64_t stream, Combine how);
-
-// The name and text of a CUDA error, a cudaError_t; empty for success.
-std::string cuda_message(int error);
-
-// Number of devices, or 0 and why there is none.
-int cuda_devices(std::string& why);
+// Whether this device can run the kernels; makes its context. Returns an empty string, or why not.
+std::string why_not_on(int device);
 
 }  // namespace wi

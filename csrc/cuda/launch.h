@@ -51,7 +51,13 @@ struct CudaTable {
     uint32_t jobs, tiles;
     CudaJob here[kInlineJobs];
 };
-static_assert(sizeof(CudaTable) <= 4096, "kernel parameters are limited to 4 KB");
+
+// The same for the kernel that combines.
+struct CombineTable {
+    CudaTable table;
+    Combine how;
+};
+static_assert(sizeof(CombineTable) <= 4096, "kernel parameters are limited to 4 KB");
 
 // Elements of a group: what one thread makes before it stores, at least a Philox block and 16 bytes.
 WI_HOST_DEVICE constexpr int group_elements(Storage storage) {

@@ -63,34 +63,49 @@ uint64_t tiles_of(CudaJob& out, Storage storage, const Region& r) {
     return (out.count + kTileGroups - 1) / kTileGroups;
 }
 
-void append(std::vector<CudaJob>& table, uint64_t& total, const FillJob& job) {
+// For one kernel: jobs of more dimensions than it takes become several.
+void append(CudaPart& part, const FillJob& job) {
     const Region region = collapse(job.dims, job.ndim);
     if (region.ndim > kGridDims) {  // one job for each index of the outermost dimension
-        FillJob part = job;
-        part.ndim = region.ndim - 1;
-        std::copy(region.dims + 1, region.dims + region.ndim, part.dims);
+        FillJob inner = job;
+        inner.ndim = region.ndim - 1;
+        std::copy(region.dims + 1, region.dims + region.ndim, inner.dims);
         for (int64_t i = 0; i < region.dims[0].size; ++i) {
-            part.data = job.data + i * region.dims[0].stride * item_size(job.storage);
-            part.index = job.index + uint64_t(i * region.dims[0].step);
-            append(table, total, part);
+            inner.data = job.data + i * region.dims[0].stride * item_size(job.storage);
+            inner.index = job.index + uint64_t(i * region.dims[0].step);
+            append(part, inner);
         }
         return;
     }
     CudaJob out = make_job(job, region);
-    out.first_tile = uint32_t(total);
-    total += tiles_of(out, job.storage, region);
-    if (total >= uint64_t(1) << 32) throw std::invalid_argument("too many elements for one launch");
-    table.push_back(out);
+    out.first_tile = part.tiles;
+    const uint64_t tiles = part.tiles + tiles_of(out, job.storage, region);
+    if (tiles >= uint64_t(1) << 32) throw std::invalid_argument("too many elements for one launch");
+    part.tiles = uint32_t(tiles);
+    part.jobs.push_back(out);
+}
+
+Kernel kernel_of(Storage storage, Mode mode) {
+    if (mode != Mode::kStore) return Kernel::kCombine;
+    switch (item_size(storage)) {
+        case 1: return Kernel::kFill8;
+        case 2: return Kernel::kFill16;
+        case 4: return Kernel::kFill32;
+        default: return Kernel::kFill64;
+    }
 }
 
 }  // namespace
 
-std::vector<CudaJob> make_table(const std::vector<FillJob>& jobs, uint32_t& tiles) {
-    std::vector<CudaJob> table;
-    uint64_t total = 0;
-    for (const FillJob& job : jobs) append(table, total, job);
-    tiles = uint32_t(total);
-    return table;
+std::vector<CudaPart> make_parts(const std::vector<FillJob>& jobs, Mode mode) {
+    std::vector<CudaPart> parts;
+    for (const FillJob& job : jobs) {
+        const Kernel kernel = kernel_of(job.storage, mode);
+        auto part = std::find_if(parts.begin(), parts.end(), [=](const CudaPart& p) { return p.kernel == kernel; });
+        if (part == parts.end()) part = parts.insert(part, CudaPart{kernel, {}, 0});
+        append(*part, job);
+    }
+    return parts;
 }
 
 }  // namespace wi

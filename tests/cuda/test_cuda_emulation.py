@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from emulation import BUILD, CXX, FLAGS, HEADERS, NATIVE, check, compiled, harness, made, run_command
+from emulation import BUILD, CPU, CXX, FLAGS, HEADERS, NATIVE, ROOT, check, compiled, harness, linked, made, run_command
 
 pytestmark = pytest.mark.skipif(shutil.which(CXX) is None, reason=f"no {CXX}")
 
@@ -21,12 +21,7 @@ WATCHED = ["-fsanitize=thread", "-fno-exceptions", "-Wno-unknown-pragmas"]  # th
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    return harness(compiled(NATIVE / "emulated_kernel.cpp", WATCHED), "emulated_gpu")
-
-
-@pytest.fixture(scope="module")
-def combining_program() -> Path:
-    return harness(compiled(NATIVE / "emulated_combine.cpp", WATCHED), "emulated_combining_gpu")
+    return harness([compiled(NATIVE / "emulated_kernels.cpp", WATCHED)], "emulated_gpu")
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -36,8 +31,15 @@ def test_source(program: Path, section: str) -> None:
 
 @pytest.mark.parametrize("section", SECTIONS[1:])
 @pytest.mark.parametrize("mode", ["add", "lerp"])
-def test_combining_source(combining_program: Path, mode: str, section: str) -> None:
-    check(combining_program, section, mode)
+def test_combining_source(program: Path, mode: str, section: str) -> None:
+    check(program, section, mode)
+
+
+def test_launches() -> None:
+    """csrc/cuda/launch.cpp on a runtime that is played: what it loads, launches and says, and the bits."""
+    fake = [f"-I{NATIVE / 'fake_cuda'}", '-DWEIGHTINIT_ARCHITECTURES="80-real 90"']
+    played = [compiled(source, fake) for source in (NATIVE / "launch_tests.cpp", ROOT / "csrc" / "cuda" / "launch.cpp")]
+    run_command([str(linked(CPU, [*played, compiled(NATIVE / "emulated_kernels.cpp", WATCHED)], "launch_tests"))])
 
 
 def test_scalar_device() -> None:

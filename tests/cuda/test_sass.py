@@ -1,4 +1,4 @@
-"""The kernel's machine code costs what tools/sass_budget.json allows; tools/sass_budget.py sees where it does not.
+"""The kernels' machine code costs what tools/sass_budget.json allows; tools/sass_budget.py sees where it does not.
 
 The first half needs nvcc and nvdisasm, no GPU; the second works on a listing of a few lines.
 """
@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from emulation import ptx, sass_budget
 
-# ---- the kernel -----------------------------------------------------------------------------------------------------
+# ---- the kernels ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arch", sass_budget.budgeted())
-def test_the_kernel_is_within_its_budget(arch: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_kernels_are_within_their_budget(arch: int, capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        reports = {arch: sass_budget.measure(arch, ptx(arch))}
+        reports = {arch: sass_budget.measure(arch, ptx)}
     except sass_budget.Missing as missing:
         pytest.skip(str(missing))
     with capsys.disabled():  # the table belongs to CI's log

@@ -4,8 +4,8 @@
 //
 // prints every failure and `N passed, N failed`; the exit status is 0 if none failed. One check is one launch: all bytes of its
 // memory equal, guards included, and every element's bytes stored once and by aligned stores, no other byte ever.
-// gpu_thread() is one thread of the kernel: fill_kernel.h by g++ (emulated_kernel.cpp), or nvcc's PTX as C (tools/ptx_to_c.py).
-// With a mode it is one of combine_kernel.h (emulated_combine.cpp), and memory begins as random bytes instead of a pattern.
+// gpu_thread() is one thread of a kernel: of csrc/cuda by g++ (emulated_kernels.cpp), or of nvcc's PTX as C (emulated_ptx.c).
+// With a mode the kernel is the one that combines, and memory begins as random bytes instead of a pattern.
 // A line of <rows>: name, storage, kind, params, integers; the last two separated by commas, - if there are none.
 #include <algorithm>
 #include <cmath>
@@ -79,7 +79,7 @@ struct Machine {
 
 extern "C" {
 
-void gpu_thread(const unsigned char* param, uint32_t tid, uint32_t ctaid, uint32_t nctaid);
+void gpu_thread(int kernel, const unsigned char* param, uint32_t tid, uint32_t ctaid, uint32_t nctaid);
 
 void gpu_read(uint64_t address, uint32_t bytes) {
     const bool inside = machine.parameters.holds(address, bytes) || machine.table.holds(address, bytes) ||
@@ -165,28 +165,24 @@ struct Memory {  // n bytes from a 256-byte line on
 
 enum class Form { kHere, kFar };
 
-struct Parameters {  // of either kernel: the one that fills has the table alone
-    CudaTable table;
-    Combine how;
-};
-
-void run(const std::vector<CudaJob>& table, uint32_t tiles, Form form, uint32_t grid) {
-    Memory parameters(sizeof(Parameters), 0xCD), far(table.size() * sizeof(CudaJob), 0);
-    CudaTable& p = reinterpret_cast<Parameters*>(parameters.data)->table;
-    if (combines()) reinterpret_cast<Parameters*>(parameters.data)->how = how;
-    if (form == Form::kHere && table.size() > size_t(kInlineJobs)) stop("the table does not fit");
-    p.far = form == Form::kFar ? reinterpret_cast<const CudaJob*>(far.data) : nullptr;
-    p.jobs = uint32_t(table.size());
-    p.tiles = tiles;
-    memcpy(static_cast<void*>(form == Form::kFar ? far.data : reinterpret_cast<unsigned char*>(p.here)), table.data(),
-           table.size() * sizeof(CudaJob));
-    machine.parameters = parameters.span(combines() ? sizeof(Parameters) : sizeof(CudaTable));
-    machine.table = form == Form::kFar ? far.span(table.size() * sizeof(CudaJob)) : Span{};
+void run(const CudaPart& part, Form form, uint32_t grid) {
+    const size_t bytes = part.jobs.size() * sizeof(CudaJob);
+    Memory parameters(sizeof(CombineTable), 0xCD), far(bytes, 0);
+    CombineTable& p = *reinterpret_cast<CombineTable*>(parameters.data);
+    if (combines()) p.how = how;
+    if (form == Form::kHere && part.jobs.size() > size_t(kInlineJobs)) form = Form::kFar;
+    p.table.far = form == Form::kFar ? reinterpret_cast<const CudaJob*>(far.data) : nullptr;
+    p.table.jobs = uint32_t(part.jobs.size());
+    p.table.tiles = part.tiles;
+    memcpy(form == Form::kFar ? far.data : reinterpret_cast<unsigned char*>(p.table.here), part.jobs.data(), bytes);
+    machine.parameters = parameters.span(combines() ? sizeof(CombineTable) : sizeof(CudaTable));
+    machine.table = form == Form::kFar ? far.span(bytes) : Span{};
     for (uint32_t block = 0; block < grid; ++block)
-        for (uint32_t thread = 0; thread < uint32_t(kThreads); ++thread) gpu_thread(parameters.data, thread, block, grid);
+        for (uint32_t thread = 0; thread < uint32_t(kThreads); ++thread)
+            gpu_thread(int(part.kernel), parameters.data, thread, block, grid);
 }
 
-const uint32_t kAsTiles = 0;  // as many blocks as tiles, as launch_fill does
+const uint32_t kAsTiles = 0;  // as many blocks as tiles, as launch() does
 
 // One launch. `nothing`: the programs do not exist, and no byte may be touched.
 void check(const std::vector<Target>& targets, const std::string& what, Form form = Form::kHere, uint32_t grid = kAsTiles,
@@ -224,13 +220,10 @@ void check(const std::vector<Target>& targets, const std::string& what, Form for
         CpuFill fill(on_cpu, how);
         fill.run(0, fill.tiles(), 1);
     }
-    uint32_t tiles;
-    const std::vector<CudaJob> table = make_table(on_gpu, tiles);
     machine.memory = made.span(size);
     machine.stores.assign(size, 0);
     machine.faults = 0;
-    if (form == Form::kHere && table.size() > size_t(kInlineJobs)) form = Form::kFar;
-    run(table, tiles, form, grid == kAsTiles ? tiles : grid);
+    for (const CudaPart& part : make_parts(on_gpu, how.mode)) run(part, form, grid == kAsTiles ? part.tiles : grid);
     const size_t at = size_t(std::mismatch(expected.data, expected.data + size, made.data).first - expected.data);
     expect(at == size, "%s: byte %zu of %zu differs", what.c_str(), at, size);
     expect(machine.stores == once, "%s: an element is not stored exactly once, or a byte beside the elements is", what.c_str());

@@ -9,7 +9,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -95,7 +94,7 @@ def backend_info() -> BackendInfo:
         available=tuple(kernels.available_isas()),
         threads=threads,
         parallel_runtime=kernels.parallel_runtime(),
-        cuda=kernels.why_no_cuda() or "native",
+        cuda=_why_no_cuda() or "native",
         format=FORMAT,
         reason=reason,
     )
@@ -103,9 +102,34 @@ def backend_info() -> BackendInfo:
 
 def has_kernels(device: torch.device) -> bool:
     """Whether the compiled kernels write to this device; the reference writes to all others."""
-    return native and (device.type == "cpu" or (device.type == "cuda" and _cuda_works()))
+    if device.type == "cuda" and native and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return not _why_not_on(torch.cuda.current_device() if device.index is None else device.index)
+    return native and device.type == "cpu"
 
 
-@lru_cache(maxsize=1)
-def _cuda_works() -> bool:
-    return torch.version.hip is None and not kernels.why_no_cuda()
+def _why_no_cuda() -> str:
+    """Why no GPU is filled by the kernels, as far as is known without asking a driver: a process that has asked one can fork no
+    child that uses a GPU. (torch counts devices by NVML.)"""
+    if why := kernels.why_no_cuda():
+        return why
+    if not torch.cuda.device_count():
+        return f"compiled for {kernels.cuda_architectures}; torch {torch.__version__} finds no CUDA device"
+    return next(filter(None, _known.values()), "")
+
+
+_known: dict[int, str] = {}  # of each device that was asked, why it is not filled by the kernels; empty if it is
+
+
+def _why_not_on(index: int) -> str:
+    """The same of one device, which is asked when its first tensor comes. Warns if the reference takes over."""
+    if index not in _known:
+        _known[index] = "torch is built for ROCm" if torch.version.hip else kernels.why_no_cuda() or kernels.why_not_on(index)
+        if _known[index]:
+            warnings.warn(
+                f"weightinit_cuda: tensors on cuda:{index} are filled by the plain PyTorch reference: the same values, many "
+                f"times slower. The kernels cannot run there: {_known[index]}. Install from source on this machine, which "
+                "compiles them for its GPUs, or update the driver.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+    return _known[index]

@@ -130,48 +130,32 @@ def fill_cpu(jobs: list[NativeJob], combine: Combine = STORE) -> None:
 
 
 def fill_cuda(device: torch.device, jobs: list[NativeJob], combine: Combine = STORE) -> None:
-    """One launch on the device's current stream; several while a graph is captured, if the table is large."""
-    if _launch(device, kernels.CudaLaunch(jobs, *combine)):
-        return
-    if len(jobs) == 1:
-        raise RuntimeError("fill: too many separate runs to capture in a CUDA graph. Make the tensor contiguous first.")
-    for begin in range(0, len(jobs), kernels.cuda_inline_jobs):
-        fill_cuda(device, jobs[begin : begin + kernels.cuda_inline_jobs], combine)
+    """On the device's current stream: one launch for each size of an element, one in all to combine."""
+    _launch(device, kernels.CudaLaunch(jobs, *combine))
 
 
-def _launch(device: torch.device, launch: Any) -> bool:
-    """No synchronisation, and no allocation if the table fits into the kernel's parameters.
-
-    Returns:
-        False, and nothing is launched, for a larger table while a graph is captured: its host memory would have to outlive it.
-    """
+def _launch(device: torch.device, launch: Any) -> None:
+    """No synchronisation; and no allocation if the table fits into the kernels' parameters, or while a graph is captured, which
+    its memory would have to outlive: then its rows travel in the parameters of as many launches as it takes."""
     with torch.cuda.device(device):
         stream = torch.cuda.current_stream(device).cuda_stream
-        if len(launch) <= kernels.cuda_inline_jobs:
-            launch.run(0, stream)
-        elif torch.cuda.is_current_stream_capturing():
-            return False
+        if len(launch) <= kernels.cuda_inline_jobs or torch.cuda.is_current_stream_capturing():
+            launch.run(0, stream, device.index)
         else:
             pinned = torch.frombuffer(bytearray(launch.bytes()), dtype=torch.uint8).pin_memory()
             table = pinned.to(device, non_blocking=True)  # kept until the launch is queued
-            launch.run(table.data_ptr(), stream)
-    return True
+            launch.run(table.data_ptr(), stream, device.index)
 
 
-def table(device: torch.device, jobs: Sequence[NativeJob]) -> Callable[[int], bool]:
-    """Jobs on plain tensors of one device as a function of the seed. False of that function: it cannot run now."""
+def table(device: torch.device, jobs: Sequence[NativeJob]) -> Callable[[int], None]:
+    """Jobs on plain tensors of one device as a function of the seed."""
     if device.type == "cpu":
         prepared = kernels.CpuFill(list(jobs))
-
-        def run(seed: int) -> bool:
-            prepared.run(seed, get_num_threads())
-            return True
-
-        return run
+        return lambda seed: prepared.run(seed, get_num_threads())
     launch = kernels.CudaLaunch(list(jobs))
 
-    def run_there(seed: int) -> bool:
+    def run(seed: int) -> None:
         with without_modes():
-            return _launch(device, launch.with_seed(seed))
+            _launch(device, launch.with_seed(seed))
 
-    return run_there
+    return run

@@ -32,13 +32,13 @@ class Prepared:
         for group, tensors, fill_again in self._groups:
             if fill_again is not None:
                 increment_version(tensors)
-                if fill_again(seed):
-                    continue
+                fill_again(seed)
+                continue
             with without_modes():
                 run([_with_seed(one, seed) for one in group])
 
 
-def _table(group: Sequence[Checked]) -> Callable[[int], bool] | None:
+def _table(group: Sequence[Checked]) -> Callable[[int], None] | None:
     """The kernels' table of a group, if it is plain tensors of one device and nothing else."""
     native = [one.native for one in group if one.native]
     devices = {one.job.tensor.device for one in group}

@@ -31,7 +31,8 @@ __all__ = ["Checked", "checked", "fill", "run", "without_overlap"]
 
 
 def fill(jobs: Sequence[FillJob]) -> None:
-    """Fills every job's tensor: one parallel pass over all CPU tensors, one launch for each GPU, for each way of combining.
+    """Fills every job's tensor: one parallel pass over all CPU tensors; on each GPU one launch for each size of an
+    element, and one for each way of combining.
 
     All jobs are checked before the first element is written. Jobs on the same memory count as if they ran one after another:
     the later one wins, in a pass of its own.

@@ -1,0 +1,229 @@
+// csrc/cuda/launch.cpp on a CUDA runtime that this file plays: it notes what it is asked, and runs every launch on the CPU by the
+// emulated kernels (emulated_kernels.cpp). Prints every failure and `N passed, N failed`; the exit status is 0 if none failed.
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "cpu/dispatch.h"
+#include "cpu/kernels.h"
+#include "cuda/fill_cuda.h"
+
+namespace wi {  // the plainest evaluator alone is linked
+RunFn find_run_avx2(Kind, Storage) { return nullptr; }
+RunFn find_run_avx512(Kind, Storage) { return nullptr; }
+RunFn find_run_neon(Kind, Storage) { return nullptr; }
+CombineFn find_combine_avx2(Mode, Storage) { return nullptr; }
+CombineFn find_combine_avx512(Mode, Storage) { return nullptr; }
+CombineFn find_combine_neon(Mode, Storage) { return nullptr; }
+}  // namespace wi
+
+using namespace wi;
+
+// ---- the runtime ---------------------------------------------------------------------------------------------------------
+
+namespace {
+
+constexpr int kDevices = 3, kUnknownDevice = 2;  // the last one is of a kind that there is no code for
+
+struct Launch {
+    Kernel kernel;
+    uint32_t jobs, tiles;
+    bool far;
+    int device;
+    cudaStream_t stream;
+};
+
+struct Runtime {
+    int device = 0;
+    bool capturing = false;
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+    std::vector<std::pair<int, Kernel>> loads;
+    std::vector<Launch> launches;
+} runtime;
+
+const char functions[5] = {};
+Kernel kernel_of(const void* function) { return Kernel(static_cast<const char*>(function) - functions); }
+
+}  // namespace
+
+namespace wi {
+const void* fill_kernel_8bit() { return &functions[int(Kernel::kFill8)]; }
+const void* fill_kernel_16bit() { return &functions[int(Kernel::kFill16)]; }
+const void* fill_kernel_32bit() { return &functions[int(Kernel::kFill32)]; }
+const void* fill_kernel_64bit() { return &functions[int(Kernel::kFill64)]; }
+const void* combine_kernel() { return &functions[int(Kernel::kCombine)]; }
+}  // namespace wi
+
+extern "C" void gpu_thread(int kernel, const unsigned char* param, uint32_t tid, uint32_t ctaid, uint32_t nctaid);
+extern "C" void gpu_write(uint64_t, uint32_t) {}
+
+const char* cudaGetErrorName(cudaError_t error) {
+    return error == cudaErrorNoKernelImageForDevice ? "cudaErrorNoKernelImageForDevice" : "another error";
+}
+const char* cudaGetErrorString(cudaError_t) { return "in words"; }
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaSetDevice(int device) {
+    if (device >= kDevices) return cudaErrorInvalidDevice;
+    runtime.device = device;
+    return cudaSuccess;
+}
+cudaError_t cudaGetDevice(int* device) {
+    *device = runtime.device;
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+    *value = attribute == cudaDevAttrComputeCapabilityMajor ? 7 + device : 3;
+    return cudaSuccess;
+}
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+    std::swap(*mode, runtime.mode);
+    return cudaSuccess;
+}
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, const void* function) {  // loads the function, as CUDA's does
+    if (runtime.capturing && runtime.mode != cudaStreamCaptureModeRelaxed) return cudaErrorStreamCaptureUnsupported;
+    runtime.loads.emplace_back(runtime.device, kernel_of(function));
+    return runtime.device == kUnknownDevice ? cudaErrorNoKernelImageForDevice : cudaSuccess;
+}
+cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments, size_t, cudaStream_t stream) {
+    const Kernel kernel = kernel_of(function);
+    const std::pair<int, Kernel> needed(runtime.device, kernel);
+    if (std::count(runtime.loads.begin(), runtime.loads.end(), needed) != 1) return cudaErrorStreamCaptureUnsupported;
+    const CudaTable& table = static_cast<CombineTable*>(arguments[0])->table;
+    runtime.launches.push_back({kernel, table.jobs, table.tiles, table.far != nullptr, runtime.device, stream});
+    for (uint32_t i = 0; i < grid.x; ++i)
+        for (uint32_t thread = 0; thread < block.x; ++thread)
+            gpu_thread(int(kernel), static_cast<unsigned char*>(arguments[0]), thread, i, grid.x);
+    return cudaSuccess;
+}
+
+// ---- the tests -----------------------------------------------------------------------------------------------------------
+
+namespace {
+
+int passed = 0, failed = 0;
+
+void expect(bool ok, const char* what) {
+    ++(ok ? passed : failed);
+    if (!ok) printf("FAILED %s\n", what);
+}
+
+const Transform kNormal = {Kind::kNormal, {0.0, 1.0}, {}};
+
+// The same jobs on memory of the CPU and of the "device".
+struct Both {
+    std::vector<FillJob> cpu, gpu;
+    std::vector<std::vector<char>> memory;
+
+    void add(Storage storage, std::vector<Dim> dims) {
+        int64_t last = 0;
+        for (const Dim& dim : dims) last += (dim.size - 1) * dim.stride;
+        const Draw draw = {7, cpu.size()};
+        for (std::vector<FillJob>* jobs : {&cpu, &gpu}) {
+            memory.emplace_back(size_t(last + 1) * size_t(item_size(storage)), char(0x5A));
+            FillJob job = {memory.back().data(), storage, kNormal, draw, 3, int(dims.size()), {}};
+            std::copy(dims.begin(), dims.end(), job.dims);
+            jobs->push_back(job);
+        }
+    }
+
+    std::string run(int device, bool far = false, Combine how = {}) {
+        runtime.launches.clear();
+        const std::vector<CudaPart> parts = make_parts(gpu, how.mode);
+        std::vector<CudaJob> rows;
+        for (const CudaPart& part : parts) rows.insert(rows.end(), part.jobs.begin(), part.jobs.end());
+        return launch(parts, far ? reinterpret_cast<uintptr_t>(rows.data()) : 0, device, 99, how);
+    }
+
+    bool equal(Combine how = {}) {
+        const CpuFill fill(cpu, how);
+        fill.run(0, fill.tiles(), 1);
+        for (size_t i = 0; i < memory.size(); i += 2)
+            if (memory[i] != memory[i + 1]) return false;
+        return true;
+    }
+};
+
+std::vector<Dim> run_of(int64_t n) { return {{n, 1, 1}}; }
+
+// 7 dimensions, one more than the kernel takes, none of which collapse: as many rows as the first has indices.
+std::vector<Dim> seven(int64_t first) {
+    std::vector<Dim> dims = {{first, 1, 64}};
+    for (int d = 0; d < 6; ++d) dims.push_back({2, first << d, 32 >> d});
+    return dims;
+}
+
+void check_mixed_dtypes() {
+    for (const bool far : {false, true}) {
+        Both both;
+        both.add(Storage::kFloat32, run_of(1000));
+        both.add(Storage::kBFloat16, run_of(70000));
+        both.add(Storage::kFloat64, run_of(33));
+        both.add(Storage::kFloat8E4M3, run_of(5));
+        both.add(Storage::kFloat32, run_of(20000));
+        both.add(Storage::kFloat16, run_of(9));
+        expect(both.run(1, far).empty() && both.equal(), "mixed dtypes: the values");
+        expect(runtime.launches.size() == 4, "mixed dtypes: a launch for each size");
+        for (const Launch& l : runtime.launches)
+            expect(l.device == 1 && l.stream == reinterpret_cast<cudaStream_t>(99) && l.far == far, "mixed dtypes: where");
+        expect(runtime.launches[0].jobs == 2 && runtime.launches[1].jobs == 2, "mixed dtypes: jobs of one size are together");
+    }
+    expect(runtime.loads.size() == 4, "each kernel is loaded once");
+}
+
+void check_first_use_in_a_capture() {
+    runtime.capturing = true;
+    Both both;
+    both.add(Storage::kFloat32, run_of(100));
+    expect(both.run(0).empty() && both.equal(), "the first use may be inside a capture");
+    const Combine how = {Mode::kLerp, 0.25};
+    expect(both.run(0, false, how).empty() && both.equal(how), "so may that of the kernel that combines");
+    expect(runtime.mode == cudaStreamCaptureModeGlobal, "the thread's mode is as it was");
+    runtime.capturing = false;
+}
+
+// In a capture, memory of a table would have to outlive the graph: rows travel in the launches, however many there are.
+void check_many_rows_without_memory() {
+    for (const int jobs : {1, 2, 5, 12, 13, 40}) {
+        Both both;
+        for (int i = 0; i < jobs; ++i) both.add(Storage::kFloat32, i % 2 ? run_of(70000 - i) : seven(i % 4 ? 3 : 30));
+        expect(both.run(0).empty() && both.equal(), "many rows: the values");
+        uint32_t rows = 0;
+        for (const Launch& l : runtime.launches) {
+            expect(!l.far && l.jobs <= uint32_t(kInlineJobs), "many rows: each launch carries its own");
+            rows += l.jobs;
+        }
+        expect(runtime.launches.size() == (rows + kInlineJobs - 1) / kInlineJobs && rows > uint32_t(jobs),
+               "many rows: full launches");
+        expect(both.run(0, true).empty() && runtime.launches.size() == 1, "many rows: one launch where there is memory");
+    }
+}
+
+void check_a_device_without_code() {
+    const std::string why = why_not_on(kUnknownDevice);
+    expect(why.find("cudaErrorNoKernelImageForDevice: in words") == 0, "no code: CUDA's words");
+    expect(why.find("compute capability 9.3") != std::string::npos, "no code: the device");
+    expect(why.find("compiled for " WEIGHTINIT_ARCHITECTURES) != std::string::npos, "no code: the build");
+    const size_t asked = runtime.loads.size();
+    Both both;
+    both.add(Storage::kFloat32, run_of(10));
+    expect(both.run(kUnknownDevice) == why && runtime.launches.empty(), "no code: nothing is launched");
+    expect(runtime.loads.size() == asked, "no code: the device is asked once");
+    expect(why_not_on(0).empty(), "another device is none the worse");
+    expect(!why_not_on(kDevices).empty() && !both.run(kDevices).empty(), "no such device");
+}
+
+}  // namespace
+
+int main() {
+    select_isa("scalar");
+    check_mixed_dtypes();
+    check_first_use_in_a_capture();
+    check_many_rows_without_memory();
+    check_a_device_without_code();
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}
