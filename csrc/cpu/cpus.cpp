@@ -100,8 +100,9 @@ void leave_openmp_place() {
 }
 
 std::string describe_cpus() {
-    const std::string mask = bound_by_openmp() ? "bound by OpenMP" : "in the affinity mask: " + std::to_string(cpus_of_mask());
-    return "CPUs " + mask + (quota() > 0 ? ", in the quota: " + std::to_string(quota()) : "");
+    const std::string mask =
+        bound_by_openmp() ? "CPUs as OpenMP bound them" : std::to_string(cpus_of_mask()) + " CPUs by the mask";
+    return mask + (quota() > 0 ? ", " + std::to_string(quota()) + " by the quota" : "");
 }
 
 }  // namespace wi

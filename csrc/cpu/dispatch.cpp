@@ -252,7 +252,7 @@ void fill_small(const Transform& transform, Storage storage, const Draw& draw, c
     parallel_tiles(0, 1, 1, {}, fill, &small);
 }
 
-void CpuFill::run(int64_t begin, int64_t end, int threads, const uint64_t* seed) const {
+void CpuFill::run(int64_t begin, int64_t end, int threads, const uint64_t* seed) const noexcept {
     struct Run {
         const CpuFill& fill;
         const uint64_t* seed;

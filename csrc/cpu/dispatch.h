@@ -24,7 +24,7 @@ class CpuFill {
     ~CpuFill();
     int64_t tiles() const { return first_tile_.back(); }
     // Runs tiles [begin, end), each job under its own seed, or all under `seed`.
-    void run(int64_t begin, int64_t end, int threads, const uint64_t* seed = nullptr) const;
+    void run(int64_t begin, int64_t end, int threads, const uint64_t* seed = nullptr) const noexcept;
 
   private:
     struct Prepared;

@@ -14,6 +14,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <thread>
 
 #include "cpus.h"
@@ -66,6 +67,14 @@ void relax() {
     _mm_pause();
 #elif defined(__aarch64__)
     asm volatile("yield");
+#endif
+}
+
+void name_thread() {  // as `top -H` and debuggers show it
+#if defined(__linux__)
+    pthread_setname_np(pthread_self(), "weightinit");
+#elif defined(__APPLE__)
+    pthread_setname_np("weightinit");
 #endif
 }
 
@@ -172,6 +181,7 @@ class Pool {
 
     void live() {
         leave_openmp_place();
+        name_thread();
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
             while (Fill* fill = find_open()) {
@@ -228,29 +238,30 @@ class Pool {
 std::atomic<Pool*> current{nullptr};
 const int at_fork = pthread_atfork(nullptr, nullptr, [] { current.store(nullptr, std::memory_order_relaxed); });
 
-Pool& pool() {
+Pool* pool() {  // null: no memory for one
     (void)at_fork;
     Pool* found = current.load(std::memory_order_acquire);
-    if (found) return *found;
-    Pool* const made = new Pool;
-    if (current.compare_exchange_strong(found, made, std::memory_order_acq_rel)) return *made;
+    if (found) return found;
+    Pool* const made = new (std::nothrow) Pool;
+    if (current.compare_exchange_strong(found, made, std::memory_order_acq_rel)) return made;
     delete made;
-    return *found;
+    return found;
 }
 
 }  // namespace
 
-void parallel_tiles(int64_t begin, int64_t end, int threads, Nanoseconds expected, RangeFn fn, void* context) {
+void parallel_tiles(int64_t begin, int64_t end, int threads, Nanoseconds expected, RangeFn fn, void* context) noexcept {
     if (begin == end) return;
     threads = int(std::min({int64_t(threads), end - begin, 1 + expected / kShare}));
-    if (threads > 1) {
+    Pool* const workers = threads > 1 ? pool() : nullptr;
+    if (workers) {
         Fill fill{{begin}, end, threads, fn, context, {0}, threads - 1};
-        return pool().run(fill, expected >= kWorthWaking);
+        return workers->run(fill, expected >= kWorthWaking);
     }
     const FloatEnvironment environment;
     fn(context, begin, end);
 }
 
-std::string parallel_runtime() { return "own pool; " + describe_cpus(); }
+std::string parallel_runtime() { return "own pool, " + describe_cpus(); }
 
 }  // namespace wi

@@ -29,7 +29,7 @@ using namespace wi;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::nanoseconds kLong = std::chrono::hours(1);  // worth all threads
-#if defined(__SANITIZE_THREAD__)  // it cannot follow the threads of a child
+#if defined(__SANITIZE_THREAD__)                                   // it cannot follow the threads of a child
 constexpr bool kForks = false;
 #else
 constexpr bool kForks = true;
