@@ -34,9 +34,11 @@ constexpr Nanoseconds kShare{24'000};
 constexpr Nanoseconds kLinger{50'000};
 // How long a caller looks for the end of what workers have begun before it sleeps: more than a tile of nearly all kernels.
 constexpr Nanoseconds kPatience{50'000};
-// A worker that loses its CPU in the middle of a tile makes the caller wait for a time slice or two: 4 ms here. Workers are then
-// left alone for this many times as long, so that waiting costs at most a ninth of the time.
-constexpr int kRest = 8;
+// A worker that loses its CPU in the middle of a tile makes the caller wait for a time slice or more, 4 ms here. So there is an
+// account: what workers have spared callers, at most kCredit, less what they have cost. Overdrawn, they are left alone for kRest
+// times the debt; a machine that has no core to spare costs a caller one in kRest of its time, then.
+constexpr Nanoseconds kCredit{20'000'000};
+constexpr int kRest = 32;
 constexpr int64_t kMostTiles = 32;  // a claim: 0.2 ms of uniform float32, 2 MiB of it
 constexpr int kClaims = 4;          // claims that a thread's even share is cut into at least
 constexpr int kFanOut = 2;          // others that a worker wakes when it comes
@@ -90,16 +92,16 @@ bool spin(Nanoseconds time, const Done& done) {
 }
 
 struct Fill {
-    std::atomic<int64_t> next;  // the first tile that nobody has claimed
-    const int64_t end;
+    const int64_t begin, end;
     const int threads;
     const RangeFn fn;
     void* const context;
-    std::atomic<int> inside{0};  // workers at work
+    std::atomic<int64_t> next{begin};  // the first tile that nobody has claimed
+    std::atomic<int> inside{0};        // workers at work
     // The rest belongs to the pool's mutex.
-    int seats;             // workers that may still enter
-    int calls = 0;         // of those, how many may still be woken or started
-    bool awaited = false;  // the caller sleeps
+    int seats = threads - 1;  // workers that may still enter
+    int calls = 0;            // of those, how many may still be woken or started
+    bool awaited = false;     // the caller sleeps
     Fill* after = nullptr;
 
     bool open() const { return seats > 0 && next.load(std::memory_order_relaxed) < end; }
@@ -107,10 +109,9 @@ struct Fill {
     // Returns the number of tiles that it has done.
     int64_t work() {
         const FloatEnvironment environment;
-        int64_t done = 0;
-        int64_t first = next.load(std::memory_order_relaxed);
-        while (first <
-               end) {  // large claims first, so that neighbouring memory is one thread's; small ones last, to end together
+        int64_t done = 0, first = next.load(std::memory_order_relaxed);
+        // Large claims first, so that neighbouring memory is one thread's; small ones last, so that all end together.
+        while (first < end) {
             const int64_t last = first + std::clamp((end - first) / (kClaims * threads), int64_t(1), kMostTiles);
             if (!next.compare_exchange_weak(first, last, std::memory_order_relaxed)) continue;
             fn(context, first, last);
@@ -123,35 +124,53 @@ struct Fill {
 
 class Pool {
   public:
-    void run(Fill& fill, bool long_enough) {
+    // False, and nothing is done, if workers are left alone.
+    bool run(Fill& fill, Nanoseconds expected) {
         std::unique_lock<std::mutex> lock(mutex_);
         const Clock::time_point start = Clock::now();
-        if (start < resting_until_) fill.seats = 0;
+        if (start < resting_until_ && expected != kWhateverItCosts) return false;
+        // Who lingers comes by itself. The next of many short fills finds a worker awake that this one has woken too late.
+        if (expected >= kWorthWaking || start - ended_ < kLinger) fill.calls = std::max(fill.seats - lingering_, 0);
         fill.after = fills_;
         fills_ = &fill;
         news_.fetch_add(1, std::memory_order_relaxed);
-        // Who lingers comes by itself. The next of many short fills finds a worker awake that this one has woken too late.
-        if (long_enough || start - ended_ < kLinger) fill.calls = std::max(fill.seats - lingering_, 0);
         call(fill, 1, lock);
+        const Clock::time_point called = Clock::now();
         const int64_t tiles = fill.work();
+        const Clock::time_point ended = Clock::now();
         lock.lock();
-        Fill** link = &fills_;
-        while (*link != &fill) link = &(*link)->after;
-        *link = fill.after;
-        const auto empty = [&] { return fill.inside.load(std::memory_order_acquire) == 0; };
-        const Clock::time_point end = ended_ = Clock::now();
-        if (empty()) return;
-        lock.unlock();
-        if (spin(kPatience, empty)) return;
-        lock.lock();
-        fill.awaited = true;
-        left_.wait(lock, empty);
-        const Clock::time_point now = Clock::now();
-        const Clock::duration tile = (end - start) / std::max(tiles, int64_t(1));
-        if (now - end > 4 * tile) resting_until_ = now + kRest * (now - end);
+        remove(fill);
+        wait_for_workers(fill, lock);
+        ended_ = Clock::now();
+        const Nanoseconds spared = (ended - called) / std::max(tiles, int64_t(1)) * (fill.end - fill.begin - tiles);
+        settle(spared - (called - start) - (ended_ - ended));
+        return true;
     }
 
   private:
+    void remove(Fill& fill) {
+        Fill** link = &fills_;
+        while (*link != &fill) link = &(*link)->after;
+        *link = fill.after;
+    }
+
+    void wait_for_workers(Fill& fill, std::unique_lock<std::mutex>& lock) {
+        const auto empty = [&] { return fill.inside.load(std::memory_order_acquire) == 0; };
+        if (empty()) return;
+        lock.unlock();
+        const bool soon = spin(kPatience, empty);
+        lock.lock();
+        fill.awaited = !soon;
+        left_.wait(lock, empty);
+    }
+
+    void settle(Nanoseconds gain) {
+        credit_ = std::min(credit_ + gain, kCredit);
+        if (credit_ >= Nanoseconds(0)) return;
+        resting_until_ = ended_ - kRest * credit_;
+        credit_ = Nanoseconds(0);
+    }
+
     // Wakes, or starts, up to n workers for the fill, and unlocks: a worker must not wake to find the mutex taken.
     void call(Fill& fill, int n, std::unique_lock<std::mutex>& lock) {
         n = std::min(n, fill.calls);
@@ -231,6 +250,7 @@ class Pool {
     int lingering_ = 0;
     Clock::time_point ended_{};  // when a caller was last without work
     Clock::time_point resting_until_{};
+    Nanoseconds credit_{0};
 };
 
 // Never destroyed: its workers are detached, and sleep in it when the process ends. A child of fork() has none of them, and
@@ -253,10 +273,9 @@ Pool* pool() {  // null: no memory for one
 void parallel_tiles(int64_t begin, int64_t end, int threads, Nanoseconds expected, RangeFn fn, void* context) noexcept {
     if (begin == end) return;
     threads = int(std::min({int64_t(threads), end - begin, 1 + expected / kShare}));
-    Pool* const workers = threads > 1 ? pool() : nullptr;
-    if (workers) {
-        Fill fill{{begin}, end, threads, fn, context, {0}, threads - 1};
-        return workers->run(fill, expected >= kWorthWaking);
+    if (Pool* const workers = threads > 1 ? pool() : nullptr) {
+        Fill fill{begin, end, threads, fn, context};
+        if (workers->run(fill, expected)) return;
     }
     const FloatEnvironment environment;
     fn(context, begin, end);
