@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("command", nargs="?", choices=commands, default="run", help="default: run")
     parser.add_argument("files", nargs="*", type=Path, help="compare: two JSON files; page: one")
     parser.add_argument("--check", action="store_true", help="readme-table: compare only; exit status 1 if the page differs")
-    parser.add_argument("--suite", choices=["fill", "model", "scaling", "quality", "all"], default="all")
+    parser.add_argument("--suite", choices=["fill", "model", "scaling", "neighbour", "quality", "all"], default="all")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to this file")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots, readable without network")

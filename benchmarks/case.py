@@ -18,8 +18,8 @@ class Case:
     """One row.
 
     Args:
-        group: the table it belongs to: "fill", "small" or "fresh", and "model" on a GPU.
-        label: the distribution, as tables and targets name it.
+        group: the table it belongs to: "fill", "small", "fresh", "scaling", "model", "construct" or "neighbour".
+        label: the distribution, the model or the company, as tables and targets name it.
         call: name of the function in torch.nn.init.
         arguments: what follows the tensor in that call.
         dtype, shape: of the tensor.

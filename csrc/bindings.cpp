@@ -35,13 +35,13 @@ Storage checked_storage(const Transform& transform, int storage) {
     return Storage(storage);
 }
 
-// Runs all tiles, looking at Ctrl-C between slabs.
+// Runs all tiles, looking at Ctrl-C between slabs. The GIL is not released by pybind11's class: at the interpreter's end Python
+// ends a daemon thread that asks for the GIL by unwinding its stack, which no destructor lets through.
 void run_interruptibly(const CpuFill& fill, int threads, const uint64_t* seed = nullptr) {
     for (int64_t begin = 0; begin < fill.tiles(); begin += kSlabTiles) {
-        {
-            const py::gil_scoped_release release;
-            fill.run(begin, std::min(begin + kSlabTiles, fill.tiles()), threads, seed);
-        }
+        PyThreadState* const state = PyEval_SaveThread();
+        fill.run(begin, std::min(begin + kSlabTiles, fill.tiles()), threads, seed);
+        PyEval_RestoreThread(state);
         if (PyErr_CheckSignals() != 0) throw py::error_already_set();
     }
 }

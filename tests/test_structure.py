@@ -48,9 +48,11 @@ INCLUDES: dict[str, set[str]] = {
     "core/fill.h": {"core/convert.h", "core/distributions.h", "core/pack.h", "core/philox.h"},
     "cpu/kernels.h": {"job.h"},
     "cpu/parallel.h": set(),
-    "cpu/parallel.cpp": {"cpu/parallel.h"},
+    "cpu/parallel.cpp": {"cpu/parallel.h", "cpu/cpus.h"},
+    "cpu/cpus.h": set(),
+    "cpu/cpus.cpp": {"cpu/cpus.h"},
     "cpu/dispatch.h": {"job.h"},
-    "cpu/dispatch.cpp": {"cpu/dispatch.h", "cpu/kernels.h", "cpu/parallel.h", "core/address.h"},
+    "cpu/dispatch.cpp": {"cpu/cpus.h", "cpu/dispatch.h", "cpu/kernels.h", "cpu/parallel.h", "core/address.h"},
     "cpu/fill_scalar.cpp": {"cpu/kernels.h", "core/lanes_scalar.h", "core/fill.h", "core/combine.h"},
     "cpu/fill_avx2.cpp": {"cpu/kernels.h", "core/lanes_avx2.h", "core/philox_avx2.h", "core/fill.h", "core/combine.h"},
     "cpu/fill_avx512.cpp": {"cpu/kernels.h", "core/lanes_avx512.h", "core/fill.h", "core/combine.h"},
@@ -66,7 +68,9 @@ SYSTEM: dict[str, str] = {
     r"(cuda|cuda_runtime|cuda_.*|device_.*)\.h": r"cuda/.*",
     r"(torch|ATen|c10)/.*": r"nowhere",
     r"(omp|cmath|math)\.h?": r"nowhere",
-    r"(dlfcn|link|pthread)\.h": r"cpu/parallel\.cpp|cuda/.*",
+    r"(pthread|signal)\.h": r"cpu/parallel\.cpp",
+    r"sched\.h": r"cpu/cpus\.cpp",
+    r"dlfcn\.h": r"nowhere",
 }
 
 

@@ -25,10 +25,12 @@ __all__ = [
     "EAGER",
     "ONE_TENSOR",
     "OURS",
+    "OURS_ALONE",
     "OURS_BOUND",
     "OURS_DEFERRED",
     "OURS_HUGE",
     "OURS_PATCHED",
+    "OURS_PATCHED_ALONE",
     "OURS_PLANNED",
     "PREPARED",
     "STORES",
@@ -43,6 +45,7 @@ OURS, BASELINE, OURS_HUGE = "ours", "nn.init", "ours, huge pages"
 PREPARED, ONE_TENSOR = "ours, prepared launch", "ours, one tensor"
 OURS_PLANNED, OURS_BOUND = "ours, plan applied", "ours, plan bound"
 OURS_DEFERRED, OURS_PATCHED, EAGER = "ours, deferred", "ours, patched", "eager"  # a model built from nothing
+OURS_ALONE, OURS_PATCHED_ALONE = "ours, one thread", "ours, patched, one thread"  # beside those with several
 CAST = "nn.init, cast"  # float8: what one does without us
 STORES = ("fill_", "zero_", "memset")  # the fastest of them is a row's store limit
 
@@ -109,6 +112,8 @@ _HUGE = (Contestant(OURS_HUGE, _ours, huge_pages=True), Contestant("nn.init, hug
 def contestants(case: Case) -> Sequence[Contestant]:
     """Who could take part in the case."""
     match case.group:
+        case "neighbour":
+            return _MAIN
         case "small":
             return (*_MAIN, _STORES[0])
         case "fresh":

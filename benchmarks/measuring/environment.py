@@ -35,7 +35,7 @@ def environment(threads: Sequence[int]) -> dict[str, Any]:
         "format": wi.FORMAT,
         "backend": backend.backend,
         "isa": backend.cpu,
-        "parallel_runtime": Path(backend.parallel_runtime).name,
+        "parallel_runtime": backend.parallel_runtime,
         "threads": list(threads),
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +15,8 @@ from torch.utils.dlpack import from_dlpack
 from weightinit_cuda.cli.memory import available_bytes, peak_of
 
 from ..case import Case
-from ..contestants import BASELINE, OURS, OURS_HUGE, Call, Contestant, contestants
-from . import memory, models
+from ..contestants import BASELINE, EAGER, OURS, OURS_HUGE, Call, Contestant, contestants
+from . import memory, models, neighbours
 from .correctness import WrongValuesError, check_distribution, check_ours
 from .row import Row, row_of
 from .timing import Policy, Stopwatch, looped, measure
@@ -23,6 +24,8 @@ from .timing import Policy, Stopwatch, looped, measure
 __all__ = ["Runner"]
 
 MEMORY_SHARE = 0.4  # of the available memory that a case's tensors may take
+# With neighbours: a slice holds ten of the scheduler's, and a row many slices, since what happens now and then is what counts.
+NEIGHBOUR_ROW, NEIGHBOUR_SLICE = 10, 0.04
 
 
 @dataclass
@@ -60,12 +63,19 @@ class Runner:
             reason = f"needs {case.bytes >> 20} MiB, more than {MEMORY_SHARE:.0%} of the memory available"
             return Row(case, {}, {}, {}, None, {OURS: reason})
         torch.set_num_threads(case.threads)
+        if case.group == "neighbour":
+            with neighbours.beside(case.label, case.threads):
+                return self._row(case, _enter_neighbour, NEIGHBOUR_ROW * self.policy.row_seconds, NEIGHBOUR_SLICE)
         enter = {"model": _enter_model, "construct": _enter_construction}.get(case.group, self._enter_fill)
+        return self._row(case, enter, self.policy.row_seconds, self.policy.slice_seconds)
+
+    def _row(self, case: Case, enter: Callable[[Case], Entered], row_seconds: float, slice_seconds: float) -> Row:
         entered = enter(case)
         case = replace(case, shape=(entered.values,)) if entered.values else case
         if not entered.watches:
             return Row(case, {}, {}, {}, None, entered.skipped)
-        samples, readings = measure(entered.watches, entered.first, self.policy, self.clock)
+        policy = replace(self.policy, row_seconds=row_seconds, slice_seconds=slice_seconds)
+        samples, readings = measure(entered.watches, entered.first, policy, self.clock)
         for name, sample in samples.items():
             self.seconds_per_value[self._key(name, case)] = min(sample.seconds) / case.values
         if OURS not in samples:
@@ -135,8 +145,7 @@ def _enter_construction(case: Case) -> Entered:
     """Models built from nothing, the last one given back before the next is built."""
     entered, build = Entered(), models.builder(case)
     if not isinstance(build, str):
-        with torch.device("meta"):  # imports what is imported on first use, too
-            entered.values = sum(parameter.numel() for parameter in build().parameters())
+        entered.values = _values_of(build)
     for name, enter in models.CONSTRUCT:
         call = build if isinstance(build, str) else enter(build)
         if isinstance(call, str):
@@ -145,6 +154,31 @@ def _enter_construction(case: Case) -> Entered:
         _first_call(entered, name, call)
         entered.watches[name] = partial(_and_given_back, call)
     return entered
+
+
+def _enter_neighbour(case: Case) -> Entered:
+    """The same call with all threads and with one, and the usual way."""
+    calls = neighbours.calls(case)
+    if isinstance(calls, str):
+        return Entered(skipped={OURS: calls})
+    entered = Entered()
+    for name, (call, threads) in calls.items():
+        entered.watches[name] = watch = partial(_with_threads, threads, partial(_and_given_back, call))
+        entered.first[name] = min(watch(1) for _ in range(5))  # one that is not disturbed
+    if case.call == "construct":
+        entered.values = _values_of(calls[EAGER][0])
+    return entered
+
+
+def _values_of(build: Call) -> int:
+    with torch.device("meta"):  # imports what is imported on first use, too
+        model: Any = build()
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _with_threads(threads: int, watch: Stopwatch, loops: int) -> float:
+    torch.set_num_threads(threads)
+    return watch(loops)
 
 
 def _first_call(entered: Entered, name: str, call: Call) -> None:

@@ -63,6 +63,11 @@ def _sections(run: dict[str, Any]) -> Iterator[Section]:
         + tables.models(rows),
     )
     yield (
+        "Neighbours",
+        "A second thread while the machine has something else to do: one thread and several in the same row.",
+        tables.neighbours(rows),
+    )
+    yield (
         "Quality of the numbers",
         "The same statistics on every source. Red is what chance does not explain (p &lt; 10⁻⁶); controls are wrong on purpose "
         "and have to be red.",

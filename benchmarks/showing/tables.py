@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from ..contestants import BASELINE, CAST, EAGER, OURS, STORES
+from ..contestants import BASELINE, CAST, EAGER, OURS, OURS_ALONE, OURS_PATCHED_ALONE, STORES
 from ..measuring.row import STORE_LIMIT
 from .curves import fitted
 
-__all__ = ["fill", "instructions", "models", "quality", "scaling", "skipped", "targets"]
+__all__ = ["fill", "instructions", "models", "neighbours", "quality", "scaling", "skipped", "targets"]
 
+AGAINST = ((OURS_ALONE, OURS_PATCHED_ALONE), (BASELINE, EAGER))
 Row = dict[str, Any]
 Cell = str | tuple[str, str]  # text, or text and its class
 
@@ -84,6 +85,20 @@ def models(rows: Sequence[Row]) -> str:
     note = f'<p class="note">{"<br>".join(map(escape, whys))}</p>' if whys else ""
     header = ["model", "dtype", "values", "threads", "contestant", "ms", "peak MiB added", "× the usual way"]
     return _table(header, lines) + note if lines else ""
+
+
+def neighbours(rows: Sequence[Row]) -> str:
+    """Every contestant in every company, and how many times as fast as alone and as the usual way it is."""
+    lines: list[list[Cell]] = []
+    for row in (row for row in rows if row["case"]["group"] == "neighbour"):
+        case = row["case"]
+        for name, seconds in row["seconds"].items():
+            ratios = row["ratios"].get(name, {})
+            against = [_ratio(ratios.get(one) or ratios.get(other)) for one, other in AGAINST]
+            values = case["size"] if case["call"] != "construct" else f"{case['values'] / 1e6:.0f} M, built"
+            lines.append([case["label"], values, str(case["threads"]), name, f"{seconds['median'] * 1e6:.4g}", *against])
+    header = ["company", "values", "threads", "contestant", "µs", "× one thread", "× the usual way"]
+    return _folded(f"all {len(lines)} rows", _table(header, lines)) if lines else ""
 
 
 def quality(rows: Sequence[Row]) -> str:

@@ -14,7 +14,17 @@ from typing import Any
 import torch
 
 from ..case import dtype_name
-from ..contestants import BASELINE, ONE_TENSOR, OURS, OURS_BOUND, OURS_HUGE, PREPARED
+from ..contestants import (
+    BASELINE,
+    EAGER,
+    ONE_TENSOR,
+    OURS,
+    OURS_ALONE,
+    OURS_BOUND,
+    OURS_HUGE,
+    OURS_PATCHED,
+    PREPARED,
+)
 from ..measuring.row import Row, Spread
 from ..shapes import SMALL
 
@@ -98,6 +108,9 @@ def _elsewhere() -> Iterator[Target]:
     yield Target("fill", "uniform", ("float32",), 1, LARGE, "mkl Philox", 1.4)  # MKL's AVX2 path, as the next two
     yield Target("fill", "normal", ("float32",), 1, LARGE, "mkl Philox ICDF", 1.9)
     yield Target("fill", "normal", ("float32",), 1, LARGE, MKL, 1.3)
+    for label in ("a niced neighbour", "a neighbour"):
+        yield Target("neighbour", label, ("float32",), 2, (2**18,), OURS_ALONE, 0.7, 1)
+        yield Target("neighbour", label, ("float32",), 2, (), EAGER, 4, 5, OURS_PATCHED)
 
 
 def _cycles() -> Iterator[Target]:

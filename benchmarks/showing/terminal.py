@@ -175,4 +175,5 @@ TABLES = {
     "scaling": _scaling_table,
     "model": _each_table,
     "construct": _each_table,
+    "neighbour": _each_table,
 }

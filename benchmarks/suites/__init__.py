@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..case import Case
-from . import fill, model, scaling
+from . import fill, model, neighbour, scaling
 
 __all__ = ["SUITES", "Suite"]
 
@@ -19,4 +19,9 @@ class Suite(Protocol):
     def __call__(self, threads: Sequence[int], sizes: Sequence[int] | None, quick: bool, full: bool) -> list[Case]: ...
 
 
-SUITES: dict[str, Suite] = {"fill": fill.cases, "model": model.cases, "scaling": scaling.cases}
+SUITES: dict[str, Suite] = {
+    "fill": fill.cases,
+    "model": model.cases,
+    "scaling": scaling.cases,
+    "neighbour": neighbour.cases,
+}

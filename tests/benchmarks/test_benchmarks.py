@@ -6,7 +6,9 @@ import doctest
 import importlib
 import importlib.util
 import json
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import benchmarks.__main__ as command_line
 import weightinit_cuda as wi
 from benchmarks import cpu
 from benchmarks.case import Case
-from benchmarks.contestants import BASELINE, OURS, OURS_HUGE, mkl
+from benchmarks.contestants import BASELINE, OURS, OURS_ALONE, OURS_HUGE, mkl
 from benchmarks.cuda import cases as cuda_cases
 from benchmarks.measuring import runner
 from benchmarks.measuring.correctness import WrongValuesError
@@ -27,7 +29,7 @@ from benchmarks.measuring.row import STORE_LIMIT, Row
 from benchmarks.measuring.runner import Runner
 from benchmarks.measuring.timing import Policy, measure, spread
 from benchmarks.showing import targets
-from benchmarks.suites import fill, model
+from benchmarks.suites import fill, model, neighbour
 from weightinit_cuda import engine
 
 TINY = Policy(row_seconds=0.002, slice_seconds=1e-4, rounds=(2, 3))
@@ -167,6 +169,35 @@ def test_contestants_take_turns() -> None:
     assert turns[9] == "slow", "what looked short at first is timed again, in longer loops"
 
 
+def company() -> tuple[int, int]:
+    """Processes that this one has started, and the CPUs that it may use."""
+    children = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            children += int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid()
+    return children, len(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+@pytest.mark.parametrize("label", ["quiet", "a niced neighbour", "a neighbour a core", "one CPU"])
+def test_neighbours_are_there_while_a_row_is_measured(label: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And gone afterwards."""
+    seen: list[tuple[int, int]] = []
+
+    def watched(*args: Any) -> Any:
+        seen.append(company())
+        return measure(*args)
+
+    before = processes, cpus = company()
+    monkeypatch.setattr(runner, "measure", watched)
+    row = Runner(TINY).run(Case("neighbour", label, "uniform_", (), torch.float32, (1000,), 2, "a test"))
+    assert company() == before
+    more = {"a niced neighbour": 1, "a neighbour a core": cpus}.get(label, 0)
+    assert seen == [(processes + more, 1 if label == "one CPU" else cpus)]
+    assert set(row.seconds) == {OURS, OURS_ALONE, BASELINE}
+    assert {OURS_ALONE, BASELINE} <= set(row.ratios[OURS])
+
+
 def row_with(measured: dict[str, float], values: int = 2**25, cycles: dict[str, float] | None = None) -> Row:
     return Row(case("uniform_", values), {}, {}, {OURS: {BASELINE: measured}}, cycles, {})
 
@@ -189,7 +220,8 @@ def test_verdicts_on_cycles_are_bounded_from_above(median: float, met: str) -> N
 
 
 def test_every_target_has_a_row_in_the_suite() -> None:
-    rows = [Row(case, {}, {}, {}, None, {}) for case in [*fill.cases([1, 2]), *model.cases([1, 2]), *cuda_cases.cases()]]
+    cases = [*fill.cases([1, 2]), *model.cases([1, 2]), *neighbour.cases([1, 2]), *cuda_cases.cases()]
+    rows = [Row(case, {}, {}, {}, None, {}) for case in cases]
     assert len({row.case.name for row in rows}) == len(rows)
     for target in targets.TARGETS:
         assert any(targets._covers(target, row) for row in rows), target

@@ -1,7 +1,7 @@
 """The one door: what it refuses and in which words, what it draws, what it tells torch, and what it runs on.
 
 Values are the business of test_backends.py and test_distributions.py. Here: seeds, checks (nothing is written when one job of
-several is bad), views, version counters, interruption, the environment, the fallback, and the OpenMP runtime.
+several is bad), views, version counters, interruption, the environment, and the fallback. Its threads: test_threads.py.
 """
 
 from __future__ import annotations
@@ -683,44 +683,3 @@ def test_without_the_extension_on_purpose() -> None:
     done = python(BLOCKED, WEIGHTINIT_BACKEND="native")
     assert done.returncode == 1
     assert "ImportError: WEIGHTINIT_BACKEND=native, but the compiled kernels are missing: blocked by the test" in done.stderr
-
-
-THREADS = """
-    import os, re, sys
-    import torch
-    import weightinit_cuda as wi
-    from weightinit_cuda import engine
-    from weightinit_cuda.numerics.distributions import Normal
-    from weightinit_cuda.engine.job import FillJob
-
-    def tasks():
-        return len(os.listdir("/proc/self/task"))
-
-    def torch_work():
-        torch.ones(1 << 23).exp_()
-
-    def our_work():
-        engine.fill([FillJob(torch.empty(1 << 22), Normal(0, 1), 1)])
-
-    torch.set_num_threads(int(sys.argv[2]))
-    counts = [tasks()]
-    for work in {"torch": (torch_work, our_work), "ours": (our_work, torch_work)}[sys.argv[1]] * 2:
-        work()
-        counts.append(tasks())
-    maps = {line.split()[-1] for line in open("/proc/self/maps") if re.search(r"lib(gomp|omp|iomp5)[^/]*\\.so", line)}
-    print(counts, len(maps), maps == {os.path.realpath(wi.backend_info().parallel_runtime)}, maps)
-"""
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="no /proc")
-@pytest.mark.parametrize("first", ["torch", "ours"])
-def test_one_openmp_runtime_and_no_pool_of_our_own(first: str) -> None:
-    if available() == ["reference"]:
-        pytest.skip("no compiled kernels")
-    for threads in (1, 3):
-        done = python(THREADS, first, str(threads))
-        assert done.returncode == 0, done.stderr
-        counts, runtimes, is_ours = re.match(r"\[(.*)\] (\d+) (\w+)", done.stdout).groups()  # type: ignore[union-attr]
-        numbers = [int(count) for count in counts.split(",")]
-        assert (runtimes, is_ours) == ("1", "True"), done.stdout
-        assert numbers == [numbers[0]] + [numbers[0] + threads - 1] * 4, done.stdout

@@ -1,4 +1,5 @@
-"""The kernels without Python: core_tests on this machine and, for NEON, under an emulator; and what the compiler made of them.
+"""The kernels and their threads without Python: core_tests and thread_tests on this machine and, for NEON, under an emulator; and
+what the compiler made of the kernels.
 
 `make sanitize` and `make neon` build the same program by the same CMake lines. Builds stay in build/ and are incremental.
 """
@@ -26,10 +27,10 @@ EMULATOR = {"native": (), "neon": ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu
 each_build = pytest.mark.parametrize("build", FLAGS)
 
 
-def run_core_tests(build: str, vectors: Path) -> tuple[str, int, int]:
+def run_tests(build: str, program: str, *arguments: str) -> tuple[str, int, int]:
     """What the program prints, and its numbers of checks that passed and failed."""
     require(*NEEDED[build])
-    command = [*EMULATOR[build], str(built(build) / "core_tests"), str(vectors)]
+    command = [*EMULATOR[build], str(built(build) / program), *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
     counts = re.search(r"^(\d+) passed, (\d+) failed$", done.stdout, re.MULTILINE)
     assert counts is not None, done.stdout
@@ -40,11 +41,18 @@ def run_core_tests(build: str, vectors: Path) -> tuple[str, int, int]:
 
 @each_build
 def test_core(build: str) -> None:
-    output, passed, failed = run_core_tests(build, VECTORS)
+    output, passed, failed = run_tests(build, "core_tests", str(VECTORS))
     assert failed == 0, output
     assert passed > 4000
     isas = set(re.findall(r"^(\w+): \d+ passed$", output, re.MULTILINE))
     assert isas == ({"neon", "scalar"} if build == "neon" else set(engine.backend_info().available) or isas)
+
+
+@each_build
+def test_threads(build: str) -> None:
+    output, passed, failed = run_tests(build, "thread_tests")
+    assert failed == 0, output
+    assert passed > 100
 
 
 def test_core_tests_see_one_digit(tmp_path: Path) -> None:
@@ -53,7 +61,7 @@ def test_core_tests_see_one_digit(tmp_path: Path) -> None:
         lines = path.read_text("ascii").splitlines()
         last = f"{int(lines[-1][-1], 16) ^ 1:x}"
         (tmp_path / path.name).write_text("\n".join((*lines[:-1], lines[-1][:-1] + last)))
-    output, _, failed = run_core_tests("native", tmp_path)
+    output, _, failed = run_tests("native", "core_tests", str(tmp_path))
     isas = len(re.findall(r"^\w+: \d+ passed$", output, re.MULTILINE))
     assert failed == 1 + 5 * isas, output  # the generator; a hash of either file and three runs of bits on every ISA
 

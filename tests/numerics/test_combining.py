@@ -218,7 +218,7 @@ def test_initial_values_stay_initial_values(backend: str, dtype: torch.dtype, co
 
 # ---- places ---------------------------------------------------------------------------------------------------------
 
-TILE, PORTION = 1 << 16, 1536  # elements: of a task, and of what is made before it is combined
+TILE, PORTION = 20 * 768, 1536  # elements: of a task, and of what is made before it is combined
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float8_e4m3fn], ids=str)

@@ -76,7 +76,7 @@ class BackendInfo(NamedTuple):
     cpu: str  # instruction set in use
     available: tuple[str, ...]  # instruction sets that this build and machine have
     threads: int
-    parallel_runtime: str  # the OpenMP runtime found in the process, or why there is none
+    parallel_runtime: str  # what runs the threads, and the CPUs that they may use
     cuda: str  # or why there is none
     format: int
     reason: str  # why a fallback was taken; empty if none was
