@@ -1,5 +1,4 @@
-"""The kernels and their threads without Python: core_tests and thread_tests on this machine and, for NEON, under an emulator; and
-what the compiler made of the kernels.
+"""The kernels without Python: core_tests and thread_tests here and, for NEON, emulated; and what the compiler made of them.
 
 `make sanitize` and `make neon` build the same program by the same CMake lines. Builds stay in build/ and are incremental.
 """
