@@ -1,5 +1,7 @@
-"""``python -m benchmarks.gpu_check --seconds 540 --out DIR``: the command line. Exit status 0 if a GPU was seen, no bit differs, and
-no stage was lost; else 1."""
+"""``python -m benchmarks.gpu_check --seconds 540 --out DIR``: the command line.
+
+Exit status 0 if a GPU was seen, no bit differs and no stage was lost; else 1.
+"""
 
 from __future__ import annotations
 

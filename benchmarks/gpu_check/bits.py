@@ -1,10 +1,9 @@
-"""The GPU's bits against the CPU's: the shortest set that covers every program, layout, alignment and edge of a tile, and indices
-beyond 2^32.
+"""The GPU's bits against the CPU's: the shortest set that covers every program, layout, alignment and edge of a tile.
 
-A program is a distribution's kind, a dtype, and how values meet what is there; ``PROGRAMS`` has each once, and a test compares the
-table with all that distributions lower to. Every program fills every layout in one launch, whose table lies in device memory,
+A program is a distribution's kind, a dtype, and how values meet what is there; ``PROGRAMS`` has all of them, and a test
+compares the table with what distributions lower to. Every program fills every layout in one launch, whose table lies in device memory,
 and the sizes around tiles in three, whose tables travel with the launch. Memory is compared as a whole: values, and what lies
-around them. A launch that fails is a difference like any other; the check goes on.
+around them. Then indices beyond 2^32. A launch that fails is a difference like any other; the check goes on.
 """
 
 from __future__ import annotations
@@ -37,6 +36,8 @@ __all__ = ["PROGRAMS", "Findings", "Program", "run"]
 DEVICE = "cuda"
 SEED, STREAM = 20, 3
 REAL = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)
+COMPLEX = (torch.complex64, torch.complex128)
+COMPLEX = (torch.complex64, torch.complex128)
 DISTRIBUTIONS: dict[str, Distribution] = {
     "normal": Normal(0.1, 0.02),
     "normal, subnormal": Normal(0.0, 1e-39),
@@ -71,7 +72,11 @@ class Program(NamedTuple):
 PROGRAMS: tuple[Program, ...] = (
     *(Program(name, of, dtype) for dtype, (name, of) in product(REAL, DISTRIBUTIONS.items())),
     *(Program(name, of, dtype, how) for how in (ADD, lerp(0.3)) for dtype, (name, of) in product(REAL, DISTRIBUTIONS.items())),
-    *(Program(name, DISTRIBUTIONS[name], dtype) for name in ("normal", "constant") for dtype in (torch.complex64, torch.complex128)),
+    *(
+        Program(name, DISTRIBUTIONS[name], dtype)
+        for name in ("normal", "constant")
+        for dtype in (torch.complex64, torch.complex128)
+    ),
 )
 
 
@@ -141,7 +146,10 @@ def _verdict(findings: Findings) -> tuple[Status, str]:
     what = f"{done} of {items} checks, {findings.bytes / 1e9:.3g} GB compared"
     if findings.differences:
         first = findings.differences[0]
-        return Status.WRONG, f"{len(findings.differences)} differences in {what}; first: {first.get('what')} {first.get('error', '')}"
+        return (
+            Status.WRONG,
+            f"{len(findings.differences)} differences in {what}; first: {first.get('what')} {first.get('error', '')}",
+        )
     left_out = f"; left out: {', '.join(findings.left_out)}" if findings.left_out else ""
     return (Status.FINE if done == items else Status.CUT_SHORT), f"no bit differs: {what}{left_out}"
 
@@ -165,7 +173,7 @@ def _layouts(program: Program, layouts: Mapping[str, Layout], findings: Findings
     """All layouts in one launch; each has memory of its own."""
     filled: list[list[Tensor]] = []
     for device in ("cpu", DEVICE):
-        bases = [_memory(layout.count, program, device) for layout in layouts.values()]
+        bases = [_memory(layout.elements, program, device) for layout in layouts.values()]
         engine.fill(
             [
                 FillJob(layout.view(memory), program.distribution, SEED, STREAM, layout.region, name, program.combine)

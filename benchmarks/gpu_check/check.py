@@ -1,4 +1,4 @@
-"""One stage after the other within the budget; check.json says after each what became of it, so that it is whole at any time."""
+"""One stage after the other within the budget; check.json says after each what became of it."""
 
 from __future__ import annotations
 

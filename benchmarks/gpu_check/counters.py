@@ -1,4 +1,4 @@
-"""Hardware counters of the main kernels, by ncu where it is installed: ``python -m benchmarks.gpu_check.counters`` is what it watches.
+"""Hardware counters of the main kernels, by ncu where it is installed; what it watches is this file, run as a program.
 
 ncu is told where to look by cudaProfilerStart and -Stop around one fill each, so nothing here knows a kernel's name. Its values
 go into the file as they come, one object a launch.
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,10 +33,11 @@ SECTIONS = (
     *("SpeedOfLight", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis", "InstructionStats"),
     *("SchedulerStats", "WarpStateStats", "LaunchStats", "Occupancy"),
 )
+PEAK = "avg.pct_of_peak_sustained_elapsed"
 SHOWN = {  # the first of each that ncu gives
     "us": ("gpu__time_duration.sum",),
-    "memory %": ("gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed", "gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed"),
-    "processors %": ("sm__throughput.avg.pct_of_peak_sustained_elapsed",),
+    "memory %": (f"gpu__dram_throughput.{PEAK}", f"gpu__compute_memory_throughput.{PEAK}"),
+    "processors %": (f"sm__throughput.{PEAK}",),
     "issue %": ("sm__inst_issued.avg.pct_of_peak_sustained_active", "smsp__issue_active.avg.pct"),
     "registers": ("launch__registers_per_thread",),
 }
@@ -61,16 +63,17 @@ LAUNCHES = (
 
 def watched() -> None:
     """Makes the launches, each in memory that exists and after a first one that loads the kernels."""
+    profiler: Any = torch.cuda.profiler
     for launch in LAUNCHES:
         rows = torch.zeros((2 if launch.strided else 1) * VALUES, dtype=launch.dtype, device=DEVICE).view(-1, VALUES >> 12)
         tensor = rows[::2] if launch.strided else rows
         fill = getattr(wi.init, launch.call)
         fill(tensor, seed=1)
         torch.cuda.synchronize()
-        torch.cuda.profiler.start()
+        profiler.start()
         fill(tensor, seed=1)
         torch.cuda.synchronize()
-        torch.cuda.profiler.stop()
+        profiler.stop()
         del rows, tensor
 
 
@@ -84,11 +87,14 @@ def run(file: Path, seconds: float) -> tuple[Status, str]:
         sections = [word for section in SECTIONS for word in ("--section", section)]
         how = ["--clock-control", "none", "--profile-from-start", "off", "--csv", "--page", "raw", "--log-file", str(table)]
         target = [sys.executable, "-m", "benchmarks.gpu_check.counters"]
-        status = subprocess.run([ncu, *how, *sections, *target], check=False).returncode
+        status: int | None = None
+        with suppress(subprocess.TimeoutExpired):
+            status = subprocess.run([ncu, *how, *sections, *target], check=False, timeout=seconds).returncode
         text = table.read_text(encoding="utf-8", errors="replace") if table.exists() else ""
     launches = list(counted(text))
     errors = [line for line in text.splitlines() if line.startswith("==ERROR==")]
-    write_json(file, {"ncu": ncu, "status": status, "errors": errors, "launches": launches, **({} if launches else {"text": text})})
+    kept = {} if launches else {"text": text}
+    write_json(file, {"ncu": ncu, "status": status, "errors": errors, "launches": launches} | kept)
     for launch in launches:
         print(launch["launch"], "  ".join(f"{name} {value}" for name, value in launch["shown"].items()))
     if not launches and errors:  # a machine that lets nobody read its counters, and says so
@@ -98,22 +104,27 @@ def run(file: Path, seconds: float) -> tuple[Status, str]:
 
 
 def counted(text: str) -> Iterator[dict[str, Any]]:
-    """The launches of ``ncu --csv --page raw``: a line of names, one of units, one a launch; lines of ncu itself between them."""
+    """The launches of ``ncu --csv --page raw``: a line of names, one of units, one a launch; ncu's own lines between them."""
     lines = list(csv.reader(line for line in text.splitlines() if line.startswith('"')))
     if len(lines) < 2:
         return
     names, units, *rows = lines
     for number, row in enumerate(rows):
-        of = dict(zip(names, row, strict=False))
-        metrics = {name: f"{of[name]} {unit}".strip() for name, unit in zip(names, units, strict=False) if "__" in name and of.get(name)}
-        shown = {title: metrics[name] for title, choice in SHOWN.items() for name in [_first(choice, metrics)] if name}
-        launch = LAUNCHES[number].name if len(rows) == len(LAUNCHES) else f"launch {number}"
-        where = {key: of.get(title, "") for key, title in (("kernel", "Kernel Name"), ("grid", "Grid Size"), ("block", "Block Size"))}
-        yield {"launch": launch, **where, "shown": shown, "metrics": metrics}
+        values = dict(zip(names, row, strict=False))
+        measured = ((name, unit) for name, unit in zip(names, units, strict=False) if "__" in name and values.get(name))
+        metrics = {name: f"{values[name]} {unit}".strip() for name, unit in measured}
+        yield {
+            "launch": LAUNCHES[number].name if len(rows) == len(LAUNCHES) else f"launch {number}",
+            "kernel": values.get("Kernel Name"),
+            "grid": values.get("Grid Size"),
+            "block": values.get("Block Size"),
+            "shown": {title: metrics[name] for title, choice in SHOWN.items() if (name := _first(choice, metrics))},
+            "metrics": metrics,
+        }
 
 
-def _first(choice: tuple[str, ...], metrics: dict[str, str]) -> str | None:
-    return next((name for name in choice if name in metrics), None)
+def _first(choice: tuple[str, ...], metrics: dict[str, str]) -> str:
+    return next((name for name in choice if name in metrics), "")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""An emulated device: the CPU in the GPU's place, with small sizes. For trying the programs of this folder and of ``cuda`` where
-there is no GPU; no figure from here says anything about one, and the device's name says so in every file.
+"""An emulated device: the CPU in the GPU's place, with small sizes, to try the programs of this folder and of ``cuda`` with.
 
-Replaced are the functions of torch.cuda that these programs call, the name of the device, and whatever would be large or slow.
+No figure from here says anything about a GPU, and the device's name says so in every file. Replaced are the functions of
+torch.cuda that these programs call, the name of the device, and whatever would be large or slow, in modules that are loaded.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from time import perf_counter
@@ -75,36 +74,42 @@ def device() -> Iterator[None]:
                 patches.enter_context(patch.object(module, name, value))
 
         replace(torch.cuda, **TORCH)
-        _benchmarks(replace)
-        _stages(replace)
+        for name, put in REPLACED.items():
+            if f"benchmarks.{name}" in sys.modules:
+                put(sys.modules[f"benchmarks.{name}"], replace)
         yield
 
 
 Replace = Callable[..., None]
 
 
-def _benchmarks(replace: Replace) -> None:
-    """The rows of ``cuda``: a thousandth of the time for each."""
-    from ..cuda import cases, session
-    from ..cuda.timing import GpuPolicy
-    from ..measuring import models
-
-    policy = GpuPolicy(0.001, 1e-5, (2, 3), large_bytes=4096)
+def _session(session: Any, replace: Replace) -> None:
+    """Rows get a thousandth of their time."""
+    policy = session.GpuPolicy(0.001, 1e-5, (2, 3), large_bytes=4096)
     replace(session, DEVICE="cpu", why_not=lambda: "", GpuPolicy=lambda **_: policy)
-    for module in (cases, models):
-        replace(module, load=lambda name: shapes.load(name)._replace(parameters=MODEL))
 
 
-def _stages(replace: Replace) -> None:
-    """The stages of this folder: every part of each, with few and small items."""
-    from . import bits, facts, graphs, gpu_tests, module, timed
+def _shapes(module: Any, replace: Replace) -> None:
+    """All models are this small one, under their own names."""
+    replace(module, load=lambda name: shapes.load(name)._replace(parameters=MODEL))
 
-    replace(facts, DEVICE="cpu", _said=lambda command: "")
-    replace(module, why_not_as_it_is=lambda: "")
-    few = tuple(program for program in bits.PROGRAMS[::7] if program.dtype.itemsize == 2) + (bits.PROGRAMS[0],)
-    sizes = {name: layout for name, layout in bits.LAYOUTS.items() if layout.count < 80_000}
-    replace(bits, DEVICE="cpu", PROGRAMS=few, LAYOUTS=sizes, EDGES=bits.EDGES[:1])
+
+def _bits(bits: Any, replace: Replace) -> None:
+    """Some programs and layouts, every part of the check."""
+    programs = (bits.PROGRAMS[0], *(program for program in bits.PROGRAMS[::7] if program.dtype.itemsize == 2))
+    layouts = {name: layout for name, layout in bits.LAYOUTS.items() if layout.elements < 80_000}
+    replace(bits, DEVICE="cpu", PROGRAMS=programs, LAYOUTS=layouts, EDGES=bits.EDGES[:1])
     replace(bits, MANY=2**12, BEYOND=2**22 + 5, PART=2**21, PIECE=501, ROWS=257, COLUMNS=259)
-    replace(timed, LARGE=(2**12,), MIDDLE=(2**11,), OTHERS=(2**13, 2**10))
-    replace(graphs, DEVICE="cpu", DRAWS=5, captured=lambda call: call)
-    replace(gpu_tests, FOLDER=gpu_tests.ROOT / "tests" / "tensors")  # in the place of tests that need a GPU
+
+
+REPLACED: dict[str, Callable[[Any, Replace], None]] = {
+    "cuda.session": _session,
+    "cuda.cases": _shapes,
+    "measuring.models": _shapes,
+    "gpu_check.module": lambda module, replace: replace(module, why_not_as_it_is=lambda: ""),
+    "gpu_check.facts": lambda facts, replace: replace(facts, DEVICE="cpu", _said=lambda command: ""),
+    "gpu_check.bits": _bits,
+    "gpu_check.timed": lambda timed, replace: replace(timed, LARGE=(2**12,), MIDDLE=(2**11,), OTHERS=(2**13, 2**10)),
+    "gpu_check.graphs": lambda graphs, replace: replace(graphs, DEVICE="cpu", DRAWS=5, captured=lambda call: call),
+    "gpu_check.gpu_tests": lambda tests, replace: replace(tests, PLACE="tests/tensors/test_boxes.py"),  # these need no GPU
+}

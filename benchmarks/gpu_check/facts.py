@@ -21,7 +21,20 @@ __all__ = ["build", "device"]
 
 Answer = tuple[Status, str]
 DEVICE = "cuda"
-PACKAGES = ("torch", "triton", "numpy", "scipy", "pytest", "rich", "cupy-cuda13x", "cupy-cuda12x", "jax", "cmake", "ninja", "pybind11")
+PACKAGES = (
+    "torch",
+    "triton",
+    "numpy",
+    "scipy",
+    "pytest",
+    "rich",
+    "cupy-cuda13x",
+    "cupy-cuda12x",
+    "jax",
+    "cmake",
+    "ninja",
+    "pybind11",
+)
 TOOLS = ("nvidia-smi", "nvcc", "ncu", "cmake", "ninja", "g++")
 
 

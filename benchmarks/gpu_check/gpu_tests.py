@@ -13,7 +13,7 @@ from .stages import Status
 __all__ = ["run"]
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "tests" / "gpu"
+PLACE = "tests/gpu/test_*.py"
 LAST = "test_gpu_bits.py"  # the longest, and the stage `bits` has looked at most of it
 
 
@@ -44,7 +44,7 @@ def run(file: Path, seconds: float) -> tuple[Status, str]:
         return Status.LEFT_OUT, "pytest is not installed"
     pytest: Any = importlib.import_module("pytest")
     counting = Counting(seconds)
-    files = sorted(FOLDER.glob("test_*.py"), key=lambda path: (path.name == LAST, path.name))
+    files = sorted(ROOT.glob(PLACE), key=lambda path: (path.name == LAST, path.name))
     how = ["-q", "--tb=short", "--no-header", "-p", "no:cacheprovider", "--durations=10", f"--junitxml={file}"]
     status = pytest.main([*how, f"--rootdir={ROOT}", *map(str, files)], plugins=[counting])
     said = ", ".join(f"{count} {outcome}" for outcome, count in counting.counts.items() if count) or "no test was run"

@@ -19,9 +19,9 @@ GUARD = 0xA5  # in every byte that a fill must not touch
 
 
 class Layout(NamedTuple):
-    """A view into a base of ``count`` elements, and its place in a global tensor."""
+    """A view into a base of so many elements, and its place in a global tensor."""
 
-    count: int
+    elements: int
     view: Callable[[Tensor], Tensor]
     region: Region | None = None
 
@@ -65,8 +65,8 @@ LAYOUTS: dict[str, Layout] = {
     **{f"{n} elements at {at}": _elements(n, at) for n in (1, 2, 5, 17) for at in (0, 1, 7)},
 }
 
-# Sizes around those of tiles, whatever they are: any power of two from 4 KiB of float8 to 2 MiB of float64. Each group is filled
-# in one launch, and is few enough for a table that travels with it.
+# Sizes around those of tiles, whatever they are: any power of two from 4 KiB of float8 to 2 MiB of float64. Each group is
+# filled in one launch, and is few enough for a table that travels with it.
 EDGES: tuple[dict[str, Layout], ...] = tuple(
     {f"2^{power} {more:+d} elements at {at}": _elements(2**power + more, at) for power in range(12, 19)}
     for more, at in ((-1, 0), (0, 1), (1, 3))

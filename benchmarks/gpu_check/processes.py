@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -20,7 +21,12 @@ KEPT = 12_000  # characters of the output, the last ones
 
 
 class Ended(NamedTuple):
-    """How a process ended: its exit status, negative for a signal, None if it had to be ended; seconds; the end of its output."""
+    """How a process ended.
+
+    Args:
+        status: its exit status, negative for a signal; None if it had to be ended.
+        output: the end of what it printed.
+    """
 
     status: int | None
     seconds: float
@@ -73,10 +79,8 @@ def _waited(process: subprocess.Popen[bytes], seconds: float) -> int | None:
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """To the group, whose number is that of its leader."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _end_of(output: int) -> str:

@@ -21,14 +21,15 @@ def show(check: Check) -> None:
     try:
         _rich(check)
     except ImportError:
-        _plain([HEADER, *(_cells(outcome) for outcome in check.outcomes)])
+        _plain([HEADER, *(_cells(outcome, check.out) for outcome in check.outcomes)])
         print("\n(plain text, since rich is not installed)")
     print(_verdict(check))
 
 
-def _cells(outcome: Outcome) -> tuple[str, ...]:
+def _cells(outcome: Outcome, out: Path) -> tuple[str, ...]:
     stage = outcome.stage
-    return (stage.name, outcome.state.value, f"{outcome.seconds:.1f}", f"{stage.limit:g}", stage.file, outcome.said)
+    written = stage.file if (out / stage.file).is_file() else ""
+    return (stage.name, outcome.state.value, f"{outcome.seconds:.1f}", f"{stage.limit:g}", written, outcome.said)
 
 
 def _rich(check: Check) -> None:
@@ -40,7 +41,7 @@ def _rich(check: Check) -> None:
     for name in HEADER:
         table.add_column(name, justify="right" if name in ("s", "limit") else "left", overflow="fold")
     for outcome in check.outcomes:
-        name, state, *rest = _cells(outcome)
+        name, state, *rest = _cells(outcome, check.out)
         table.add_row(name, f"[{COLOURS.get(outcome.state, 'red')}]{state}[/]", *map(escape, rest))
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
@@ -52,10 +53,10 @@ def _plain(lines: Sequence[Sequence[str]]) -> None:
 
 
 def _verdict(check: Check) -> str:
-    files = sorted(path.name for path in Path(check.out).iterdir())
+    files = sorted(path.name for path in check.out.iterdir())
     written = f"{check.out}: {', '.join(files)}"
     if check.passed:
         return f"gpu_check: passed. {written}"
-    short = [f"{outcome.stage.name} {outcome.state.value}" for outcome in check.outcomes]
-    wrong = [text for text, outcome in zip(short, check.outcomes, strict=True) if outcome.state not in (State.FINE, State.LEFT_OUT)]
-    return f"gpu_check: NOT passed: {', '.join(wrong)}. {written}"
+    others = [outcome for outcome in check.outcomes if outcome.state not in (State.FINE, State.LEFT_OUT)]
+    why = ", ".join(f"{outcome.stage.name} {outcome.state.value}" for outcome in others)
+    return f"gpu_check: NOT passed: {why}. {written}"

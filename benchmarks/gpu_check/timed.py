@@ -1,4 +1,4 @@
-"""The stages that take time: rows of the benchmarks, against all peers that are installed, each a file that ``showing`` reads."""
+"""The stages that take time: rows of the benchmarks, against all peers that are installed, in files that ``showing`` reads."""
 
 from __future__ import annotations
 

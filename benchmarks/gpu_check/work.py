@@ -7,7 +7,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from .stages import Status
@@ -38,14 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--emulate", action="store_true", help="put the CPU in the GPU's place")
     options = parser.parse_args(arguments)
     place, name = WORK[options.stage]
+    work: Callable[[Path, float], tuple[Status, str]] = getattr(importlib.import_module(f".{place}", __package__), name)
     with _emulation() if options.emulate else nullcontext():
-        work: Callable[[Path, float], tuple[Status, str]] = getattr(importlib.import_module(f".{place}", __package__), name)
         status, said = work(options.file, options.seconds)
     print(said, flush=True)
     return int(status)
 
 
-def _emulation():  # type: ignore[no-untyped-def]
+def _emulation() -> AbstractContextManager[None]:
     from . import emulated
 
     return emulated.device()

@@ -41,7 +41,7 @@ def environment(threads: Sequence[int]) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit of the source tree, marked if it was changed since; of a tree without git, WEIGHTINIT_COMMIT if that is set."""
+    """The commit of the source tree, marked if it was changed since; WEIGHTINIT_COMMIT for a tree that has no git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

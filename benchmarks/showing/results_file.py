@@ -72,7 +72,7 @@ def read(path: Path) -> Run:
     """
     if path.is_dir():
         return _together(path, filter(_is_run, (_parsed(file) for file in sorted(path.glob("*.json")))))
-    run = _parsed(path)
+    run: Run = _parsed(path)
     if not _is_run(run):
         raise ResultsError(f"{path} must have `environment` and `rows`. Measure again.")
     return run

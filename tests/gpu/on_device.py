@@ -19,7 +19,7 @@ __all__ = ["LAYOUTS", "Layout", "base", "fill", "job", "on_cpu", "on_gpu", "why_
 
 
 def why_skipped() -> str:
-    """Why the tests are skipped; empty if they run. With WEIGHTINIT_CUDA=1, as in `make gpu-check`, they run and fail instead."""
+    """Why the tests are skipped; empty if they run. With WEIGHTINIT_CUDA=1, as in `make gpu-check`, they fail instead."""
     if os.environ.get("WEIGHTINIT_CUDA") == "1":
         return ""
     if not torch.cuda.is_available():
@@ -60,7 +60,7 @@ def on_cpu(
 
 def wrong_memory(layout: Layout, distribution: Distribution, dtype: torch.dtype, seed: int = 20) -> int:
     """Fills the layout on both devices; how many bytes of the whole base differ: values, and what lies around them."""
-    bases = [base(layout.count, dtype, device) for device in ("cpu", "cuda")]
+    bases = [base(layout.elements, dtype, device) for device in ("cpu", "cuda")]
     for memory in bases:
         fill(layout.view(memory), distribution, seed, region=layout.region)
     cpu, gpu = (raw(memory) for memory in bases)

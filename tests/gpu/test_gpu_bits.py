@@ -113,6 +113,6 @@ def test_layouts_are_what_they_say() -> None:
     """Among them are those the kernel treats in different ways."""
     for name in ("misaligned", "transposed", "channels_last", "0-dim"):
         layout: Layout = LAYOUTS[name]
-        view = layout.view(base(layout.count, torch.float32, "cuda"))
+        view = layout.view(base(layout.elements, torch.float32, "cuda"))
         assert view.is_contiguous() == (name in ("misaligned", "0-dim"))
         assert (view.data_ptr() % 16 != 0) == (name == "misaligned")
