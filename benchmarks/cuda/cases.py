@@ -11,7 +11,14 @@ from ..shapes import SMALL, load
 
 __all__ = ["cases"]
 
-DISTRIBUTIONS: tuple[tuple[str, str], ...] = (("uniform", "uniform_"), ("normal", "normal_"), ("trunc_normal", "trunc_normal_"))
+# Label, function, what follows the tensor: one for each program of the kernel that users meet; the first two are also curves.
+DISTRIBUTIONS: tuple[tuple[str, str, tuple[float, ...]], ...] = (
+    ("uniform", "uniform_", ()),
+    ("normal", "normal_", ()),
+    ("trunc_normal", "trunc_normal_", ()),
+    ("trunc_normal std=.02", "trunc_normal_", (0.0, 0.02)),
+    ("ones", "ones_", ()),
+)
 DTYPES = (torch.float32, torch.bfloat16)
 LADDER = {
     2**10: "a layer norm: the call and the launch",
@@ -57,11 +64,11 @@ def cases(suite: str = "all", sizes: Sequence[int] | None = None, quick: bool = 
     return rows
 
 
-def _tensors(group: str, sizes: Sequence[int], distributions: Sequence[tuple[str, str]]) -> list[Case]:
+def _tensors(group: str, sizes: Sequence[int], distributions: Sequence[tuple[str, str, tuple[float, ...]]]) -> list[Case]:
     why = {"fill": LADDER}.get(group, dict.fromkeys(CURVE, "a point of a curve"))
     return [
-        Case(group, label, call, (), dtype, (size,), ON_GPU, why.get(size, GIVEN))
-        for label, call in distributions
+        Case(group, label, call, arguments, dtype, (size,), ON_GPU, why.get(size, GIVEN))
+        for label, call, arguments in distributions
         for dtype in DTYPES
         for size in sizes
     ]

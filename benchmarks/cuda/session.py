@@ -15,7 +15,7 @@ import torch
 from weightinit_cuda import engine
 
 from ..case import Case
-from ..contestants import OURS, Call, on_gpu
+from ..contestants import ONE_TENSOR, OURS, PREPARED, STORES, Call, on_gpu
 from ..measuring import models
 from ..measuring.correctness import check_distribution, check_ours
 from ..measuring.environment import environment
@@ -25,17 +25,33 @@ from ..showing.results_file import write_json
 from ..showing.targets import judge
 from . import tables
 from .cases import cases
-from .timing import Flush, GpuPolicy, measure, seconds_of
+from .timing import HEAD_START, Flush, GpuPolicy, measure, seconds_of
 
 __all__ = ["run", "why_not"]
 
 DEVICE = "cuda"
 FLUSH_CACHES = 4  # times the cache's size
+FIRST = (2**28, 2**26, 2**30, 2**32)  # sizes that targets are about, in the order of what they are worth
+JUST_LAUNCHES = (PREPARED, ONE_TENSOR, *STORES)  # in whole models; of the other calls Python is a part that counts
 
 
-def run(suite: str, json: Path | None, sizes: Sequence[int] | None = None, quick: bool = False, listed: bool = False) -> int:
-    """The command line's part for a GPU: 0, or 1 where there is none to measure."""
-    chosen = cases(suite, sizes, quick)
+def run(
+    suite: str,
+    json: Path | None,
+    sizes: Sequence[int] | None = None,
+    quick: bool = False,
+    listed: bool = False,
+    seconds: float | None = None,
+) -> int:
+    """The command line's part for a GPU: 0, or 1 where there is none to measure.
+
+    The rows that decide targets come first, and the file is written after each row: whatever ends the run, what was measured
+    stays.
+
+    Args:
+        seconds: no further row is begun after so many.
+    """
+    chosen = sorted(cases(suite, sizes, quick), key=_importance)
     if listed:
         tables.print_cases(chosen)
         return 0
@@ -45,18 +61,29 @@ def run(suite: str, json: Path | None, sizes: Sequence[int] | None = None, quick
     context = environment([0]) | gpu_environment()
     print(f"{context['gpu']}, driver {context['driver']}, CUDA {context['cuda']}, torch {context['versions']['torch']}")
     policy = GpuPolicy(row_seconds=0.1) if quick else GpuPolicy()
-    rows = []
+    rows: list[Row] = []
+    begin = perf_counter()
     for number, case in enumerate(chosen, 1):
         start = perf_counter()
+        if seconds is not None and start - begin > seconds:
+            print(f"benchmarks: {seconds:.0f} s are over; {len(chosen) - len(rows)} rows are not measured", file=sys.stderr)
+            break
         rows.append(measured(case, policy))
+        if json:
+            write_json(json, suite, context, rows, judge(rows))
         print(f"{number}/{len(chosen)} {case.name} {perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
-    verdicts = judge(rows)
     tables.print_rows(rows)
-    tables.print_verdicts(verdicts)
-    if json:
-        write_json(json, suite, context, rows, verdicts)
+    tables.print_verdicts(judge(rows))
+    if json and rows:
         print(f"written: {json}")
     return 0
+
+
+def _importance(case: Case) -> tuple[int, int]:
+    """Fills of large tensors, whole models, then the rest: all distributions of one size after those of another."""
+    if case.group == "fill" and case.values in FIRST:
+        return 0, FIRST.index(case.values)
+    return {"model": 1, "fill": 2}.get(case.group, 3), case.values
 
 
 def why_not() -> str:
@@ -107,18 +134,27 @@ def measured(case: Case, policy: GpuPolicy) -> Row:
     try:
         calls, skipped = _model_calls(case) if case.group == "model" else _fill_calls(case)
         for name in [name for name in calls if name != OURS]:
-            if (seconds := seconds_of(calls[name], 1, None)) > policy.call_seconds:
+            if (seconds := seconds_of(calls[name], 1)[0]) > policy.call_seconds:
                 skipped[name] = f"one call takes {seconds:.1f} s"
                 del calls[name]
-        samples: dict[str, Samples] = measure(calls, policy, _flush() if case.bytes >= policy.large_bytes else None)
+        samples: dict[str, Samples] = measure(calls, policy, _flush(case) if case.bytes >= policy.large_bytes else None)
         return row_of(case, samples, [], skipped)
     finally:
         calls = {}
         torch.cuda.empty_cache()
 
 
-def _flush() -> Flush:
-    return torch.empty(FLUSH_CACHES * cache_bytes(), dtype=torch.uint8, device=DEVICE).zero_
+def _flush(case: Case) -> Flush:
+    """Empties the cache, and gives the host a head start where Python is not to be measured."""
+    buffer = torch.empty(FLUSH_CACHES * cache_bytes(), dtype=torch.uint8, device=DEVICE)
+    cuda: Any = torch.cuda  # _sleep is untyped; torch's own benchmarks use it
+
+    def before(name: str) -> None:
+        buffer.zero_()
+        if case.group != "model" or name in JUST_LAUNCHES:
+            cuda._sleep(HEAD_START)
+
+    return before
 
 
 def _fill_calls(case: Case) -> tuple[dict[str, Call], dict[str, str]]:

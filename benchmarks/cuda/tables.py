@@ -42,6 +42,9 @@ def print_rows(rows: Sequence[Row]) -> None:
     _print(["model", "dtype", "contestant", "ms", "GB/s", "/ nn.init, a loop"], lines)
     for text in dict.fromkeys(f"left out: {name}: {reason}" for row in rows for name, reason in row.skipped.items()):
         print(text)
+    for row in (row for row in rows if row.case.group != "model"):  # of a model Python is a part
+        for name, seconds in ((name, seconds) for name, seconds in row.seconds.items() if "late" in seconds):
+            print(f"Python is in {row.case.name}: {name}: the host was late in {seconds['late']} of {seconds['rounds']} rounds")
 
 
 def _print_curves(rows: Sequence[Row]) -> None:

@@ -41,12 +41,12 @@ def environment(threads: Sequence[int]) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit of the source tree, marked if it was changed since."""
+    """The commit of the source tree, marked if it was changed since; WEIGHTINIT_COMMIT for a tree that has no git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("WEIGHTINIT_COMMIT", "unknown")
 
 
 def _cpu() -> str:

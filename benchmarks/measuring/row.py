@@ -26,7 +26,8 @@ class Row:
 
     Args:
         case: the case.
-        seconds: contestant -> spread of the seconds per call, with the number of rounds and of calls in a slice.
+        seconds: contestant -> spread of the seconds per call, with the number of rounds and of calls in a slice; on a GPU also
+            the number of rounds in which the host was late, if there are any: Python is in those.
         rates: contestant -> 1e9 values a second and 1e9 stored bytes a second, from the median.
         ratios: contestant -> other -> how many times as long as the contestant the other took, spread over the rounds. For
             every contestant that is ours. STORE_LIMIT is the fastest of the row's plain stores.
@@ -67,6 +68,8 @@ def row_of(
     seconds, rates = {}, {}
     for name, sample in samples.items():
         seconds[name] = spread(sample.seconds) | {"rounds": len(sample.seconds), "loops": sample.loops}
+        if sample.late:
+            seconds[name]["late"] = sample.late
         per_second = 1e-9 / seconds[name]["median"]
         rates[name] = {"g_values": round(case.values * per_second, 6), "gb": round(case.bytes * per_second, 5)}
     ratios = {name: _ratios(name, samples) for name in samples if name.startswith(OURS)}

@@ -37,10 +37,14 @@ class Policy:
 
 @dataclass
 class Samples:
-    """Seconds per call, one number a round, and the number of calls in each slice."""
+    """Seconds per call, one number a round, the number of calls in each slice, and the rounds in which the host was late.
+
+    Late is for devices only: the calls were not all queued when the device's clock started.
+    """
 
     loops: int
     seconds: list[float] = field(default_factory=list)
+    late: int = 0
 
 
 def looped(call: Callable[[], object]) -> Stopwatch:

@@ -40,7 +40,8 @@ def update(page: Path | None = None, results: Path | None = None, check: bool = 
     """Writes the tables into the page, or only compares.
 
     Args:
-        page, results: the file and the folder with cpu.json and gpu.json; by default this repository's.
+        page, results: the file and the folder with cpu.json and, once a GPU was measured, the folder gpu (what `make gpu-check`
+            wrote) or gpu.json; by default this repository's.
         check: write nothing.
 
     Returns:
@@ -51,7 +52,8 @@ def update(page: Path | None = None, results: Path | None = None, check: bool = 
         TableError: nothing usable in it, or no markers.
     """
     page, results = page or PAGE, results or RESULTS
-    table = render(read(results / "cpu.json"), read(results / "gpu.json") if (results / "gpu.json").exists() else None)
+    gpu = next((place for place in (results / "gpu", results / "gpu.json") if place.exists()), None)
+    table = render(read(results / "cpu.json"), read(gpu) if gpu else None)
     before = page.read_text(encoding="utf-8")
     head, begin, rest = before.partition(BEGIN)
     _, end, tail = rest.partition(END)

@@ -1,9 +1,13 @@
-"""The JSON file of a run, of the CPU's benchmarks and the GPU's alike: what tables, pages and comparisons are made from."""
+"""The JSON file of a run, of the CPU's benchmarks and the GPU's alike: what tables, pages and comparisons are made from.
+
+A run may also lie in a folder, in several files whose rows belong together: `make gpu-check` writes one a stage.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +42,15 @@ def as_run(
 
 
 def write(path: Path, run: Run) -> None:
-    """One line a row, so that a diff of two runs can be read."""
+    """One line a row, so that a diff of two runs can be read. A file that was there stays whole until the new one is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     parts = [f"{json.dumps(key)}: {json.dumps(value, indent=1)}" for key, value in run.items() if key not in LINES]
     for key in LINES:
         lines = ",\n".join(json.dumps(item) for item in run.get(key, []))
         parts.append(f"{json.dumps(key)}: [\n{lines}\n]")
-    path.write_text("{" + ",\n".join(parts) + "}\n", encoding="utf-8")
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text("{" + ",\n".join(parts) + "}\n", encoding="utf-8")
+    os.replace(unfinished, path)
 
 
 def write_json(path: Path, suite: str, environment: dict[str, Any], rows: Sequence[Row], verdicts: Sequence[Verdict]) -> None:
@@ -59,17 +65,41 @@ def add_quality(path: Path, quality: Sequence[QualityRow]) -> None:
 
 
 def read(path: Path) -> Run:
-    """A run from its file.
+    """A run from its file, or from a folder: all rows of the files there that are runs, under the first one's environment.
 
     Raises:
         ResultsError: there is none, or it is no run.
     """
+    if path.is_dir():
+        return _together(path, filter(_is_run, (_parsed(file) for file in sorted(path.glob("*.json")))))
+    run: Run = _parsed(path)
+    if not _is_run(run):
+        raise ResultsError(f"{path} must have `environment` and `rows`. Measure again.")
+    return run
+
+
+def _parsed(path: Path) -> Any:
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ResultsError(f"{path} must exist, and does not. `python -m benchmarks --json {path}` writes it.") from None
     except json.JSONDecodeError as error:
         raise ResultsError(f"{path} must be JSON, got {error}. Measure again.") from None
-    if not isinstance(run, dict) or not {"environment", "rows"} <= set(run):
-        raise ResultsError(f"{path} must have `environment` and `rows`. Measure again.")
-    return run
+
+
+def _is_run(run: Any) -> bool:
+    return isinstance(run, dict) and {"environment", "rows"} <= set(run)
+
+
+def _together(folder: Path, runs: Iterable[Run]) -> Run:
+    """One run. Of a target that several files judge, the row that comes off worst counts, as everywhere."""
+    runs = list(runs)
+    if not runs:
+        raise ResultsError(f"{folder} must have a file with `environment` and `rows`. Measure again.")
+    verdicts: dict[str, dict[str, Any]] = {}
+    for verdict in (verdict for run in runs for verdict in run.get("targets", ())):
+        kept = verdicts.setdefault(json.dumps(verdict["target"]), verdict)
+        if verdict["measured"] and (not kept["measured"] or verdict["measured"]["median"] < kept["measured"]["median"]):
+            verdicts[json.dumps(verdict["target"])] = verdict  # more is better in all targets of a GPU, whose runs these are
+    together = {key: [item for run in runs for item in run.get(key, ())] for key in ("rows", "quality")}
+    return runs[0] | together | {"suite": "all", "targets": list(verdicts.values())}
