@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -23,24 +24,24 @@ class Tied(nn.Module):
         self.embed = nn.Embedding(6, 4)
         self.first = nn.Linear(4, 4)
         self.copied = copy.deepcopy(self.first)
-        self.rest = nn.Module()
+        self.rest: Any = nn.Module()
         self.rest.turned = nn.Parameter(torch.randn(4, 4).t() @ torch.randn(4, 4))
         self.rest.upper = nn.Parameter(self.first.weight.data[:2])
         self.head = nn.Linear(4, 6, bias=False)
         self.head.weight = self.embed.weight
 
 
-def net() -> nn.Sequential:
+def net() -> Any:
     return nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)))
 
 
-def recorded(make: Callable[[], nn.Module]) -> tuple[wi.Recording, nn.Module]:
+def recorded(make: Callable[[], Any]) -> tuple[wi.Recording, Any]:
     with wi.deferred() as recording:
         model = make()
     return recording, model
 
 
-def whole(make: Callable[[], nn.Module], seed: int) -> dict[str, Tensor]:
+def whole(make: Callable[[], Any], seed: int) -> dict[str, Tensor]:
     recording, model = recorded(make)
     return values(recording.materialize_(model, seed=seed))
 
@@ -140,7 +141,7 @@ def test_what_is_put_together_later_is_a_whole() -> None:
 
 
 def test_rules_for_a_part_that_the_code_leaves_unwritten() -> None:
-    def bare() -> nn.Module:
+    def bare() -> Any:
         model = net()
         model[0].weight = nn.Parameter(torch.empty(3, 3))
         return model
@@ -238,7 +239,8 @@ def test_a_target_network_with_a_part_of_its_own() -> None:
 def test_a_turned_copy_is_replayed_with_the_numbers_of_the_first() -> None:
     with wi.deferred() as recording:
         n = nn.Linear(3, 4, bias=False)
-        turned, doubled = nn.Module(), nn.Module()
+        turned: Any = nn.Module()
+        doubled: Any = nn.Module()
         turned.w = nn.Parameter(n.weight.detach().t().clone())
         doubled.w = nn.Parameter(torch.cat([n.weight.detach(), n.weight.detach()]))
     for model in (n, turned, doubled):
@@ -258,7 +260,7 @@ def test_a_module_that_two_models_share() -> None:
     assert not same_bits(actor["head"].weight.detach(), critic["head"].weight.detach())
 
 
-def pair() -> tuple[wi.Recording, nn.Module, nn.Module, nn.Module]:
+def pair() -> tuple[wi.Recording, Any, Any, Any]:
     with wi.deferred() as recording:
         one, two = nn.Linear(3, 3), nn.Linear(3, 3)
         targets = nn.ModuleList([copy.deepcopy(one), copy.deepcopy(two)])

@@ -282,10 +282,7 @@ class Recording:
     # ---- which tensors ---------------------------------------------------------------------------------------------
 
     def _targets(self, function: str, model: nn.Module, strict: bool = True) -> list[Target]:
-        """The tensors of the model that were recorded, in the order of the plan: parameters, buffers, plain attributes.
-
-        With ``strict`` none may be missing.
-        """
+        """The recorded tensors of the model: parameters, buffers, attributes, as a plan has them. Strict: none is missing."""
         if self._active:
             raise RuntimeError(f"{function}: must be called after the block, got a call inside. Leave `with deferred()` first.")
         first: dict[View, int] = {}

@@ -59,7 +59,7 @@ _set_state = nn.Module.__setstate__
 
 
 def _told(self: nn.Module, state: dict[str, object]) -> None:
-    _set_state(self, state)
+    _set_state(self, state)  # type: ignore[no-untyped-call]
     for listener in list(_listeners):
         listener(self)
 
@@ -69,7 +69,7 @@ def _told_of_copies(listener: Callable[[nn.Module], None]) -> Iterator[None]:
     """Calls the listener for each module that is copied: such a one is given its tensors, and registers nothing."""
     with _copies:
         _listeners.append(listener)
-        nn.Module.__setstate__ = _told  # type: ignore[assignment]
+        nn.Module.__setstate__ = _told  # type: ignore[method-assign]
     try:
         yield
     finally:
