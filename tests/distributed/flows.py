@@ -253,6 +253,27 @@ def fsdp2_tensor_parallel(world: World) -> Found:
 
 
 @flow
+def seeds_that_differ(world: World) -> Found:
+    """Ranks that called torch.manual_seed differently hold one tensor all the same, in every way of making it."""
+    torch.manual_seed(SEED + world.rank)
+    with wi.deferred() as recorded:
+        model = Llama(TINY)
+    recorded.materialize_(fully_sharded(model, world.mesh("replicas", "shards")), device=world.device)
+    alike, seeds = [wi.fingerprint(model)], [recorded.plan(model).seed]
+    with wi.deferred() as recorded:
+        expected = Llama(TINY)
+    found = compared(named(model), named(recorded.materialize_(expected, seed=seeds[0])))
+    for way in (wi.initialize_, lambda net: wi.plan(net).apply_(net)):
+        alike.append(wi.fingerprint(way(model)))
+        seeds.append(wi.plan(model).seed)
+    everyone: list[Any] = [None] * world.size
+    dist.all_gather_object(everyone, (alike, seeds))
+    assert all(one == everyone[0] for one in everyone), everyone
+    assert len(set(alike)) == len(set(seeds)) == 3
+    return found
+
+
+@flow
 def pipeline(world: World) -> Found:
     """Stages of at most three ranks: the layers of a rank are those of the whole model."""
     stages = min(world.size, 3)

@@ -25,9 +25,10 @@ from ..init.arguments import seed_of
 from ..numerics.streams import stream_of
 from ..rules import Rules, RuleSet, require_sound, resolve
 from ..tensors.boxes import Box, Region, intersection, remainder
-from ..tensors.named import Model, Named, named_tensors
+from ..tensors.named import Model, Named, joined, named_tensors
 from ..tensors.shards import Part, is_dtensor, mark_written, parts
 from .entry import Entry, as_data, from_data
+from .seeds import prefix_of, seed_or_drawn
 from .table import table
 
 __all__ = ["Entry", "Plan", "initialize_", "plan"]
@@ -358,14 +359,18 @@ def _values(entries: Sequence[Entry]) -> str:
     )
 
 
-def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex = 0) -> Plan:
+def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex | None = None, *, prefix: str = "") -> Plan:
     """What ``rules`` would fill the model with. Only names, shapes, dtypes and modules are looked at: a model on meta will do.
 
     Args:
         model: any module; tied parameters and DTensors included.
         rules: a name (``RULE_SETS`` has them), a Rule, a RuleSet, a function of a :class:`.Named` tensor, or a list of these:
             the first that covers a tensor decides. See `docs/plans.md`.
-        seed: 64 bits.
+        seed: 64 bits. None: drawn from torch's default generator, which ``torch.manual_seed`` governs, and kept in the plan.
+            Ranks that share DTensors agree on one, so all of them must call this; of plain tensors they do not: seed torch
+            alike on all ranks, or give ``seed=``.
+        prefix: where the model belongs in a whole that is not at hand: ``"layers.0"``. It gets the values of that part there.
+            Only streams are made of the longer names; the plan lists the model's own, and rules see these.
 
     Returns:
         A plan with every parameter, and with the buffers that the rules know.
@@ -378,28 +383,39 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex = 0) -> P
     weight Normal(mean=0.0, std=1.0)
     bias Constant(value=0.0)
     """
-    return _planned(model, named_tensors(model), rules, seed)
+    tensors = named_tensors(model)
+    entries = _entries(model, tensors, rules, prefix_of("plan", prefix))
+    return Plan(entries, seed_or_drawn("plan", seed, (named.tensor for named in tensors)), _name_of(rules))
 
 
-def _planned(model: nn.Module, tensors: Sequence[Named], rules: Rules, seed: SupportsIndex) -> Plan:
+def _entries(model: nn.Module, tensors: Sequence[Named], rules: Rules, prefix: str) -> tuple[Entry, ...]:
     covered = resolve(model, tensors, rules)
     entries = []
     for named, fills in covered:
-        shape, dtype, stream = tuple(named.tensor.shape), named.tensor.dtype, stream_of(named.name)
+        shape, dtype, stream = tuple(named.tensor.shape), named.tensor.dtype, stream_of(joined(prefix, named.name))
         for distribution, box, source in fills:
             entries.append(Entry(named.name, shape, dtype, distribution, stream, source, box, named.aliases, named.buffer))
-    name = rules if isinstance(rules, str) else rules.name if isinstance(rules, RuleSet) else "custom"
-    return Plan(tuple(entries), seed_of("plan", seed), name)
+    return tuple(entries)
 
 
-def initialize_(model: Root, rules: Rules = "torch", seed: SupportsIndex = 0) -> Root:
-    """Fills every parameter of the model by rules, in one pass: ``plan(model, rules, seed).apply_(model)``.
+def _name_of(rules: Rules) -> str:
+    return rules if isinstance(rules, str) else rules.name if isinstance(rules, RuleSet) else "custom"
+
+
+def initialize_(model: Root, rules: Rules = "torch", seed: SupportsIndex | None = None, *, prefix: str = "") -> Root:
+    """Fills every parameter of the model by rules, in one pass: ``plan(model, rules, seed, prefix=prefix).apply_(model)``.
+
+    Without ``seed=`` two calls give different values, and ``torch.manual_seed`` repeats them; :func:`plan` has the details.
 
     >>> net = initialize_(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)), rules="kaiming", seed=0)
     >>> net[0].bias.tolist()
     [0.0, 0.0, 0.0, 0.0]
+    >>> first = initialize_(nn.Linear(4, 4), rules="kaiming", seed=0, prefix="0")  # the first layer alone
+    >>> torch.equal(first.weight, net[0].weight)
+    True
     """
     tensors = named_tensors(model)
-    made = _planned(model, tensors, rules, seed)
-    made.fill_(made._matched("initialize_", tensors))
+    made = Plan(_entries(model, tensors, rules, prefix_of("initialize_", prefix)), rules=_name_of(rules))
+    matched = made._matched("initialize_", tensors)
+    made.fill_(matched, seed=seed_or_drawn("initialize_", seed, (named.tensor for named in tensors)))
     return model

@@ -8,16 +8,15 @@ fill, a replay for the rest.
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple, SupportsIndex, TypeVar
+from functools import cached_property
+from typing import SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as module_hooks
 from torch.nn.parameter import is_lazy
 
 from ..init import patching
@@ -26,10 +25,12 @@ from ..numerics.distributions import Computed
 from ..numerics.streams import stream_of
 from ..plans.entry import Entry
 from ..plans.plan import Plan
+from ..plans.seeds import prefix_of
 from ..rules import Rules, resolve
 from ..tensors.boxes import Box, intersection, remainder
 from ..tensors.named import Named, named_tensors
 from ..tensors.shards import is_dtensor, parts
+from .folding import Folded
 from .memory import allocate, finish, put_under
 from .ownership import Claims
 from .recorder import GivenData, Recorder
@@ -37,6 +38,7 @@ from .replay import needed, place_of, replay
 from .tape import CPU, META, FillStep, Memory, View
 from .targets import Target, attributes, container, tied
 from .views import box_of
+from .wholes import Made, Whole, Wholes, registered
 
 __all__ = ["Recording", "deferred"]
 
@@ -45,11 +47,20 @@ Device = torch.device | str | int | None
 
 
 class Recording:
-    """What was recorded in a ``with deferred()`` block."""
+    """What was recorded in a ``with deferred()`` block.
+
+    A part of a model gets the values that it has in the whole: its tensors are named from the outermost module that the block
+    made. Without ``seed=`` a model's seed is drawn at its first need and kept here, so parts that are filled one after the
+    other have one seed; another model of the block gets another one, unless it holds copies (``deepcopy``, ``AveragedModel``),
+    which are equal, as in eager code. Where such models need names for what they share, those of the first that is asked for
+    are taken.
+    """
 
     def __init__(self) -> None:
         self._recorder = Recorder()
         self._modules: WeakKeyDictionary[nn.Module, dict[str, View]] = WeakKeyDictionary()
+        self._wholes = Wholes(self._modules)
+        self._elsewhere = Whole(lambda: None, made=False)  # of all parts that come with a prefix
         self._active = False
 
     def __repr__(self) -> str:
@@ -63,7 +74,14 @@ class Recording:
 
     # ---- plan and values -------------------------------------------------------------------------------------------
 
-    def plan(self, model: nn.Module, seed: SupportsIndex = 0, *, rules: Rules | None = None) -> Plan:
+    def plan(
+        self,
+        model: nn.Module,
+        seed: SupportsIndex | None = None,
+        *,
+        rules: Rules | None = None,
+        prefix: str | None = None,
+    ) -> Plan:
         """What the recorded code fills the model with: each entry names the line of code that it comes from.
 
         The model may have been sharded (``fully_shard``), cast or given memory since: its tensors are found by their storage,
@@ -71,8 +89,12 @@ class Recording:
 
         Args:
             model: a module that was made in the block, or a part of one.
-            seed: 64 bits.
+            seed: 64 bits. None: drawn once for each model of the block, from torch's default generator. Ranks that share
+                DTensors agree on one, so all of them must call this; of plain tensors they do not: call
+                ``torch.manual_seed`` alike on all ranks, or give ``seed=``.
             rules: for tensors that the code leaves unwritten (``torch.empty``).
+            prefix: where the model belongs in a whole that this block did not make: ``"layers.0"``. Streams are made of the
+                longer names; the plan lists the model's own. None: the block knows; "": the model is the whole.
 
         Returns:
             A plan of all parameters and buffers. Lines with :class:`.Computed` are no fills: :meth:`materialize_` replays them.
@@ -81,17 +103,18 @@ class Recording:
             ValueError: the code leaves tensors unwritten, or never made them; all of them are named.
         """
         targets = self._targets("plan", model)
-        claims = self._claims(targets)
-        return self._plan(model, [t for t in targets if not t.attribute], claims, seed_of("plan", seed), rules)
+        whole, claims = self._claims("plan", model, targets, prefix)
+        return self._plan("plan", model, [t for t in targets if not t.attribute], whole, claims, seed, rules)
 
     def materialize_(
         self,
         model: Module,
         device: Device = None,
         dtype: torch.dtype | None = None,
-        seed: SupportsIndex = 0,
+        seed: SupportsIndex | None = None,
         *,
         rules: Rules | None = None,
+        prefix: str | None = None,
     ) -> Module:
         """Gives the model its memory and its initial values, in one pass over the CPU or one launch for each GPU.
 
@@ -103,8 +126,7 @@ class Recording:
             model: a module that was made in the block, or a part of one.
             device: None: for each tensor the one that the code asked for.
             dtype: of floating-point parameters and buffers; None: the code's own.
-            seed: 64 bits.
-            rules: for tensors that the code leaves unwritten (``torch.empty``).
+            seed, rules, prefix: as for :meth:`plan`.
 
         Returns:
             The model.
@@ -113,7 +135,7 @@ class Recording:
             ValueError: as :meth:`plan`. Nothing is allocated then.
             RuntimeError: called inside the block.
         """
-        targets, claims, plan = self._decided("materialize_", model, seed, dtype, rules)
+        targets, claims, plan = self._decided("materialize_", model, seed, dtype, rules, prefix)
         with torch.no_grad():
             real = _real(targets, plan, None if device is None else torch.device(device))
             plan.fill_(real)
@@ -126,12 +148,18 @@ class Recording:
         return model
 
     def values(
-        self, model: nn.Module, seed: SupportsIndex = 0, *, dtype: torch.dtype | None = None, rules: Rules | None = None
+        self,
+        model: nn.Module,
+        seed: SupportsIndex | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        rules: Rules | None = None,
+        prefix: str | None = None,
     ) -> Callable[[str], Tensor]:
         """The values of single tensors on the CPU, without the rest: for checkpoints of models that do not fit into memory.
 
         Args:
-            model, seed, dtype, rules: as for :meth:`materialize_`.
+            model, seed, dtype, rules, prefix: as for :meth:`materialize_`.
 
         Returns:
             A function of a name of ``plan(model)``.
@@ -146,7 +174,7 @@ class Recording:
         >>> recorded.values(net)("steps")
         tensor([0., 1., 4.])
         """
-        targets, claims, plan = self._decided("values", model, seed, dtype, rules)
+        targets, claims, plan = self._decided("values", model, seed, dtype, rules, prefix)
         by_name = {target.named.name: target for target in targets}
 
         def value(name: str) -> Tensor:
@@ -163,7 +191,7 @@ class Recording:
     def unwritten(self, model: nn.Module) -> list[str]:
         """The tensors that the code only allocates (``torch.empty``), wholly or in part."""
         targets = self._targets("unwritten", model)
-        names = self._claims(targets).unwritten
+        names = Claims(self._recorder.steps, self._folded, _views(targets)).unwritten
         return [target.named.name for target in targets if target.named.name in names and not target.attribute]
 
     def overwritten(self, model: nn.Module) -> dict[str, list[str]]:
@@ -183,22 +211,63 @@ class Recording:
         return found
 
     def _decided(
-        self, function: str, model: nn.Module, seed: SupportsIndex, dtype: torch.dtype | None, rules: Rules | None
+        self,
+        function: str,
+        model: nn.Module,
+        seed: SupportsIndex | None,
+        dtype: torch.dtype | None,
+        rules: Rules | None,
+        prefix: str | None,
     ) -> tuple[list[Target], Claims, Plan]:
         """All tensors of the model, plain attributes too, what is claimed of them, and their plan."""
         targets = self._targets(function, model)
-        claims = self._claims(targets)
-        plan = self._plan(model, targets, claims, seed_of(function, seed), rules)
+        whole, claims = self._claims(function, model, targets, prefix)
+        plan = self._plan(function, model, targets, whole, claims, seed, rules)
         return targets, claims, plan if dtype is None else plan.with_dtype(dtype)
 
-    def _plan(self, model: nn.Module, targets: Sequence[Target], claims: Claims, seed: int, rules: Rules | None) -> Plan:
-        given = _by_rules(model, [t.named for t in targets if t.named.name in claims.unwritten], rules)
-        entries = [entry for t in targets for entry in (*given.get(t.named.name, ()), *_entries(t, claims))]
-        return Plan(tuple(entries), seed, "deferred")
+    def _plan(
+        self,
+        function: str,
+        model: nn.Module,
+        targets: Sequence[Target],
+        whole: Whole,
+        claims: Claims,
+        seed: SupportsIndex | None,
+        rules: Rules | None,
+    ) -> Plan:
+        given = _by_rules(model, [t.named for t in targets if t.named.name in claims.unwritten], rules, claims)
+        entries = tuple(entry for t in targets for entry in (*given.get(t.named.name, ()), *_entries(t, claims)))
+        tensors = (tensor for target in targets for tensor in target.objects)
+        key = self._wholes.seed(function, whole, tensors) if seed is None else seed_of(function, seed)
+        return Plan(entries, key, "deferred")
 
-    def _claims(self, targets: Sequence[Target]) -> Claims:
-        views = {t.named.name: t.view for t in targets if not t.within}
-        return Claims(self._recorder.steps, views)
+    @cached_property
+    def _folded(self) -> Folded:
+        """What the memories of the tape hold at its end."""
+        return Folded(self._recorder.steps)
+
+    def _claims(self, function: str, model: nn.Module, targets: Sequence[Target], prefix: str | None) -> tuple[Whole, Claims]:
+        """What the tensors hold, and the model that they are a part of."""
+        steps, views = self._recorder.steps, _views(targets)
+        if prefix is not None:
+            return self._elsewhere, Claims(steps, self._folded, views, prefix_of(function, prefix))
+        whole, name = self._wholes.place(model)
+        if not whole.made:
+            return whole, Claims(steps, self._folded, views)
+        if not name or whole.claims is None:
+            root = whole.root()
+            assert root is not None
+            self._claim(whole, views if not name else _views(self._targets(function, root, strict=False)))
+        assert whole.claims is not None
+        if not name:
+            return whole, whole.claims
+        return whole, Claims(steps, self._folded, views, name, [whole.claims, *self._wholes.others(whole)])
+
+    def _claim(self, whole: Whole, views: dict[str, View]) -> None:
+        """Decides what a model holds; it stays so while the model has the same tensors."""
+        if whole.claims is None or list(whole.claims.views.items()) != list(views.items()):
+            whole.claims = Claims(self._recorder.steps, self._folded, views, "", self._wholes.others(whole))
+            self._wholes.needed(whole)
 
     def _compute(self, targets: Sequence[Target], claims: Claims, seed: int, real: dict[str, Tensor]) -> None:
         """Replays what is no fill. One memory at a time: only its own values are held beside the model."""
@@ -212,8 +281,8 @@ class Recording:
 
     # ---- which tensors ---------------------------------------------------------------------------------------------
 
-    def _targets(self, function: str, model: nn.Module) -> list[Target]:
-        """The tensors of the model that were recorded, in the order of the plan: parameters, buffers, plain attributes."""
+    def _targets(self, function: str, model: nn.Module, strict: bool = True) -> list[Target]:
+        """The recorded tensors of the model: parameters, buffers, attributes, as a plan has them. Strict: none is missing."""
         if self._active:
             raise RuntimeError(f"{function}: must be called after the block, got a call inside. Leave `with deferred()` first.")
         first: dict[View, int] = {}
@@ -231,7 +300,7 @@ class Recording:
                 first[view] = len(targets)
                 targets.append(Target(named, view, (named.tensor,), container(view, on_memory[view.memory]), is_attribute))
                 on_memory[view.memory].append(targets[-1])
-        if missing:
+        if missing and strict:
             raise ValueError(
                 f"{function}: tensors on meta must have been made in the block, got {', '.join(missing)}."
                 " Make the whole model inside `with deferred()`."
@@ -248,7 +317,7 @@ class Recording:
 
     # ---- recording -------------------------------------------------------------------------------------------------
 
-    def _remember(self, made: _Made) -> None:
+    def _remember(self, made: Made) -> None:
         """Where the tensors are, for the time when others have taken their places; shards may have done so in the block."""
         seen: set[nn.Module] = set()
         for root in list(made.modules.values()):
@@ -294,7 +363,7 @@ def deferred() -> Iterator[Recording]:
         stack.enter_context(patching.recording(recording._recorder.value))
         if torch.get_default_device() == META:
             stack.enter_context(CPU)
-        made = stack.enter_context(_registered())
+        made = stack.enter_context(registered())
         stack.enter_context(GivenData())
         stack.enter_context(recording._recorder)
         recording._active = True
@@ -305,40 +374,11 @@ def deferred() -> Iterator[Recording]:
             recording._remember(made)
 
 
-class _Made(NamedTuple):
-    """The modules that a thread registers something in, or in something; the tensors that it registers."""
-
-    modules: dict[int, nn.Module]
-    tensors: dict[tuple[int, str], Tensor]
-
-
-@contextmanager
-def _registered() -> Iterator[_Made]:
-    made = _Made({}, {})
-    thread = threading.get_ident()
-
-    def hook(module: nn.Module, name: str, registered: object) -> None:
-        if threading.get_ident() == thread:
-            made.modules.update({id(m): m for m in (module, registered) if isinstance(m, nn.Module)})
-            if isinstance(registered, Tensor):
-                made.tensors[id(module), name] = registered
-
-    with ExitStack() as stack:
-        for register in _REGISTER:
-            stack.enter_context(register(hook))
-        yield made
-
-
-_REGISTER = (
-    module_hooks.register_module_parameter_registration_hook,
-    module_hooks.register_module_buffer_registration_hook,
-    module_hooks.register_module_module_registration_hook,
-)
-
-# ---- tensors of a model ----------------------------------------------------------------------------------------------
-
-
 # ---- lines and memory ------------------------------------------------------------------------------------------------
+
+
+def _views(targets: Sequence[Target]) -> dict[str, View]:
+    return {target.named.name: target.view for target in targets if not target.within}
 
 
 def _entries(target: Target, claims: Claims) -> list[Entry]:
@@ -346,12 +386,12 @@ def _entries(target: Target, claims: Claims) -> list[Entry]:
     about = named.name, tuple(tensor.shape), tensor.dtype
     rest = named.aliases, named.buffer
     if target.within:
-        return [Entry(*about, Computed(f"a view of {target.within}"), stream_of(named.name), "", None, *rest)]
+        return [Entry(*about, Computed(f"a view of {target.within}"), claims.stream(named.name), "", None, *rest)]
     entries = claims.entries(named.name)
     return [Entry(*about, entry.distribution, entry.stream, entry.source, entry.box, *rest) for entry in entries]
 
 
-def _by_rules(model: nn.Module, unwritten: Sequence[Named], rules: Rules | None) -> dict[str, list[Entry]]:
+def _by_rules(model: nn.Module, unwritten: Sequence[Named], rules: Rules | None, claims: Claims) -> dict[str, list[Entry]]:
     """Lines for tensors that the code leaves unwritten, wholly or in part. What it does write lies over them."""
     if unwritten and rules is None:
         raise ValueError(
@@ -360,7 +400,7 @@ def _by_rules(model: nn.Module, unwritten: Sequence[Named], rules: Rules | None)
         )
     made: dict[str, list[Entry]] = {}
     for n, fills in resolve(model, unwritten, rules) if unwritten and rules is not None else ():
-        shape, stream = tuple(n.tensor.shape), stream_of(n.name)
+        shape, stream = tuple(n.tensor.shape), stream_of(claims.stream_name(n.name))
         made[n.name] = [
             Entry(n.name, shape, n.tensor.dtype, distribution, stream, source, box, n.aliases, n.buffer)
             for distribution, box, source in fills

@@ -3,7 +3,8 @@
 A fill that the model's code made may reach several tensors (deep copies, chunks of one draw), and a replay besides. As in the
 model's own code they must then hold the same numbers. So the first tensor that holds all of a fill owns it, under the stream of
 its name; who holds the same values in the same places shares the stream; and where no entry of a plan can say what a tensor
-holds, it is computed: replayed from the tape, with the owner's numbers. Makes no tensors.
+holds, it is computed: replayed from the tape, with the owner's numbers. What has been settled for one model of a tape stays so
+for its parts, and for other models that hold copies of it. Makes no tensors.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from ..numerics.distributions import Computed, Distribution
 from ..numerics.streams import stream_of
 from ..tensors.boxes import Box, Region
+from ..tensors.named import joined
 from .folding import Drawn, Folded, Nothing, Replayed, Value
 from .replay import Source, is_random, needed
 from .tape import DataStep, FillStep, OperatorStep, Step, View
@@ -39,38 +41,83 @@ class _Claim(NamedTuple):
     value: Drawn
 
 
+class _Owner(NamedTuple):
+    source: Source
+    place: tuple[tuple[int, ...], Box] | None = None  # which part of which shape an entry says it of; None: no entry does
+
+
 class Claims:
     """What each view of a tape holds under its name.
 
     Args:
         steps: the tape.
+        folded: what its memories hold at its end.
         views: by name, in the order of the plan.
+        prefix: of the names that streams are made of.
+        before: claims that stay as they are: of the whole that this is a part of, and of other models of the tape. What they
+            hold, too, has its numbers from there.
     """
 
-    def __init__(self, steps: Sequence[Step], views: dict[str, View]) -> None:
-        self._steps, self._views = steps, views
-        folded = Folded(steps)
-        self._parts = {name: self._read(folded, view) for name, view in views.items()}
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        folded: Folded,
+        views: dict[str, View],
+        prefix: str = "",
+        before: Sequence[Claims] = (),
+    ) -> None:
+        self._steps, self.views, self._prefix = steps, views, prefix
+        known = {view: (claims, name) for claims in reversed(before) for name, view in claims.views.items()}
+        self._elsewhere = {name: known[view] for name, view in views.items() if view in known}
+        self._owners: dict[Step, _Owner] = {}
+        self._given: dict[Step, _Owner] = {step: owner for claims in reversed(before) for step, owner in claims._owners.items()}
+        self._parts = {name: self._read(folded, view) for name, view in views.items() if name not in self._elsewhere}
         self.unwritten = {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
+        self.unwritten |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.unwritten}
         self._settle()
-        self._sources = self._owned() | self._free()
+        self.linked = self._linked(before)
+        self._taken = {claims.stream_name(name) for claims in self.linked for name in claims.views}
+        self._number = len(before)
+        self._owners = self._given | self._owned() | self._free()
 
     def entries(self, name: str) -> list[Claimed]:
         """What the tensor is filled with; later entries over earlier ones.
 
         Boxes that are all filled alike (experts in a loop) are one entry: a value depends on its index, not on its box.
         """
+        if name in self._elsewhere:
+            claims, there = self._elsewhere[name]
+            return claims.entries(there)
         entries = [self._claimed(name, box, value) for box, value in self._parts[name] if not isinstance(value, Nothing)]
         alike = len({entry._replace(box=None) for entry in entries}) == 1 and name not in self.unwritten
         return [entries[0]._replace(box=None)] if alike else entries
 
     def computed(self, name: str) -> list[Box]:
         """The boxes of the tensor that only a replay gives."""
+        if name in self._elsewhere:
+            claims, there = self._elsewhere[name]
+            return claims.computed(there)
         return [box for box, value in self._parts[name] if isinstance(value, Replayed)]
 
     def source(self, step: Step, seed: int) -> Source:
         """Where a random step takes its numbers."""
-        return self._sources[step]._replace(seed=seed)
+        return self._owners[step].source._replace(seed=seed)
+
+    def stream(self, name: str) -> int:
+        """The stream of a tensor's name, whatever the tensor holds."""
+        return stream_of(joined(self._prefix, name))
+
+    def stream_name(self, name: str) -> str:
+        """The name that a tensor's own draws have their streams from.
+
+        Where copies tie two models of a tape, and so must have one seed, other draws may have one name in both: in the second
+        it is marked with a number, or they would be equal.
+        """
+        if name in self._elsewhere:
+            claims, there = self._elsewhere[name]
+            return claims.stream_name(there)
+        full = joined(self._prefix, name)
+        return f"{full}@{self._number}" if full in self._taken else full
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
@@ -83,14 +130,17 @@ class Claims:
         return [(Box.whole(view.shape), Nothing(source) if unwritten else Replayed(source))]
 
     def _claimed(self, name: str, box: Box, value: Drawn | Replayed) -> Claimed:
-        where = None if box == Box.whole(self._views[name].shape) else box
+        where = None if box == Box.whole(self.views[name].shape) else box
         if not isinstance(value, Drawn):
-            return Claimed(Computed(self._how(name)), stream_of(name), value.source, where)
-        owner = self._sources.get(value.step) if value.step else None
-        return Claimed(value.distribution, owner.stream if owner else stream_of(name), value.source, where)
+            return Claimed(Computed(self._how(name)), self.stream(name), value.source, where)
+        if value.step is None:
+            return Claimed(value.distribution, self.stream(name), value.source, where)
+        owner = self._owners.get(value.step)
+        stream = owner.source.stream if owner else stream_of(self.stream_name(name))
+        return Claimed(value.distribution, stream, value.source, where)
 
     def _how(self, name: str) -> str:
-        steps = needed(self._steps, [self._views[name].memory])
+        steps = needed(self._steps, [self.views[name].memory])
         names = dict.fromkeys(step.call.nature.name.strip("_") for step in steps if isinstance(step, OperatorStep))
         if not names:
             return "given values" if any(isinstance(step, DataStep) for step in steps) else "several fills"
@@ -117,6 +167,9 @@ class Claims:
                 self._parts[claim.name][claim.at] = claim.box, Replayed(claim.value.source)
 
     def _wrong(self, step: FillStep, claims: Sequence[_Claim], replayed: bool) -> Iterator[_Claim]:
+        if step in self._given:
+            yield from (c for c in claims if not self._is_whole(step, c) or self._place(c) != self._given[step].place)
+            return
         whole = [claim for claim in claims if self._is_whole(step, claim)]
         owners = {claim.name for claim in whole if not claim.value.copied}
         for claim in claims:
@@ -132,28 +185,34 @@ class Claims:
     def _is_whole(self, step: FillStep, claim: _Claim) -> bool:
         if claim.value.copied:
             return claim.value.whole
-        return box_of(self._views[claim.name].geometry, step.writes[0].geometry) == claim.box
+        return box_of(self.views[claim.name].geometry, step.writes[0].geometry) == claim.box
 
     def _place(self, claim: _Claim) -> tuple[tuple[int, ...], Box]:
-        return self._views[claim.name].shape, claim.box
+        return self.views[claim.name].shape, claim.box
 
     def _replays(self) -> Iterator[tuple[str, list[Step]]]:
         """For each tensor with computed parts its steps."""
         for name in self._parts:
             if self.computed(name):
-                yield name, needed(self._steps, [self._views[name].memory])
+                yield name, needed(self._steps, [self.views[name].memory])
 
-    def _owned(self) -> dict[Step, Source]:
+    def _linked(self, before: Sequence[Claims]) -> list[Claims]:
+        """Those that know a tensor or a draw of these."""
+        draws: set[Step] = {*self._claims(), *(step for _, steps in self._replays() for step in steps if is_random(step))}
+        known = [claims for claims, _ in self._elsewhere.values()]
+        return [claims for claims in before if claims in known or not draws.isdisjoint(claims._owners)]
+
+    def _owned(self) -> dict[Step, _Owner]:
         """The sources of fills that entries stand for: under the name of the first tensor that holds all of it."""
         return {
-            step: self._owner(whole[0])
+            step: _Owner(self._owner(whole[0]), self._place(whole[0]))
             for step, claims in self._claims().items()
-            if (whole := [claim for claim in claims if self._is_whole(step, claim)])
+            if step not in self._given and (whole := [claim for claim in claims if self._is_whole(step, claim)])
         }
 
     def _owner(self, claim: _Claim) -> Source:
-        view, distribution = self._views[claim.name], claim.value.distribution
-        source = Source(0, stream_of(claim.name))
+        view, distribution = self.views[claim.name], claim.value.distribution
+        source = Source(0, stream_of(self.stream_name(claim.name)))
         if not distribution.elementwise:  # never a part of a tensor
             return source
         region = Region(view.shape, claim.box.offset)
@@ -161,10 +220,11 @@ class Claims:
             return source._replace(region=region, shape=claim.box.shape)
         return source._replace(region=region, geometry=cut(view.geometry, claim.box))
 
-    def _free(self) -> dict[Step, Source]:
+    def _free(self) -> dict[Step, _Owner]:
         """The sources of all other draws: the nth of a tensor has the stream of ``name/n``."""
-        owned, free = self._owned(), dict[Step, Source]()
+        owned, free = self._given | self._owned(), dict[Step, _Owner]()
         for name, steps in self._replays():
             draws = [step for step in steps if is_random(step) and step not in owned and step not in free]
-            free |= {step: Source(0, stream_of(f"{name}/{n}")) for n, step in enumerate(draws)}
+            called = self.stream_name(name)
+            free |= {step: _Owner(Source(0, stream_of(f"{called}/{n}"))) for n, step in enumerate(draws)}
         return free

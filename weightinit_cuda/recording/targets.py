@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ..tensors.named import Named
+from ..tensors.named import Named, joined
 from ..tensors.torch_private import keystr, tree_flatten_with_path
 from .tape import View
 from .views import box_of
@@ -30,7 +30,7 @@ def attributes(model: nn.Module) -> Iterator[Named]:
     for prefix, module in model.named_modules():
         for key, value in vars(module).items():
             if isinstance(value, (Tensor, list, tuple, dict)) and key not in ("_parameters", "_buffers", "_modules"):
-                name = f"{prefix}.{key}" if prefix else key
+                name = joined(prefix, key)
                 leaves = [((), value)] if isinstance(value, Tensor) else tree_flatten_with_path(value)[0] if value else ()
                 yield from (Named(name + keystr(path), leaf, (), module) for path, leaf in leaves if isinstance(leaf, Tensor))
 

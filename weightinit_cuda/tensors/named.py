@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-__all__ = ["PLAIN_TYPES", "Model", "Named", "named_tensors"]
+__all__ = ["PLAIN_TYPES", "Model", "Named", "joined", "named_tensors"]
 
 PLAIN_TYPES = frozenset((Tensor, nn.Parameter, nn.Buffer))
 """Whose objects are the memory that they show; a subclass may mean other memory."""
@@ -39,6 +39,11 @@ class Named(NamedTuple):
     buffer: bool = False
 
 
+def joined(prefix: str, name: str) -> str:
+    """The qualified name of what is called ``name`` in the module called ``prefix``; of a model itself that is ""."""
+    return f"{prefix}.{name}" if prefix else name
+
+
 def named_tensors(model: Model, *, buffers: bool = True) -> list[Named]:
     """All parameters, then all buffers, in the order of registration; each tensor once.
 
@@ -61,5 +66,4 @@ def _of(model: nn.Module, kind: str) -> Iterable[Named]:
     for prefix, module in model.named_modules(remove_duplicate=False):
         for attribute, tensor in getattr(module, kind).items():
             if tensor is not None:
-                name = f"{prefix}.{attribute}" if prefix else attribute
-                yield Named(name, tensor, (), module, attribute, kind == "_buffers")
+                yield Named(joined(prefix, attribute), tensor, (), module, attribute, kind == "_buffers")

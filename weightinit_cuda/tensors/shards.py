@@ -1,8 +1,9 @@
 """Where local memory lies in a global tensor: the one file that knows placements of DTensors.
 
 ``parts`` turns any tensor into plain local tensors with their regions; jobs are made of those, so nobody else needs to know how
-a tensor is spread over ranks. Nothing is communicated and nothing of the global size is made: a rank computes where its shard
-lies from the mesh and the placements. torch.distributed.tensor is looked up and never imported: without it there is no DTensor.
+a tensor is spread over ranks. A rank computes where its shard lies from the mesh and the placements: nothing of the global size
+is made, and nothing is communicated but one number, where ranks must agree on it (``agreed``). torch.distributed.tensor is
+looked up and never imported: without it there is no DTensor.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,13 +19,14 @@ from torch import Tensor
 
 from .boxes import Region
 from .named import PLAIN_TYPES
-from .torch_private import increment_version, strided_shard
+from .torch_private import increment_version, strided_shard, without_modes
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
     from typing_extensions import TypeIs
 
-__all__ = ["Part", "flat_parts", "is_dtensor", "mark_written", "parts", "require_parts"]
+__all__ = ["Part", "agreed", "flat_parts", "is_dtensor", "mark_written", "parts", "require_parts"]
 
 Part = tuple[Tensor, Region | None]
 """Plain local memory, and where it lies in the global tensor; None: it is the global tensor."""
@@ -132,6 +134,31 @@ def _placed(runs: _Runs) -> list[tuple[int, int, int]]:
             placed.append((at, begin, end))
         at += end - begin
     return placed
+
+
+def agreed(number: int, tensors: Iterable[Tensor]) -> int:
+    """The 64-bit number of the rank at coordinate 0 of the tensors' meshes; without DTensors the number that was given.
+
+    All ranks of the meshes must call this with the same tensors: each dimension of each mesh is one broadcast of 8 bytes.
+    """
+    for mesh in dict.fromkeys(tensor.device_mesh for tensor in tensors if is_dtensor(tensor)):
+        number = _from_first(number, mesh)
+    return number
+
+
+def _from_first(number: int, mesh: DeviceMesh) -> int:
+    """The number of coordinate 0, told along one dimension after the other. A rank outside the mesh keeps its own."""
+    coordinate = mesh.get_coordinate()
+    if coordinate is None:
+        return number
+    with without_modes(), torch.no_grad():
+        told = torch.tensor(
+            number - 2**63, dtype=torch.int64, device=mesh.device_type
+        )  # 64 bits, of which torch has signed ones
+        for dim in range(mesh.ndim):
+            first = (*coordinate[:dim], 0, *coordinate[dim + 1 :])
+            torch.distributed.broadcast(told, int(mesh.mesh[first]), mesh.get_group(dim))
+        return int(told.item()) + 2**63
 
 
 def flat_parts(flat: Tensor, global_shape: Sequence[int], begin: int) -> list[Part]:

@@ -1,0 +1,163 @@
+"""Which modules a block makes, which model a module is a part of, and the seed that the parts of one model share.
+
+The whole of a module is the outermost of the modules that the block made, as they are when one of them is first asked for. What
+was put together after the block is a whole of its own. Knows modules and claims, and nothing of what tensors hold.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+from weakref import WeakKeyDictionary, ref
+
+from torch import Tensor, nn
+from torch.nn.modules import module as module_hooks
+
+from ..plans.seeds import drawn_seed
+from ..tensors.shards import agreed
+from .ownership import Claims
+
+__all__ = ["Made", "Whole", "Wholes", "registered"]
+
+
+class Made(NamedTuple):
+    """The modules that a thread registers something in, or in something; the tensors that it registers."""
+
+    modules: dict[int, nn.Module]
+    tensors: dict[tuple[int, str], Tensor]
+
+
+@contextmanager
+def registered() -> Iterator[Made]:
+    """Notes what this thread registers while it is open."""
+    made = Made({}, {})
+    thread = threading.get_ident()
+
+    def hook(module: nn.Module, name: str, registered: object) -> None:
+        if threading.get_ident() == thread:
+            made.modules.update({id(m): m for m in (module, registered) if isinstance(m, nn.Module)})
+            if isinstance(registered, Tensor):
+                made.tensors[id(module), name] = registered
+
+    def copied(module: nn.Module) -> None:
+        if threading.get_ident() == thread:
+            made.modules[id(module)] = module
+
+    with ExitStack() as stack:
+        stack.enter_context(_told_of_copies(copied))
+        for register in _REGISTER:
+            stack.enter_context(register(hook))
+        yield made
+
+
+_copies = threading.Lock()
+_listeners: list[Callable[[nn.Module], None]] = []
+_set_state = nn.Module.__setstate__
+
+
+def _told(self: nn.Module, state: dict[str, object]) -> None:
+    _set_state(self, state)  # type: ignore[no-untyped-call]
+    for listener in list(_listeners):
+        listener(self)
+
+
+@contextmanager
+def _told_of_copies(listener: Callable[[nn.Module], None]) -> Iterator[None]:
+    """Calls the listener for each module that is copied: such a one is given its tensors, and registers nothing."""
+    with _copies:
+        _listeners.append(listener)
+        nn.Module.__setstate__ = _told  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        with _copies:
+            _listeners.remove(listener)
+            if not _listeners:
+                nn.Module.__setstate__ = _set_state  # type: ignore[method-assign]
+
+
+_REGISTER = (
+    module_hooks.register_module_parameter_registration_hook,
+    module_hooks.register_module_buffer_registration_hook,
+    module_hooks.register_module_module_registration_hook,
+)
+
+
+@dataclass(eq=False)
+class Whole:
+    """One model.
+
+    Args:
+        root: gives its outermost module, while that exists.
+        made: whether the block has made that one.
+        claims: what its tensors hold, once somebody needs it; from then on its parts are bound to that.
+        seed: once it is drawn.
+    """
+
+    root: Callable[[], nn.Module | None]
+    made: bool = True
+    claims: Claims | None = None
+    seed: int | None = None
+
+
+class Wholes:
+    """The models of a tape.
+
+    Args:
+        modules: that the block has made.
+    """
+
+    def __init__(self, modules: Collection[nn.Module]) -> None:
+        self._modules = modules
+        self._places: WeakKeyDictionary[nn.Module, tuple[Whole, str]] = WeakKeyDictionary()
+        self._needed: list[Whole] = []
+
+    def place(self, model: nn.Module) -> tuple[Whole, str]:
+        """The whole of a module, and the name that the module has there; "" is the whole itself."""
+        place = self._places.get(model)
+        if place is None or (place[0].claims is None and place[0].root() is None):
+            self._look()
+        return self._places.setdefault(model, (Whole(ref(model), made=False), ""))
+
+    def _look(self) -> None:
+        """Enters modules that have no place yet. A whole that is gone, and was never needed, was only scaffolding."""
+        gone = [module for module, (whole, _) in self._places.items() if whole.claims is None and whole.root() is None]
+        for module in gone:
+            del self._places[module]
+        alive = list(self._modules)
+        inside = {child for module in alive for child in module.children()}
+        for root in (module for module in alive if module not in inside and module not in self._places):
+            whole = Whole(ref(root))
+            for name, module in root.named_modules():
+                self._places.setdefault(module, (whole, name))
+
+    def needed(self, whole: Whole) -> None:
+        """Notes that a model has its claims from now on."""
+        if whole not in self._needed:
+            self._needed.append(whole)
+
+    def others(self, whole: Whole) -> list[Claims]:
+        """The claims of the models that were needed before."""
+        return [other.claims for other in self._needed if other is not whole and other.claims is not None]
+
+    def seed(self, function: str, whole: Whole, tensors: Iterable[Tensor]) -> int:
+        """The seed of a model: drawn once, and that of the model whose copies it holds.
+
+        Raises:
+            ValueError: it holds copies from models whose seeds were drawn apart.
+        """
+        linked = whole.claims.linked if whole.claims is not None else []
+        seeds = {other.seed for other in self._needed if other.claims in linked and other.seed is not None}
+        if whole.seed is None and len(seeds) > 1:
+            raise ValueError(
+                f"{function}: models that hold copies of each other must have one seed, got one with copies from models whose"
+                f" seeds were drawn apart ({', '.join(map(str, sorted(seeds)))}). Make all of them parts of one module, or give"
+                " all of them one seed=."
+            )
+        if whole.seed is None:
+            whole.seed = seeds.pop() if seeds else drawn_seed()
+        whole.seed = agreed(whole.seed, tensors)
+        return whole.seed
