@@ -21,7 +21,9 @@ def test_readme_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         exec(compile(block, "README.md", "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", [f"docs/{page}.md" for page in ("design", "plans", "deferred", "sharding", "checkpoints")])
+@pytest.mark.parametrize(
+    "page", [f"docs/{page}.md" for page in ("design", "plans", "deferred", "sharding", "checkpoints", "probe")]
+)
 def test_pages(page: str) -> None:
     result = doctest.testfile(str(ROOT / page), module_relative=False)
     assert result.attempted > 0

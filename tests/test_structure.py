@@ -134,31 +134,47 @@ STANDARD = set(sys.stdlib_module_names)
 # Layers from the bottom; a module may import from lower layers, and from those of its own that are named in BESIDE. A folder
 # is known by its name: outside it, of `rules` nothing else is.
 LAYERS: list[set[str]] = [
-    {"_version", "coefficients", "probability", "streams", "formats", "boxes", "naming", "peak"},
+    {"_version", "coefficients", "probability", "streams", "formats", "boxes", "naming", "peak", "row", "identity"},
     {"callers", "materializing", "operators"},
     {"scaling", "distributions", "geometry", "combining"},
     {"job", "reference", "entry", "arithmetic"},
     {"checking", "sharding"},
-    {"engine", "_C"},
+    {"engine", "_C", "measures", "depth"},
+    {"attention", "recurrent", "verdict", "text", "inputs"},
+    {"products", "page"},
+    {"stream", "comparison"},
+    {"observing", "report"},
+    {"watch"},
     {"schemes", "arguments", "overriding"},
     {"filling", "orthogonal", "recording", "fingerprint", "checkpoint"},
     {"variance", "ranks"},
     {"init"},
-    {"custom_ops"},
+    {"custom_ops", "passing"},
     {"patching", "rule", "replaying", "folding"},
     {"torch_reset", "layouts", "tracing", "claims"},
     {"mup"},
     {"sets"},
     {"rules", "tape"},
     {"plan"},
-    {"deferred", "regeneration", "perturbing"},
+    {"deferred", "regeneration", "perturbing", "compare"},
+    {"probe"},
+    {"diagnosis"},
     {"export", "verify", "blueprint", "doctor"},
     {"__init__"},
     {"__main__", "demo"},
 ]
 BESIDE = {("distributions", "scaling"), ("engine", "_C"), ("patching", "init"), ("__main__", "demo")}
-# Packages beside torch: tables, and a file format.
-OPTIONAL = {("entry", "rich"), ("verify", "rich"), ("checkpoint", "safetensors")}
+# Packages beside torch: tables, a file format, and templates (which come with torch).
+OPTIONAL = {
+    ("entry", "rich"),
+    ("verify", "rich"),
+    ("report", "rich"),
+    ("text", "rich"),
+    ("comparison", "rich"),
+    ("page", "jinja2"),
+    ("checkpoint", "safetensors"),
+    ("page", "markupsafe"),
+}
 # What stays small stays small: all that these import.
 ONLY: dict[str, set[str]] = {
     "reference": {"torch", "coefficients", "combining", "distributions"},

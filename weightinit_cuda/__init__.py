@@ -9,6 +9,8 @@ from . import custom_ops as _custom_ops  # noqa: F401 registers them
 from . import init
 from ._version import FORMAT, __version__
 from .deferred import Recording, deferred
+from .diagnosis import ProbeReport, probe
+from .doctor import Symptom, diagnose, examine
 from .engine import BackendInfo, backend_info, bits
 from .entry import Entry
 from .export import export
@@ -29,17 +31,21 @@ __all__ = [
     "Entry",
     "FillJob",
     "Plan",
+    "ProbeReport",
     "Recording",
     "Region",
     "Report",
     "Rule",
     "RuleSet",
+    "Symptom",
     "__version__",
     "add_noise_",
     "backend_info",
     "bits",
     "check_ranks",
     "deferred",
+    "diagnose",
+    "examine",
     "export",
     "fingerprint",
     "init",
@@ -48,6 +54,7 @@ __all__ = [
     "patch",
     "patched",
     "plan",
+    "probe",
     "regenerate",
     "restore_",
     "unpatch",
