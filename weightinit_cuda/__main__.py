@@ -19,6 +19,7 @@ from rich.table import Table
 
 from . import __version__, demo
 from .blueprint import Blueprint, open_blueprint
+from .diagnosis import probe
 from .doctor import Symptom, diagnose, examine
 from .engine import backend_info
 from .entry import starred
@@ -79,6 +80,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", help=f"{BLUEPRINT}; or a checkpoint")
+    parser.add_argument("--probe", action="store_true", help="of a config.json: run the model once, and judge what it shows")
     _add_how(parser)
 
 
@@ -144,6 +146,8 @@ def _doctor(options: argparse.Namespace) -> int:
     for name, value in rows.items():
         text = ", ".join(value) if isinstance(value, tuple) else str(value)
         print(f"{name:<18}{text or '-'}")
+    if options.probe:
+        return _probe(options)
     if options.source is None:
         return 0
     if _is_blueprint(Path(options.source)):
@@ -157,6 +161,20 @@ def _doctor(options: argparse.Namespace) -> int:
         return 0
     _console().print(_symptoms(found, f"\nSuspicious in {looked_at}; what is wrong for sure is red"))
     return int(any(symptom.is_error for symptom in found))
+
+
+def _probe(options: argparse.Namespace) -> int:
+    """What the initial values do to signal and gradient, on inputs made up from the configuration. 1 if the verdict is FAIL."""
+    if options.source is None or not _is_blueprint(Path(options.source)):
+        raise ValueError(f"doctor --probe: a config.json is required, got {options.source}. A checkpoint has no code to run.")
+    plan, model, recorded, _ = _opened(options)
+    if model is None or recorded is None:
+        raise ValueError(f"doctor --probe: a config.json is required, got a plan ({options.source}). It has no code to run.")
+    dtypes = {line.dtype for line in plan if not line.buffer and line.dtype.is_floating_point}
+    recorded.materialize_(model, "cpu", dtypes.pop() if len(dtypes) == 1 else None, plan.seed)
+    report = probe(plan.apply_(model))
+    print(f"\n{report}")
+    return int(report.verdict == "FAIL")
 
 
 def _is_blueprint(path: Path) -> bool:
