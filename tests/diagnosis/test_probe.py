@@ -376,7 +376,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], dict[str, Any
     "lazy": (lambda: nn.LazyLinear(8), (X,), {}, "lazy"),
     "no tensor": (lambda: Wrapped(lambda y: "text"), (X,), {}, "an output with a tensor"),
     "no gradient": (lambda: Wrapped(lambda y: y.detach()), (X,), {}, "an output with a tensor"),
-    "one sample": (lambda: nn.Linear(64, 8), (X[:1],), {}, "two samples or more"),
+    "one sample": (lambda: nn.Linear(64, 8), (X[:1],), {}, "two samples or more are required, got 1"),
+    "no sample": (lambda: nn.Linear(64, 8), (X[:0],), {}, "two samples or more are required, got 0"),
+    "scripted": (lambda: nn.Sequential(torch.jit.script(nn.Linear(64, 8))), (X,), {}, "A scripted module hides its own"),
     "no layer": (lambda: nn.PReLU(), (X,), {}, "multiplies by a parameter"),
     "a loss of many": (lambda: nn.Linear(64, 8), (X,), {"loss": lambda out: out}, "a loss of one element"),
     "a loss of none": (lambda: nn.Linear(64, 8), (X,), {"loss": lambda out: 3.0}, "got a float"),
@@ -390,6 +392,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], dict[str, Any
 }
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_probed_is_said(case: str) -> None:
     model, inputs, kwargs, message = REFUSED[case]

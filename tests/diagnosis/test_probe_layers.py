@@ -169,6 +169,29 @@ def test_shares_are_shares() -> None:
     assert report.rows[1].dead == pytest.approx(0.4, abs=0.03)
 
 
+def test_the_gradient_of_a_table_may_be_sparse() -> None:
+    ids, rows = torch.arange(40).view(8, 5) % 7, []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        net = Called(lambda m, ids: m.out(m.table(ids)), table=nn.Embedding(100, 16, sparse=sparse), out=nn.Linear(16, 4))
+        rows.append(wi.probe(net, ids).rows[0])
+    assert rows[0].weight_gradient > 0
+    assert rows[1].weight_gradient == pytest.approx(rows[0].weight_gradient)
+
+
+def test_gradients_inside_a_forward_pass() -> None:
+    """A network whose output is its own derivative: the figures are those of the last backward pass."""
+
+    def run(m: Any, x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(m.net(x).sum(), x, create_graph=True)[0]
+
+    net = Called(run, net=nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 1)))
+    first = wi.probe(net, X, loss=lambda out: out.square().mean()).rows[0]
+    [gradient] = torch.autograd.grad(net(X).square().mean(), net.net[0].weight)
+    assert first.weight_gradient == pytest.approx(rms(gradient), rel=1e-5)
+
+
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 

@@ -26,9 +26,10 @@ NOISE = 1e-12  # of the mean square: below this float64 sees no spread, only rou
 
 
 def local(x: Tensor) -> Tensor:
-    """The tensor without its history; of a DTensor what this rank holds."""
+    """The tensor without its history; of a DTensor what this rank holds; of Apple's GPU, which has no float64, a copy."""
     x = x.detach()
-    return x.to_local() if is_dtensor(x) else x
+    x = x.to_local() if is_dtensor(x) else x
+    return x.cpu() if x.device.type == "mps" else x
 
 
 def measurable(y: Tensor) -> bool:
@@ -105,7 +106,7 @@ def _rank(centred: Tensor) -> float:
 
 
 def rms(x: Tensor) -> float:
-    """Root mean square of all elements in float64, a piece at a time: squares of 1e-30 are no zeros.
+    """Root mean square of all elements in float64, a piece at a time: squares of 1e-30 are no zeros. Of a sparse gradient too.
 
     >>> rms(torch.full((3, 2), 1e-30))
     1.0000000...e-30
@@ -113,7 +114,7 @@ def rms(x: Tensor) -> float:
     x = local(x)
     if x.numel() == 0:
         return NAN
-    flat = x.reshape(-1)
+    flat = (x.coalesce().values() if x.is_sparse else x).reshape(-1)
     squares = sum(flat[begin : begin + PIECE].double().square().sum() for begin in range(0, len(flat), PIECE))
     return math.sqrt(float(squares) / x.numel())
 

@@ -79,7 +79,10 @@ class Observer(TorchFunctionMode):
         self._open: set[Callable[..., Any]] = set()
         self._blocks = stacks(model)
         self._once: set[nn.Module] = set()  # modules with children that were called: called again they are blocks
-        self._handles = [h for name, m in model.named_modules() if name for h in self._listen(name, m)]
+        self._handles: list[RemovableHandle] = []
+        for name, module in model.named_modules():
+            if name and not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
+                self._handles += self._listen(name, module)
 
     def close(self) -> None:
         """Takes the hooks away."""

@@ -102,9 +102,10 @@ def _require_seen(rows: Sequence[Row]) -> None:
             "probe: a layer that multiplies by a parameter is required, got none that torch's functions show. A scripted module"
             " hides its own: probe the module that it was made of."
         )
-    if any(row.samples == 1 for row in rows) and not any(row.samples > 1 for row in rows):
+    samples = max(row.samples for row in rows)
+    if samples < 2 and not any(row.bad for row in rows):
         raise ValueError(
-            "probe: two samples or more are required, got one. Give a batch: the signal is what tells samples apart."
+            f"probe: two samples or more are required, got {samples}. Give a batch: the signal is what tells samples apart."
         )
 
 
@@ -216,7 +217,7 @@ def _prediction(out: Any) -> Tensor:
     logits = getattr(out, "logits", None)
     if isinstance(logits, Tensor) and logits.requires_grad:
         return logits
-    wide = [t for t in found if t.numel() > 1]
+    wide = [t for t in found if t.numel() != 1]
     return wide[0] if wide else torch.stack([t.reshape(()) for t in found]).sum()
 
 

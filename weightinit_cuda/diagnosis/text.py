@@ -13,7 +13,7 @@ __all__ = ["COLUMNS", "left_out", "number", "printed", "shown"]
 
 SHOWN = 24  # rows that are printed; of more the first and the last ones
 COLUMNS: dict[str, Callable[[Row], str]] = {
-    "layer": lambda row: row.name or "(model)",
+    "layer": lambda row: row.name if row.name[:1] not in ("", "#") else f"(model){row.name}",
     "kind": lambda row: row.kind,
     "signal": lambda row: number(row.signal, ".2g"),
     "step": lambda row: number(row.step, ".2g"),
