@@ -148,7 +148,7 @@ LAYERS: list[set[str]] = [
     {"schemes", "arguments", "overriding"},
     {"filling", "orthogonal", "recording", "fingerprint", "checkpoint"},
     {"variance", "ranks"},
-    {"init"},
+    {"init", "delta_orthogonal"},
     {"custom_ops", "passing"},
     {"patching", "rule", "replaying", "folding"},
     {"torch_reset", "layouts", "tracing", "claims"},
@@ -163,7 +163,14 @@ LAYERS: list[set[str]] = [
     {"__init__"},
     {"__main__", "demo"},
 ]
-BESIDE = {("distributions", "scaling"), ("engine", "_C"), ("patching", "init"), ("__main__", "demo")}
+BESIDE = {
+    ("distributions", "scaling"),
+    ("engine", "_C"),
+    ("patching", "init"),
+    ("init", "delta_orthogonal"),
+    ("delta_orthogonal", "init"),
+    ("__main__", "demo"),
+}
 # Packages beside torch: tables, a file format, and templates (which come with torch).
 OPTIONAL = {
     ("entry", "rich"),

@@ -54,6 +54,7 @@ __all__ = [
     "calculate_gain",
     "constant",
     "constant_",
+    "delta_orthogonal_",
     "dirac",
     "dirac_",
     "eye",
@@ -438,3 +439,6 @@ kaiming_uniform = _make_deprecate(kaiming_uniform_)
 kaiming_normal = _make_deprecate(kaiming_normal_)
 orthogonal = _make_deprecate(orthogonal_)
 sparse = _make_deprecate(sparse_)
+
+
+from .delta_orthogonal import delta_orthogonal_  # noqa: E402 it stands on orthogonal_
