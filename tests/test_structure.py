@@ -156,7 +156,7 @@ LAYERS: list[set[str]] = [
     {"sets"},
     {"rules", "tape"},
     {"plan"},
-    {"deferred", "regeneration", "perturbing", "compare"},
+    {"deferred", "regeneration", "perturbing", "compare", "data_dependent"},
     {"probe"},
     {"diagnosis"},
     {"export", "verify", "blueprint", "doctor"},

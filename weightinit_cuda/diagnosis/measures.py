@@ -15,7 +15,7 @@ from torch import Tensor
 from ..sharding import is_dtensor
 from .row import NAN, Row
 
-__all__ = ["cells", "finite", "local", "measurable", "measure", "rms", "twins"]
+__all__ = ["cells", "finite", "local", "measurable", "measure", "rms", "twins", "zero"]
 
 SAMPLES, UNITS = 256, 2048  # that are looked at: an effective rank up to 256, 4 MB of float64
 PIECE = 1 << 20  # elements converted to float64 at once
@@ -34,7 +34,8 @@ def local(x: Tensor) -> Tensor:
 
 def measurable(y: Tensor) -> bool:
     """Numbers of samples and units; not those of ``vmap``, which have no values of their own."""
-    plain = y.is_floating_point() and y.dim() > 1 and y.layout == torch.strided and not y.is_nested
+    numbers = y.is_floating_point() and y.dtype.itemsize > 1  # float8 has no arithmetic
+    plain = numbers and y.dim() > 1 and y.layout == torch.strided and not y.is_nested
     return plain and not torch._C._functorch.is_functorch_wrapped_tensor(y)
 
 
@@ -68,13 +69,24 @@ def cells(x: Tensor, image: bool) -> Tensor:
     return x.double()
 
 
-def finite(x: Tensor) -> bool:
-    """Whether all elements are; without a temporary of its size."""
+def _ends(x: Tensor) -> tuple[float, float]:
+    """Least and greatest element, without a temporary of the tensor's size; NaN if one is. Zeros if there are none."""
     x = local(x)
+    x = x.coalesce().values() if x.is_sparse else x
     if x.numel() == 0:
-        return True
-    low, high = x.aminmax()  # both pass NaN on
-    return math.isfinite(float(low)) and math.isfinite(float(high))
+        return 0.0, 0.0
+    low, high = x.aminmax()
+    return float(low), float(high)
+
+
+def finite(x: Tensor) -> bool:
+    """Whether all elements are."""
+    return all(map(math.isfinite, _ends(x)))
+
+
+def zero(x: Tensor) -> bool:
+    """Whether all elements are."""
+    return _ends(x) == (0.0, 0.0)
 
 
 def measure(row: Row, x: Tensor, image: bool) -> Tensor | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .attention import sharp_of_scores, sharp_of_sdpa
 from .identity import ByIdentity
-from .measures import finite, measurable, measure, rms, twins
+from .measures import finite, measurable, measure, rms, twins, zero
 from .products import NORMS, Product, Weights, tensors_in
 from .recurrent import CELLS, FLAT, SEQUENCES, Gates, gates_of_cell, gates_of_sequence, weights_at
 from .row import Row
@@ -52,6 +51,7 @@ _SMOOTH = ("gelu", "silu", "swish", "mish")  # classes whose own tanh or sigmoid
 _IMAGES = ("batch_norm", "group_norm", "instance_norm")  # channels are their second axis, whatever came before
 _MULTIPLY = ("matmul", "bmm", "baddbmm", "__matmul__", "einsum")
 _COMPOSITE = (F.multi_head_attention_forward, torch.autograd.grad)  # in the second checkpointed parts run again
+_unseen = torch._C.DisableTorchFunction  # measuring is no part of the pass: no mode sees it
 CALLS = 64  # of one weight that are measured: a cell is called at every step of a sequence
 
 
@@ -98,7 +98,7 @@ class Observer(TorchFunctionMode):
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self.watching:
                 self._where.append((shown, module))
-                with self._unwatched():
+                with _unseen():
                     self.weights.add(name, module)
                     if parent and (module in self._blocks or module in self._once):
                         self._stream.enter(shown, self._blocks.get(module, shown), (args, kwargs))
@@ -108,7 +108,7 @@ class Observer(TorchFunctionMode):
         def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
             if self.watching:
                 self._where.pop()
-                with self._unwatched():
+                with _unseen():
                     if (found := self._stream.leave(shown, out)) is not None:
                         self._record(*found, image=self._is_image(found[1]))
 
@@ -116,14 +116,6 @@ class Observer(TorchFunctionMode):
             module.register_forward_pre_hook(before, with_kwargs=True),
             module.register_forward_hook(after, with_kwargs=True),
         ]
-
-    @contextmanager
-    def _unwatched(self) -> Iterator[None]:
-        watching, self.watching = self.watching, False
-        try:
-            yield
-        finally:
-            self.watching = watching
 
     # ---- functions --------------------------------------------------------------------------------------------------
 
@@ -200,7 +192,7 @@ class Observer(TorchFunctionMode):
 
     def _see_attention(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], x: Tensor, y: Tensor) -> None:
         if name == "scaled_dot_product_attention":
-            with self._unwatched():
+            with _unseen():
                 row = Row(self._where[-1][0], "attention", saturated=sharp_of_sdpa(args, kwargs))
             self._record(row, y, image=False)
         elif name == "softmax" and y.dim() > 2 and (kwargs.get("dim", args[1] if len(args) > 1 else None)) in (-1, y.dim() - 1):
@@ -250,7 +242,7 @@ class Observer(TorchFunctionMode):
         return True
 
     def _arrived(self, row: Row, gradient: Tensor) -> None:
-        with self._unwatched():
+        with _unseen():
             row.bad_gradient = not finite(gradient)
             row.gradient = rms(gradient)
 
@@ -261,7 +253,7 @@ class Observer(TorchFunctionMode):
 
     def _weigh(self, row: Row, weight: Tensor, product: Product, gradient: Tensor) -> None:
         """Twins among the weight's outputs, and among its inputs."""
-        with self._unwatched():
+        with _unseen():
             row.weight_gradient = rms(gradient)
             if product.units is not None:
                 row.twins = twins(weight, gradient, product.units)
@@ -269,8 +261,8 @@ class Observer(TorchFunctionMode):
                 row.input_twins = twins(weight, gradient, product.inputs)
 
     def _wakes(self, factor: Tensor, gradient: Tensor) -> None:
-        with self._unwatched():
-            if rms(factor) == 0.0 and rms(gradient) > 0.0:
+        with _unseen():
+            if zero(factor) and not zero(gradient):
                 self.asleep.append(self.weights.names.get(factor) or "")
 
     def _on_gradient(self, tensor: Any, call: Callable[[Tensor], None]) -> None:

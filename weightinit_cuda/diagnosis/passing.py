@@ -25,7 +25,7 @@ from .measures import local
 from .observing import Observer
 from .row import Row, Seen
 
-__all__ = ["Question", "look", "unwrapped"]
+__all__ = ["Question", "as_before", "look", "unwrapped"]
 
 Loss = Callable[..., Tensor]
 
@@ -69,7 +69,7 @@ def look(model: nn.Module, question: Question) -> Seen:
     """
     _require_trainable(model)
     with ExitStack() as stack:
-        stack.enter_context(_as_before(model, question.seed))
+        stack.enter_context(as_before(model, question.seed))
         observer = Observer(model)
         stack.callback(observer.close)
         with observer:
@@ -122,7 +122,7 @@ def _fill_steps(rows: list[Row]) -> None:
 
 
 @contextmanager
-def _as_before(model: nn.Module, seed: int) -> Iterator[None]:
+def as_before(model: nn.Module, seed: int) -> Iterator[None]:
     """In training mode but without dropout, with gradients; modes, buffers and generators are put back."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [

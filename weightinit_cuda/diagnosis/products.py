@@ -141,7 +141,12 @@ class Weights:
         elif (at := NORMS.get(function)) is not None:
             found = (kwargs.get("weight", args[at] if len(args) > at else None),)
         for factor in found:
-            if isinstance(factor, Tensor) and factor in self.names and factor not in self.factors:
+            if (
+                isinstance(factor, Tensor)
+                and factor.is_floating_point()
+                and factor in self.names
+                and factor not in self.factors
+            ):
                 self.factors[factor] = True
                 yield factor
 
