@@ -7,10 +7,11 @@ fused QKV weight) without writing anything twice. This file knows integers only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
-__all__ = ["Box", "intersection", "remainder"]
+__all__ = ["Box", "intersection", "remainder", "side_by_side"]
 
 
 class Box(NamedTuple):
@@ -64,6 +65,22 @@ def remainder(box: Box, taken: Iterable[Box]) -> list[Box]:
     for hole in taken:
         left = [piece for part in left for piece in _without(part, hole)]
     return sorted(left)
+
+
+def side_by_side(boxes: Sequence[Box]) -> bool:
+    """Whether the boxes are slabs that differ along one axis only, and do not overlap there: seen without comparing all pairs.
+
+    >>> side_by_side([Box((0, 0), (1, 9)), Box((1, 0), (2, 9))]), side_by_side([Box((0, 0), (2, 9)), Box((1, 0), (2, 9))])
+    (True, False)
+    """
+    if len(boxes) < 2:
+        return True
+    spans = [list(zip(box.offset, box.shape, strict=True)) for box in boxes]
+    axes = [axis for axis, first in enumerate(spans[0]) if any(span[axis] != first for span in spans)]
+    if len(axes) != 1:
+        return False
+    ordered = sorted(span[axes[0]] for span in spans)
+    return all(start + size <= next_start for (start, size), (next_start, _) in pairwise(ordered))
 
 
 def _without(box: Box, hole: Box) -> Iterator[Box]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from . import engine, init
 from ._version import FORMAT, __version__
 from .arguments import seed_of
-from .boxes import Box, intersection, remainder
+from .boxes import Box, intersection, remainder, side_by_side
 from .distributions import Computed, Constant, Orthogonal
 from .entry import Entry, as_data, from_data, table
 from .formats import REAL_DTYPE
@@ -234,8 +234,9 @@ class Plan:
         """Each line of a tensor with the boxes that it decides: what no later line takes."""
         lines = self[name]
         boxes = [line.box or Box.whole(line.shape) for line in lines]
+        apart = side_by_side(boxes)  # a line for each unit of a wide layer
         for number, line in enumerate(lines):
-            yield line, remainder(boxes[number], boxes[number + 1 :])
+            yield line, [boxes[number]] if apart else remainder(boxes[number], boxes[number + 1 :])
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
