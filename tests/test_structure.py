@@ -156,7 +156,7 @@ LAYERS: list[set[str]] = [
     {"sets"},
     {"rules", "tape"},
     {"plan"},
-    {"deferred", "regeneration", "perturbing", "compare", "data_dependent"},
+    {"deferred", "regeneration", "perturbing", "compare", "data_dependent", "coordinates"},
     {"probe"},
     {"diagnosis"},
     {"export", "verify", "blueprint", "doctor"},
@@ -181,6 +181,7 @@ OPTIONAL = {
     ("page", "jinja2"),
     ("checkpoint", "safetensors"),
     ("page", "markupsafe"),
+    ("coordinates", "rich"),
 }
 # What stays small stays small: all that these import.
 ONLY: dict[str, set[str]] = {

@@ -9,7 +9,7 @@ from . import custom_ops as _custom_ops  # noqa: F401 registers them
 from . import init
 from ._version import FORMAT, __version__
 from .deferred import Recording, deferred
-from .diagnosis import ProbeReport, data_dependent_, probe
+from .diagnosis import CoordinateCheck, ProbeReport, coordinate_check, data_dependent_, probe
 from .doctor import Symptom, diagnose, examine
 from .engine import BackendInfo, backend_info, bits
 from .entry import Entry
@@ -28,6 +28,7 @@ __all__ = [
     "FORMAT",
     "RULE_SETS",
     "BackendInfo",
+    "CoordinateCheck",
     "Entry",
     "FillJob",
     "Plan",
@@ -43,6 +44,7 @@ __all__ = [
     "backend_info",
     "bits",
     "check_ranks",
+    "coordinate_check",
     "data_dependent_",
     "deferred",
     "diagnose",

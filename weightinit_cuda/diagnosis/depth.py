@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .row import Row
 
-__all__ = ["Depth", "depths", "growth", "hidden_layers", "totals"]
+__all__ = ["Depth", "depths", "growth", "hidden_layers", "slope", "totals"]
 
 SCALES = 6.0  # |ln| of a variance over the whole depth. Schoenholz et al. (2017), fig. 5: nets train up to six depth scales
 NORMED = 2.0  # times that, where the gradient grows through norms. Yang et al. (2019): by 1.21 a layer or more, which
@@ -48,6 +48,17 @@ def _paths(rows: Sequence[Row]) -> list[list[Row]]:
     return [[row for row in hidden_layers(rows) if not inside(row.name)], *_stacks(rows).values()]
 
 
+def slope(places: Sequence[float], values: Sequence[float]) -> float:
+    """Of the line that fits best.
+
+    >>> slope([1.0, 2.0, 4.0], [3.0, 5.0, 9.0])
+    2.0
+    """
+    middle, mean = sum(places) / len(places), sum(values) / len(values)
+    across = sum((place - middle) * (value - mean) for place, value in zip(places, values, strict=True))
+    return across / sum((place - middle) ** 2 for place in places)
+
+
 def _fit(values: Sequence[float]) -> float:
     """ln(last / first) of the geometric law that fits best.
 
@@ -55,13 +66,7 @@ def _fit(values: Sequence[float]) -> float:
     8.0
     """
     n = len(values)
-    if n < 2:
-        return 0.0
-    logs = [math.log(value) for value in values]
-    mean = sum(logs) / n
-    places = [i - (n - 1) / 2 for i in range(n)]
-    slope = sum(place * (log - mean) for place, log in zip(places, logs, strict=True)) / sum(p * p for p in places)
-    return (n - 1) * slope
+    return (n - 1) * slope(range(n), [math.log(value) for value in values]) if n > 1 else 0.0
 
 
 class Depth(NamedTuple):

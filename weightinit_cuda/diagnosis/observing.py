@@ -69,6 +69,7 @@ class Observer(TorchFunctionMode):
         self.asleep: list[str] = []  # weights of zeros that got a gradient: what lies before them wakes after one step
         self.weights = Weights(model)
         self.watching = True
+        self.kept: dict[str, Tensor] | None = None  # a dictionary keeps the sample of each product's output, by name
         self._still = still
         self._stream = Stream()
         self._where: list[tuple[str, nn.Module]] = [("", model)]
@@ -232,6 +233,8 @@ class Observer(TorchFunctionMode):
         if self._calls[key] > 1:
             row.name += f"#{self._calls[key]}"
         sample = measure(row, y, image)
+        if self.kept is not None and sample is not None and row.kind in ("weight", "table"):
+            self.kept[row.name] = sample
         if sample is not None and sample.numel():
             if row.kind in FLAT:
                 row.saturated = float(FLAT[row.kind](sample).double().mean())

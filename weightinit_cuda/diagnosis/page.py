@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jinja2 import Environment  # comes with torch
@@ -13,7 +13,7 @@ from .row import Row
 from .text import COLUMNS, shown
 from .verdict import Finding
 
-__all__ = ["document", "fragment", "table"]
+__all__ = ["curves", "document", "fragment", "page", "table"]
 
 WIDTH, HEIGHT, LEFT, EDGE = 430, 190, 46, 22  # of a figure and its margins, in pixels
 
@@ -46,17 +46,7 @@ _TABLE = """<table style="border-collapse:collapse;font:12px monospace">
 {% endfor %}
 </table>
 """
-_FRAGMENT = """<div style="font:14px sans-serif;color:#222">
-<p><b style="color:{{ colours[verdict] }}">{{ verdict }}</b> {{ model }}
-{%- if loss is not none %}, first loss {{ "%.4g" % loss }}{% endif %}</p>
-<ul>
-{% for finding in findings %}
-<li><b style="color:{{ colours[finding.level] }}">{{ finding.level }}</b> <code>{{ finding.code }}</code>
-{{ finding.text }}</li>
-{% endfor %}
-{% if note %}<li>{{ note }}</li>{% endif %}
-</ul>
-{% for figure in figures %}
+_SVG = """{% for figure in figures %}
 <svg width="{{ width }}" height="{{ height }}" style="background:#fff;border:1px solid #ccc;margin:3px" role="img">
 <title>{{ figure.title }}</title>
 <text x="{{ left }}" y="14" font-size="12" font-weight="bold">{{ figure.title }}</text>
@@ -71,12 +61,24 @@ _FRAGMENT = """<div style="font:14px sans-serif;color:#222">
 {% endfor %}
 </svg>
 {% endfor %}
+"""
+_FRAGMENT = """<div style="font:14px sans-serif;color:#222">
+<p><b style="color:{{ colours[verdict] }}">{{ verdict }}</b> {{ model }}
+{%- if loss is not none %}, first loss {{ "%.4g" % loss }}{% endif %}</p>
+<ul>
+{% for finding in findings %}
+<li><b style="color:{{ colours[finding.level] }}">{{ finding.level }}</b> <code>{{ finding.code }}</code>
+{{ finding.text }}</li>
+{% endfor %}
+{% if note %}<li>{{ note }}</li>{% endif %}
+</ul>
+{{ figures }}
 {{ table }}
 </div>
 """
 _DOCUMENT = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Probe of {{ model }}</title></head>
-<body style="background:#fafafa;margin:24px"><h2 style="font-family:sans-serif">Probe of {{ model }}</h2>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title></head>
+<body style="background:#fafafa;margin:24px"><h2 style="font-family:sans-serif">{{ title }}</h2>
 {{ body }}
 </body></html>
 """
@@ -105,19 +107,31 @@ def fragment(
         findings=findings,
         loss=loss,
         note=note,
-        figures=_figures(rows),
+        figures=_drawn(_figures(rows)),
         table=Markup(table(list(COLUMNS), lines)),
         colours=_COLOURS,
-        width=WIDTH,
-        height=HEIGHT,
-        left=LEFT,
     )
 
 
 def document(model: str, findings: Sequence[Finding], rows: Sequence[Row], loss: float | None, note: str) -> str:
     """The whole page, with every row."""
-    body = Markup(fragment(model, findings, rows, loss, note, everything=True))
-    return _TEMPLATES.from_string(_DOCUMENT).render(model=model, body=body)
+    return page(f"Probe of {model}", fragment(model, findings, rows, loss, note, everything=True))
+
+
+def page(title: str, body: str) -> str:
+    """HTML with a title around it."""
+    return _TEMPLATES.from_string(_DOCUMENT).render(title=title, body=Markup(body))
+
+
+def curves(title: str, named: Mapping[str, Sequence[float]]) -> str:
+    """One panel with a curve for each name, on a log scale."""
+    colours = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22")
+    figure = _figure(title, [(name, colours[i % len(colours)], values) for i, (name, values) in enumerate(named.items())])
+    return str(_drawn([] if figure is None else [figure]))
+
+
+def _drawn(figures: Sequence[Figure]) -> Markup:
+    return Markup(_TEMPLATES.from_string(_SVG).render(figures=figures, width=WIDTH, height=HEIGHT, left=LEFT))
 
 
 def _figures(rows: Sequence[Row]) -> list[Figure]:

@@ -25,7 +25,7 @@ from .measures import local
 from .observing import Observer
 from .row import Row, Seen
 
-__all__ = ["Question", "as_before", "look", "unwrapped"]
+__all__ = ["Question", "as_before", "look", "loss_of", "unwrapped"]
 
 Loss = Callable[..., Tensor]
 
@@ -219,6 +219,11 @@ def _prediction(out: Any) -> Tensor:
         return logits
     wide = [t for t in found if t.numel() != 1]
     return wide[0] if wide else torch.stack([t.reshape(()) for t in found]).sum()
+
+
+def loss_of(question: Question, out: Any) -> Tensor | None:
+    """The loss of an output; None where nobody says what it is."""
+    return _loss(question, out, _prediction(out))
 
 
 def _loss(question: Question, out: Any, prediction: Tensor) -> Tensor | None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from .layouts import layout_of, lookup
+from .mup import mup_groups
 from .rule import (
     RULE_SETS,
     Fill,
@@ -42,6 +43,7 @@ __all__ = [
     "llama",
     "lookup",
     "mup",
+    "mup_groups",
     "require_sound",
     "resolve",
     "scheme",
