@@ -105,6 +105,9 @@ ALIASES = {  # shown by name, and explained in reference/types.rst and reference
         "tensors.named": ["Model"],
         "rules.rule": ["Fill", "Given", "Match", "Rules"],
         "init.fans": ["Axes"],
+        "diagnosis.verdict": ["Level"],
+        "diagnosis.doctor": ["SymptomKind"],
+        "diagnosis.watch": ["Writer"],
     }.items()
     for name in names
 }

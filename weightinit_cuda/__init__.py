@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .checkpoints.ranks import check_ranks
     from .checkpoints.regenerate import regenerate
     from .checkpoints.verify import Report, verify
+    from .diagnosis import CoordinateCheck, ProbeReport, coordinate_check, data_dependent_
+    from .diagnosis.doctor import Symptom, diagnose, examine
+    from .diagnosis.probe import probe
     from .plans.perturb import add_noise_, lerp_to_init_
     from .plans.restore import restore_
     from .recording.deferred import Recording, deferred
@@ -34,20 +37,27 @@ __all__ = [
     "FORMAT",
     "RULE_SETS",
     "BackendInfo",
+    "CoordinateCheck",
     "Entry",
     "FillJob",
     "Plan",
+    "ProbeReport",
     "Recording",
     "Region",
     "Report",
     "Rule",
     "RuleSet",
+    "Symptom",
     "__version__",
     "add_noise_",
     "backend_info",
     "bits",
     "check_ranks",
+    "coordinate_check",
+    "data_dependent_",
     "deferred",
+    "diagnose",
+    "examine",
     "export",
     "fingerprint",
     "init",
@@ -56,6 +66,7 @@ __all__ = [
     "patch",
     "patched",
     "plan",
+    "probe",
     "regenerate",
     "restore_",
     "unpatch",
@@ -64,6 +75,14 @@ __all__ = [
 
 # Imported when they are first asked for, since a program that fills a few tensors needs none of them.
 _LATER = {
+    "CoordinateCheck": "diagnosis",
+    "ProbeReport": "diagnosis",
+    "Symptom": "diagnosis.doctor",
+    "coordinate_check": "diagnosis",
+    "data_dependent_": "diagnosis",
+    "diagnose": "diagnosis.doctor",
+    "examine": "diagnosis.doctor",
+    "probe": "diagnosis.probe",
     "Recording": "recording.deferred",
     "Report": "checkpoints.verify",
     "add_noise_": "plans.perturb",

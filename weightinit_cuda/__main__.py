@@ -22,6 +22,7 @@ from .checkpoints.export import export
 from .checkpoints.verify import verify
 from .cli import demo
 from .cli.blueprint import Blueprint, open_blueprint
+from .diagnosis import probe
 from .diagnosis.doctor import Symptom, diagnose, examine
 from .engine.backend import backend_info
 from .plans.table import starred
@@ -80,6 +81,7 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", help=f"{BLUEPRINT}; or a checkpoint")
+    parser.add_argument("--probe", action="store_true", help="of a config.json: run the model once, and judge what it shows")
     _add_how(parser)
 
 
@@ -145,6 +147,8 @@ def _doctor(options: argparse.Namespace) -> int:
     for name, value in rows.items():
         text = ", ".join(value) if isinstance(value, tuple) else str(value)
         print(f"{name:<18}{text or '-'}")
+    if options.probe:
+        return _probe(options)
     if options.source is None:
         return 0
     if _is_blueprint(Path(options.source)):
@@ -158,6 +162,20 @@ def _doctor(options: argparse.Namespace) -> int:
         return 0
     _console().print(_symptoms(found, f"\nSuspicious in {looked_at}; what is wrong for sure is red"))
     return int(any(symptom.is_error for symptom in found))
+
+
+def _probe(options: argparse.Namespace) -> int:
+    """What the initial values do to signal and gradient, on inputs made up from the configuration. 1 if the verdict is FAIL."""
+    if options.source is None or not _is_blueprint(Path(options.source)):
+        raise ValueError(f"doctor --probe: a config.json is required, got {options.source}. A checkpoint has no code to run.")
+    plan, model, recorded, _ = _opened(options)
+    if model is None or recorded is None:
+        raise ValueError(f"doctor --probe: a config.json is required, got a plan ({options.source}). It has no code to run.")
+    dtypes = {entry.dtype for entry in plan if not entry.buffer and entry.dtype.is_floating_point}
+    recorded.materialize_(model, "cpu", dtypes.pop() if len(dtypes) == 1 else None, plan.seed)
+    report = probe(plan.apply_(model))
+    print(f"\n{report}")
+    return int(report.verdict == "FAIL")
 
 
 def _is_blueprint(path: Path) -> bool:

@@ -1,9 +1,9 @@
 """The GPU's bits against the CPU's: the shortest set that covers every program, layout, alignment and edge of a tile.
 
-A program is a distribution's kind, a dtype, and how values meet what is there; ``PROGRAMS`` has all of them, and a test compares
-the table with what distributions lower to. Every program fills every layout in one launch, whose table lies in device memory, and
-the sizes around tiles in three, whose tables travel with the launch. Memory is compared as a whole: values, and what lies around
-them. Then indices beyond 2^32. A launch that fails is a difference like any other; the check goes on.
+A program is a distribution's kind, a dtype, and how values meet what is there; ``PROGRAMS`` has all of them, and a test
+compares the table with what distributions lower to. Every program fills every layout in one launch, whose table lies in device
+memory, and the sizes around tiles in three, whose tables travel with the launch. Memory is compared as a whole: values, and
+what lies around them. Then indices beyond 2^32. A launch that fails is a difference like any other; the check goes on.
 """
 
 from __future__ import annotations

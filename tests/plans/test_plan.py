@@ -78,7 +78,8 @@ _REAL_ONLY = ("trunc_normal_", "lecun_normal_")
 
 def test_every_scheme_is_tested() -> None:
     aliases = {name for name in wi.init.__all__ if not name.endswith("_")}
-    assert set(wi.init.__all__) - aliases == set(SCHEMES)
+    no_line = {"delta_orthogonal_"}  # a matrix in a part of a tensor: no distribution says that
+    assert set(wi.init.__all__) - aliases - no_line == set(SCHEMES)
 
 
 @pytest.mark.parametrize("dtype", [*REAL_DTYPES, torch.complex64], ids=lambda dtype: str(dtype).removeprefix("torch."))

@@ -41,6 +41,7 @@ from .by_fans import (
     xavier_uniform_,
 )
 from .call import Generator
+from .delta_orthogonal import delta_orthogonal_
 from .elementary import (
     _no_grad_fill_,  # noqa: F401 libraries import torch's private names
     _no_grad_zero_,  # noqa: F401
@@ -57,6 +58,7 @@ __all__ = [
     "calculate_gain",
     "constant",
     "constant_",
+    "delta_orthogonal_",
     "dirac",
     "dirac_",
     "eye",

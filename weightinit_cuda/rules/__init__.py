@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from .layouts import layout_of, lookup
+from .mup import mup_groups
 from .resolve import first_match, flattened, require_sound, resolve
 from .rule import RULE_SETS, Fill, Given, Match, Rule, Rules, RuleSet, buffer
 from .sets import auto, gpt2, llama, mup, scheme, vit
@@ -28,6 +29,7 @@ __all__ = [
     "llama",
     "lookup",
     "mup",
+    "mup_groups",
     "require_sound",
     "resolve",
     "scheme",

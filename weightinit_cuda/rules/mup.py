@@ -10,14 +10,15 @@ parameter grew. Which of its axes grew says what it is; the base's shapes are al
 | output | fan_in by r | the base's / r | the base's / r |
 
 Source: Yang et al., Tensor Programs V (2022), arXiv:2203.03466, table 3. Learning rates are your optimiser's business: the
-sources of the plan's entries say them. So is the scale of attention, 1/d instead of 1/sqrt(d).
+sources of the plan's entries say them, ``mup_groups`` makes groups of them, ``wi.coordinate_check`` shows whether they are
+right. So is the scale of attention, 1/d instead of 1/sqrt(d).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..numerics.distributions import Distribution
 from ..tensors.named import Named, named_tensors
@@ -25,12 +26,13 @@ from .layouts import layout_of, lookup
 from .resolve import first_match, flattened
 from .rule import Fill, Rule, Rules, RuleSet, buffer
 
-__all__ = ["mup"]
+__all__ = ["mup", "mup_groups"]
 
 
 class _Growth(NamedTuple):
     factor: float  # of the standard deviation
     what: str
+    rate: float = 1.0  # factor of Adam's learning rate
 
 
 def mup(base: nn.Module, rules: Rules = "torch") -> RuleSet:
@@ -94,7 +96,38 @@ def _growth(named: Named, base: Named) -> _Growth:
         return _Growth(1.0, "input")
     hidden = fan_out != base_out
     factor = ratio**-0.5 if hidden else 1 / ratio
-    return _Growth(factor, f"{'hidden' if hidden else 'output'}, std x {factor:.6g}, Adam's lr x {1 / ratio:.6g}")
+    what = f"{'hidden' if hidden else 'output'}, std x {factor:.6g}, Adam's lr x {1 / ratio:.6g}"
+    return _Growth(factor, what, 1 / ratio)
+
+
+def mup_groups(model: nn.Module, base: nn.Module, lr: float, **options: Any) -> list[dict[str, Any]]:
+    """Parameter groups for Adam and its kin, with the learning rates of the table above.
+
+    Args:
+        model: what is trained; its parameters may be DTensors, of which the global shapes count.
+        base: the same model, narrower, for which ``lr`` was tuned; on meta is enough.
+        lr: of the base.
+        options: of every group, such as ``betas``. AdamW multiplies ``weight_decay`` by the learning rate: divide it likewise.
+
+    Returns:
+        A group for each learning rate, those that require a gradient; ``torch.optim.AdamW(mup_groups(model, base, 1e-3))``.
+
+    Raises:
+        ValueError: the base lacks a parameter, or it has other axes.
+
+    >>> for group in mup_groups(nn.Linear(256, 256), nn.Linear(64, 64), lr=0.1):
+    ...     print(group["lr"], [tuple(parameter.shape) for parameter in group["params"]])
+    0.025 [(256, 256)]
+    0.1 [(256,)]
+    """
+    before = {name: named for named in named_tensors(base, buffers=False) for name in (named.name, *named.aliases)}
+    groups: dict[float, list[Tensor]] = {}
+    for named in named_tensors(model, buffers=False):
+        if named.name not in before:
+            raise ValueError(f"mup_groups: the base model must have every parameter, got none of that name ({named.name}).")
+        if named.tensor.requires_grad:
+            groups.setdefault(lr * _growth(named, before[named.name]).rate, []).append(named.tensor)
+    return [{"params": parameters, "lr": rate, **options} for rate, parameters in groups.items()]
 
 
 def _scaled(mine: Distribution, base: Distribution, factor: float) -> Distribution:
