@@ -32,7 +32,8 @@ NATIVE = ROOT / "tests" / "native"
 CXX = os.environ.get("CXX", "g++")
 CC = os.environ.get("CC", "gcc")
 FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'csrc'}"]
-CPU = [ROOT / "csrc" / name for name in ("cpu/dispatch.cpp", "cpu/parallel.cpp", "cpu/fill_scalar.cpp", "cuda/table.cpp")]
+CPU_SOURCES = ("cpu/dispatch.cpp", "cpu/parallel.cpp", "cpu/cpus.cpp", "cpu/fill_scalar.cpp", "cuda/table.cpp")
+CPU = [ROOT / "csrc" / name for name in CPU_SOURCES]
 HEADERS = sorted(chain((ROOT / "csrc").rglob("*.h"), NATIVE.rglob("*.h")))
 
 STORAGES = {dtype: i for i, dtype in enumerate(REAL_DTYPES)}  # of csrc/job.h, as uint8, 16, 32, 64 that follow

@@ -1,7 +1,7 @@
 """The CUDA kernel's source, run on the CPU for every thread and block, gives the bits of the CPU backend.
 
 fill_kernel.h and combine_kernel.h are compiled by g++ and run by tests/native/emulated_gpu.cpp, whose sections are the tests
-here: each is many launches, of tables that make_table() made. In each, every element is stored exactly once, by aligned stores,
+here: each is many launches, of tables that make_parts() made. In each, every element is stored exactly once, by aligned stores,
 and nothing else.
 """
 

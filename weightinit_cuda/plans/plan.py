@@ -122,7 +122,8 @@ class Plan:
     # ---- filling ----------------------------------------------------------------------------------------------------
 
     def apply_(self, model: Module, *, seed: SupportsIndex | None = None) -> Module:
-        """Fills the model in place: one pass over all CPU tensors, and one launch for each GPU.
+        """Fills the model in place: one pass over all CPU tensors, and on each GPU one launch for each
+        size of an element.
 
         Of a DTensor each rank fills its own shard, without communication. Computed entries are left as they are, and so are
         buffers without an entry.

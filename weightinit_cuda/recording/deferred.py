@@ -116,7 +116,8 @@ class Recording:
         rules: Rules | None = None,
         prefix: str | None = None,
     ) -> Module:
-        """Gives the model its memory and its initial values, in one pass over the CPU or one launch for each GPU.
+        """Gives the model its memory and its initial values, in one pass over the CPU, or on each GPU one launch
+        for each size of an element.
 
         Tensors stay the same objects, with their ties, hooks and attributes. Those that have memory already are filled where
         they are. What is no fill is replayed on the CPU, so that its bits are the same for every device. Of a DTensor each
