@@ -14,7 +14,7 @@ from torch import nn
 import weightinit_cuda as wi
 
 X, CLASSES = torch.randn(64, 16, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 4
-WIDTHS = (64, 128, 256, 512)
+WIDTHS = (64, 128, 256)
 RULES = [wi.Rule("*.bias", "zeros_"), wi.Rule("*", "lecun_normal_")]
 
 

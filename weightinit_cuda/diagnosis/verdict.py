@@ -128,12 +128,15 @@ def _no_signal(seen: Seen) -> Iterator[Finding]:
         silent += 1
     if silent:
         name = layers[-silent].name
-        text = f"all samples are the same from {name} on: nothing of the input reaches the output. {_wider(seen.rows)}"
+        text = f"all samples are the same from {name} on: nothing of the input reaches the output. {_other_weights(seen.rows)}"
         yield Finding("FAIL", "no_signal", text, name, 0.0, 0.0)
 
 
-def _wider(rows: Sequence[Row]) -> str:
-    return f"Draw wider weights: {_cure(rows)}."
+def _other_weights(rows: Sequence[Row]) -> str:
+    """Narrower ones where outputs are saturated, else wider ones."""
+    worst = _worst(rows, "saturated")
+    how = "narrower" if worst is not None and worst.saturated > SATURATED else "wider"
+    return f"Draw {how} weights: {_cure(rows)}."
 
 
 def _no_gradient(seen: Seen) -> Iterator[Finding]:
@@ -146,9 +149,9 @@ def _no_gradient(seen: Seen) -> Iterator[Finding]:
         text = f"{where}: behind weights of zeros ({seen.asleep[-1]}), which wake after one step. LoRA and the like mean it so."
         yield Finding("WARN", "no_gradient", text, silent[0].name, 0.0, 0.0)
     elif silent[0] is layers[0]:
-        yield Finding("FAIL", "no_gradient", f"{where}. {_wider(seen.rows)}", silent[0].name, 0.0, 0.0)
+        yield Finding("FAIL", "no_gradient", f"{where}. {_other_weights(seen.rows)}", silent[0].name, 0.0, 0.0)
     else:
-        text = f"{where}, though it arrives before them: a branch is shut. {_wider(seen.rows)}"
+        text = f"{where}, though it arrives before them: a branch is shut. {_other_weights(seen.rows)}"
         yield Finding("WARN", "no_gradient", text, silent[0].name, 0.0, 0.0)
 
 
@@ -159,7 +162,7 @@ def _depth(rows: Sequence[Row]) -> Iterator[Finding]:
             continue
         each = total / (layers - 1)
         verb, change = ("shrinks", "vanishes") if total < 0 else ("grows", "explodes")
-        advice = _wider(rows) if total < 0 else f"Draw narrower weights: {_cure(rows)}."
+        advice = _other_weights(rows) if total < 0 else f"Draw narrower weights: {_cure(rows)}."
         text = (
             f"the {what} {verb} x {math.exp(abs(total)):.3g} {way} over {layers} hidden layers"
             f" (x {math.exp(each):.3g} each; six depth scales are {SCALES / (2 * abs(each)):.2g} layers). {advice}"
