@@ -24,7 +24,7 @@ from ..engine.job import FillJob
 from ..init.arguments import seed_of
 from ..numerics.streams import stream_of
 from ..rules import Rules, RuleSet, require_sound, resolve
-from ..tensors.boxes import Box, Region, intersection, remainder
+from ..tensors.boxes import Box, Region, intersection, visible
 from ..tensors.named import Model, Named, named_tensors
 from ..tensors.shards import Part, is_dtensor, mark_written, parts
 from .entry import Entry, as_data, from_data
@@ -229,12 +229,24 @@ class Plan:
             for entry, left in self.shares(name):
                 yield from ((entry, *found) for box in left for part in local if (found := _local_fill(part, box, whole)))
 
-    def shares(self, name: str) -> Iterator[tuple[Entry, Sequence[Box]]]:
-        """Each entry of a tensor with the boxes that it decides: what no later entry takes."""
+    def shares(self, name: str) -> list[tuple[Entry, list[Box]]]:
+        """Each entry of a tensor with the boxes that it decides: what no later entry takes.
+
+        Raises:
+            ValueError: the boxes cut each other into too many parts.
+        """
         entries = self[name]
-        boxes = [entry.box or Box.whole(entry.shape) for entry in entries]
-        for number, entry in enumerate(entries):
-            yield entry, remainder(boxes[number], boxes[number + 1 :])
+        if entries[0].name not in self._shares:
+            try:
+                boxes = visible([entry.box or Box.whole(entry.shape) for entry in entries])
+            except ValueError as error:
+                raise ValueError(f"plan: {error} ({name})") from None
+            self._shares[entries[0].name] = list(zip(entries, boxes, strict=True))
+        return self._shares[entries[0].name]
+
+    @cached_property
+    def _shares(self) -> dict[str, list[tuple[Entry, list[Box]]]]:
+        return {}
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
