@@ -26,6 +26,8 @@ Transform make_transform(int kind, const std::vector<double>& params, const std:
     t.kind = Kind(kind);
     for (size_t i = 0; i < params.size(); ++i) t.params[i] = params[i];
     for (size_t i = 0; i < integers.size(); ++i) t.integers[i] = int64_t(PyLong_AsUnsignedLongLongMask(integers[i].ptr()));
+    if (t.kind == Kind::kOneHot && (t.integers[0] < 1 || t.integers[1] < 1))  // divided by
+        throw std::invalid_argument("Transform: row and period must be at least 1");
     return t;
 }
 
@@ -33,6 +35,12 @@ Storage checked_storage(const Transform& transform, int storage) {
     if (storage < 0 || storage >= kStorages || !has_kernel(transform, Storage(storage)))
         throw std::invalid_argument("no kernel for this kind and storage");
     return Storage(storage);
+}
+
+// Elements that no address space holds, or at no address: a slip of the caller, not a segmentation fault.
+void require_memory(uintptr_t data, uint64_t elements) {
+    if (elements >> 60) throw std::invalid_argument("more elements than memory can have");
+    if (elements && !data) throw std::invalid_argument("elements must have memory");
 }
 
 // Runs all tiles, looking at Ctrl-C between slabs. The GIL is not released by pybind11's class: at the interpreter's end Python
@@ -50,6 +58,7 @@ void fill_contiguous(uintptr_t data, int storage, uint64_t count, const Transfor
                      int threads) {
     const Storage checked = checked_storage(transform, storage);
     const Draw draw{seed, stream};
+    require_memory(data, count);
     if (count <= kSmall) return fill_small(transform, checked, draw, reinterpret_cast<char*>(data), count);
     FillJob job = {};
     job.data = reinterpret_cast<char*>(data);
@@ -63,6 +72,7 @@ void fill_contiguous(uintptr_t data, int storage, uint64_t count, const Transfor
 
 // The same with the seed that torch has just drawn into memory, on stream 0: the drop-in call, where every microsecond counts.
 void fill_drawn(uintptr_t data, int storage, uint64_t count, const Transform& transform, uintptr_t seed, int threads) {
+    if (!seed) throw std::invalid_argument("the seed must have memory");
     fill_contiguous(data, storage, count, transform, *reinterpret_cast<const uint64_t*>(seed), 0, threads);
 }
 
@@ -80,11 +90,15 @@ FillJob make_job(const JobTuple& tuple) {
     job.draw = {seed, stream};
     job.index = index;
     job.ndim = int(dims.size());
+    uint64_t elements = 1;
     for (size_t i = 0; i < dims.size(); ++i) {
         const auto& [size, stride, step] = dims[i];
         if (size < 1) throw std::invalid_argument("a dimension must have at least one element");
+        if (uint64_t(size) > (uint64_t(1) << 60) / elements) throw std::invalid_argument("more elements than memory can have");
+        elements *= uint64_t(size);
         job.dims[i] = {size, stride, step};
     }
+    require_memory(data, elements);
     return job;
 }
 

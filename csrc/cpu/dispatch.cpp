@@ -62,9 +62,11 @@ void run_one_hot(void* memory, uint64_t index, uint64_t n, const Transform& tran
                    step = uint64_t(p[4]);
     T* out = static_cast<T*>(memory);
     memset(memory, 0, n * sizeof(T));
-    for (uint64_t r = index / row; r * row < index + n; ++r) {
+    if (n == 0) return;
+    for (uint64_t r = index / row, last = (index + n - 1) / row;; ++r) {  // index + n may be 2^64
         const uint64_t k = r % period, at = r * row + offset + k * step;
-        if (k < limit && at >= index && at < index + n) out[at - index] = T(p[5]);
+        if (k < limit && at - index < n) out[at - index] = T(p[5]);
+        if (r == last) return;
     }
 }
 

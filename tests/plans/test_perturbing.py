@@ -21,7 +21,7 @@ from torch import nn
 import weightinit_cuda as wi
 from weightinit_cuda import engine
 from weightinit_cuda.numerics.combine import lerp
-from weightinit_cuda.numerics.distributions import Constant, Normal, Orthogonal, SparseNormal
+from weightinit_cuda.numerics.distributions import Computed, Constant, Normal
 from weightinit_cuda.numerics.reference import combined, convert
 from weightinit_cuda.numerics.streams import noise_stream_of, stream_of
 from weightinit_cuda.tensors.boxes import Box
@@ -265,18 +265,18 @@ def test_all_misfits_are_named_and_nothing_is_written() -> None:
     lines = {line.name: line for line in plan if line.box is None}
     lines["linear.weight"] = lines["linear.weight"]._replace(shape=(5, 7))
     lines["linear.bias"] = lines["linear.bias"]._replace(dtype=torch.float64)
-    lines["norm.weight"] = lines["norm.weight"]._replace(distribution=Orthogonal(1.0))
+    lines["norm.weight"] = lines["norm.weight"]._replace(distribution=Computed("arange"))
     lines["head"] = lines.pop("norm.bias")._replace(name="head")
-    lines["scale"] = lines["scale"]._replace(distribution=SparseNormal(5, 1, 1.0))
+    lines["scale"] = lines["scale"]._replace(distribution=Computed("full"))
     before = state(net)
     with pytest.raises(ValueError, match="got 5 differences") as caught:
         wi.lerp_to_init_(net, wi.Plan(tuple(lines.values())), 0.5)
     wrong = (
         "linear.weight: shape (5, 6)",
         "linear.bias: torch.float32",
-        "norm.weight: Orth",
+        "norm.weight: Computed",
         "norm.bias: a param",
-        "scale: Sp",
+        "scale: Computed",
     )
     assert all(f"  {text}" in str(caught.value) for text in wrong)
     assert moved(before, net) == set()

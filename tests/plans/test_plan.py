@@ -321,9 +321,9 @@ def test_memory_that_cannot_be_written_is_found_before_anything_is() -> None:
 
 
 def test_plans_are_consistent() -> None:
-    with pytest.raises(ValueError, match=r"agree in shape and dtype, .*\(w\)"):
+    with pytest.raises(ValueError, match=r"agree in shape and dtype, .*\(entry 1, 'w'\)"):
         Plan((line("w", (4,), Normal(0, 1)), line("w", (5,), Normal(0, 1))))
-    with pytest.raises(ValueError, match=r"a box must lie inside its tensor.*\(w\)"):
+    with pytest.raises(ValueError, match=r"a box must lie inside its tensor.*\(entry 0, 'w'\)"):
         Plan((line("w", (4,), Normal(0, 1), box=Box((2,), (3,))),))
 
 

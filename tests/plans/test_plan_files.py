@@ -31,31 +31,49 @@ Plan, Entry = wi.Plan, wi.Entry
 INF, NAN = math.inf, math.nan
 
 texts = st.text('ab.09 é中🦙"\\\n\x00', max_size=20)
-names = texts.filter(bool)
+names = texts.filter(bool).map(lambda text: text.replace("/", ""))
 numbers = st.floats(allow_nan=False) | st.integers(-(2**60), 2**60)
 positive = st.floats(min_value=0, max_value=1e30)
 bounds = st.sampled_from([(-2.0, 2.0), (-INF, 1.0), (0.5, INF), (-INF, INF), (1.0, 1.0)])
-distributions: st.SearchStrategy[Distribution] = st.one_of(
-    st.builds(Constant, numbers | st.complex_numbers(allow_nan=False)),
-    st.builds(lambda a, width: Uniform(a, a + width), st.floats(-1e30, 1e30), positive),
-    st.builds(Normal, st.floats(-1e30, 1e30), positive),
-    st.builds(lambda std, ab: TruncNormal(0.5, std, *ab), st.floats(0.1, 10), bounds),
-    st.builds(OneHot, numbers, *[st.integers(0, 2**40)] * 5),
-    st.builds(SparseNormal, st.integers(0, 99), st.integers(0, 99), positive),
-    st.builds(Orthogonal, st.floats(-9, 9)),
-    st.builds(Computed, texts),
-)
-shapes = st.lists(st.integers(0, 2**40), max_size=4).map(tuple)
+whole = st.integers(0, 2**20)
+
+
+@st.composite
+def one_hots(draw: st.DrawFn) -> OneHot:
+    """With every place inside its row."""
+    period, limit, offset, step = draw(st.integers(1, 99)), draw(st.integers(0, 99)), draw(whole), draw(whole)
+    row = offset + max(min(period, limit), 1) * step + draw(st.integers(1, 2**40))
+    return OneHot(draw(numbers), row, period, limit, offset, step)
+
+
+def distributions(shape: tuple[int, ...]) -> st.SearchStrategy[Distribution]:
+    """What can fill a tensor of that shape."""
+    every = [
+        st.builds(Constant, numbers),
+        st.builds(lambda a, width: Uniform(a, a + width), st.floats(-1e30, 1e30), positive),
+        st.builds(Normal, st.floats(-1e30, 1e30), positive),
+        st.builds(lambda std, ab: TruncNormal(0.5, std, *ab), st.floats(0.1, 10), bounds),
+        one_hots(),
+        st.builds(Computed, texts),
+    ]
+    if len(shape) > 1:
+        every.append(st.builds(Orthogonal, st.floats(-9, 9)))
+    if len(shape) == 2:
+        every.append(st.builds(SparseNormal, st.just(shape[0]), st.integers(0, shape[0]), positive))
+    return st.one_of(every)
+
+
+shapes = st.lists(st.integers(0, 2**14), max_size=4).map(tuple)
 bits64 = st.integers(0, 2**64 - 1)
 dtypes = st.sampled_from([torch.float32, torch.bfloat16, torch.float64])
 
 
 @st.composite
 def entries(draw: st.DrawFn, name: str) -> wi.Entry:
-    shape, aliases = draw(shapes), tuple(draw(st.lists(names, max_size=2)))
+    shape, aliases = draw(shapes), tuple(f"{name}/{alias}" for alias in draw(st.lists(names, max_size=2)))
     box = Box((0,) * len(shape), tuple(draw(st.integers(1, size)) for size in shape)) if 0 not in shape else None
-    kept = draw(st.sampled_from([box, None]))
-    return Entry(name, shape, draw(dtypes), draw(distributions), draw(bits64), draw(texts), kept, aliases, draw(st.booleans()))
+    kept, made = draw(st.sampled_from([box, None])), draw(distributions(shape))
+    return Entry(name, shape, draw(dtypes), made, draw(bits64), draw(texts), kept, aliases, draw(st.booleans()))
 
 
 @given(st.data(), st.sets(names, max_size=4), bits64)

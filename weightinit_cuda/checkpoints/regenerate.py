@@ -141,9 +141,11 @@ def unknown(plan: Plan, name: str, within: Box | None = None) -> str:
     wanted = within or Box.whole(entries[0].shape)
     if wanted.numel == 0:
         return ""
-    if gaps := remainder(wanted, [entry.box or Box.whole(entry.shape) for entry in entries]):
+    shares = plan.shares(name)
+    filled = [box for _, decided in shares for box in decided]
+    if sum(box.numel for box in filled) < math.prod(entries[0].shape) and (gaps := remainder(wanted, filled)):
         return f"the plan has no entry for {gaps[0]}"
-    for entry, decided in plan.shares(name):
+    for entry, decided in shares:
         if not entry.distribution.is_fill and any(intersection(box, wanted) for box in decided):
             return f"{entry.distribution.numbers()['how']} is what the model's own code computes ({entry.source})"
     return ""

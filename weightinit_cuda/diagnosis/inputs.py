@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+
+from ..tensors.torch_private import tree_map
 
 __all__ = ["Inputs", "made_up"]
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..tensors.shards import is_dtensor
+from ..tensors.torch_private import is_transformed
 from .row import NAN, Row
 
 __all__ = ["cells", "finite", "local", "measurable", "measure", "rms", "twins", "zero"]
@@ -36,7 +37,7 @@ def measurable(y: Tensor) -> bool:
     """Numbers of samples and units; not those of ``vmap``, which have no values of their own."""
     numbers = y.is_floating_point() and y.dtype.itemsize > 1  # float8 has no arithmetic
     plain = numbers and y.dim() > 1 and y.layout == torch.strided and not y.is_nested
-    return plain and not torch._C._functorch.is_functorch_wrapped_tensor(y)
+    return plain and not is_transformed(y)
 
 
 @lru_cache(maxsize=256)

@@ -6,6 +6,7 @@ Arguments were checked above, in the words of the user; what is refused here are
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -17,7 +18,7 @@ from ..tensors.boxes import Region
 from ..tensors.torch_private import FakeTensor, overlaps_itself
 from .job import FillJob
 
-__all__ = ["OVERLAPPING", "check", "is_virtual", "require_writable", "target"]
+__all__ = ["OVERLAPPING", "check", "is_virtual", "require", "require_writable", "target"]
 
 OVERLAPPING = (
     "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
@@ -76,12 +77,12 @@ def check(job: FillJob) -> None:
     tensor, where = job.tensor, f" ({job.name})" if job.name else ""
     if tensor.layout is not torch.strided:
         raise NotImplementedError(f"fill: a strided tensor is required, got {tensor.layout}{where}. Fill its values instead.")
-    if not job.distribution.is_fill:
-        raise ValueError(f"fill: a distribution that can be filled is required, got {job.distribution}{where}.")
-    if tensor.dtype not in REAL_DTYPE:
-        _check_integers(job, where)
-    if job.distribution.linear_algebra and (tensor.dim() < 2):
-        raise ValueError(f"Only tensors with 2 or more dimensions are supported{where}")
+    try:
+        require(job.distribution, tensor.dtype, job.region.global_shape if job.region else tuple(tensor.shape))
+    except (ValueError, RuntimeError) as error:
+        raise type(error)(f"{error}{where}") from None
+    if tensor.dtype not in REAL_DTYPE and job.combine.mode is not Mode.STORE:
+        raise NotImplementedError(f"fill: a floating-point or complex tensor is required, got {tensor.dtype}{where}.")
     if tensor.is_meta:
         return
     if tensor.numel() and not tensor.data_ptr():
@@ -93,16 +94,35 @@ def check(job: FillJob) -> None:
         _check_region(job.region, tensor, where)
     if job.combine.mode is not Mode.STORE:
         _check_combine(job, where)
-    if job.distribution.is_random and not job.distribution.linear_algebra:
-        lower(job.distribution, REAL_DTYPE[tensor.dtype])  # refuses bounds that hold no value of the dtype
 
 
-def _check_integers(job: FillJob, where: str) -> None:
-    """Integers and bools can be set to a constant that they can be."""
-    dtype = job.tensor.dtype
-    if not isinstance(job.distribution, Constant) or job.combine.mode is not Mode.STORE:
-        raise NotImplementedError(f"fill: a floating-point or complex tensor is required, got {dtype}{where}.")
-    torch.empty(1, dtype=dtype, device="cpu").fill_(job.distribution.value)  # refuses what overflows, as torch does
+def require(distribution: Distribution, dtype: torch.dtype, shape: Sequence[int]) -> None:
+    """Refuses a distribution that no tensor of that dtype and (global) shape can be filled with.
+
+    Raises:
+        ValueError: its numbers do not fit the shape or the dtype, or it is not made by a fill at all.
+        NotImplementedError: integers and bools can be set to constants only.
+        RuntimeError: to a constant that they cannot be, in torch's words.
+    """
+    if not distribution.is_fill:
+        raise ValueError(f"fill: a distribution that can be filled is required, got {distribution}")
+    distribution.form(("fits", *shape), lambda: distribution.require(shape))
+    distribution.form(("fits", dtype, 0 in shape), lambda: _require_dtype(distribution, dtype, 0 in shape))
+
+
+def _require_dtype(distribution: Distribution, dtype: torch.dtype, empty: bool) -> None:
+    if dtype not in REAL_DTYPE:
+        if not isinstance(distribution, Constant):
+            raise NotImplementedError(f"fill: a floating-point or complex tensor is required, got {dtype}")
+        torch.empty(1, dtype=dtype, device="cpu").fill_(distribution.value)  # refuses what overflows, as torch does
+        return
+    if not (dtype.is_complex and distribution.may_be_complex):
+        for name, value in distribution.numbers().items():
+            if isinstance(value, complex):
+                raise ValueError(f"fill: {name} must be real for {distribution.kind} in {dtype}, got {value}")
+    if not distribution.linear_algebra and not empty:
+        for part in (distribution.complex_parts() if dtype.is_complex else None) or (distribution,):
+            lower(part, REAL_DTYPE[dtype])  # refuses bounds that hold no value of the dtype
 
 
 def _check_region(region: Region, tensor: torch.Tensor, where: str) -> None:

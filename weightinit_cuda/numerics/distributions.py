@@ -7,7 +7,7 @@ Whoever wants to know something of a distribution asks it, so that a new one is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar
 
@@ -47,6 +47,7 @@ class Distribution:
         elementwise: whether all elements are alike. If not, an element depends on its row and column, so a part of the tensor,
             or the tensor transposed, is no such distribution.
         linear_algebra: whether it ends in linear algebra: an element depends on all random words, its last bits on the device.
+        may_be_complex: whether its numbers may be complex, for tensors that are.
         scales: its parameters that are multiplied when X is.
         moves: its parameters to which is added what is added to X.
     """
@@ -57,6 +58,7 @@ class Distribution:
     one_pass: ClassVar[bool] = True
     elementwise: ClassVar[bool] = True
     linear_algebra: ClassVar[bool] = False
+    may_be_complex: ClassVar[bool] = False
     scales: ClassVar[tuple[str, ...]] = ()
     moves: ClassVar[tuple[str, ...]] = ()
 
@@ -81,6 +83,16 @@ class Distribution:
     def numbers(self) -> dict[str, Any]:
         """Its parameters by name."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+
+    def require(self, shape: Sequence[int]) -> None:
+        """Refuses numbers by which no tensor of that (global) shape can be filled.
+
+        Raises:
+            ValueError: a whole number that is none or has more than 63 bits; and what a class says of its shapes.
+        """
+        for one in fields(self):
+            if one.init and one.type == "int":
+                _require_whole(one.name, getattr(self, one.name))
 
     def describe(self) -> str:
         """In short: ``normal(mean=0, std=0.02)``."""
@@ -129,6 +141,7 @@ class Constant(Distribution):
 
     kind = "constant"
     is_random = False
+    may_be_complex = True
 
     value: float
 
@@ -224,6 +237,17 @@ class OneHot(Distribution):
     offset: int
     step: int
 
+    def require(self, shape: Sequence[int]) -> None:
+        """Rows and periods have a length, unless there is nothing to fill, and every place lies in its row."""
+        super().require(shape)
+        if 0 in shape:
+            return
+        if self.row < 1 or self.period < 1:
+            raise ValueError(f"row and period must be at least 1, got {self.row} and {self.period}")
+        last = self.offset + max(min(self.period, self.limit) - 1, 0) * self.step
+        if self.limit and last >= self.row:
+            raise ValueError(f"every place must lie in its row of {self.row} elements, got place {last}")
+
 
 @dataclass(frozen=True)
 class SparseNormal(Distribution):
@@ -242,6 +266,15 @@ class SparseNormal(Distribution):
     zeros: int
     std: float
 
+    def require(self, shape: Sequence[int]) -> None:
+        super().require(shape)
+        if len(shape) != 2 or self.rows != shape[0]:
+            raise ValueError(f"the tensor must be a matrix of {self.rows} rows, got shape {tuple(shape)}")
+        if self.zeros > self.rows:
+            raise ValueError(f"zeros must be at most the {self.rows} elements of a column, got {self.zeros}")
+        if not self.std >= 0:
+            raise ValueError(f"std must be at least 0, got {self.std}")
+
 
 SPARSE_PLACES = 0x5BD1E995C2B2AE35  # any constant: it keeps the words of the places apart from those of the values
 
@@ -254,9 +287,14 @@ class Orthogonal(Distribution):
     one_pass = False
     elementwise = False
     linear_algebra = True
+    may_be_complex = True
     scales = ("gain",)
 
     gain: float
+
+    def require(self, shape: Sequence[int]) -> None:
+        if len(shape) < 2:
+            raise ValueError("Only tensors with 2 or more dimensions are supported")  # in torch's words
 
 
 @dataclass(frozen=True)
@@ -286,6 +324,11 @@ MAX_SIGMA_64 = 8.491
 def digits(number: float) -> float:
     """To 15 digits: what a decimal number keeps through float64 arithmetic. sqrt(1/2) * 0.02 * sqrt(2) is 0.02 again."""
     return float(f"{number:.15g}") + 0.0
+
+
+def _require_whole(name: str, number: object) -> None:
+    if type(number) is not int or not 0 <= number < 2**63:
+        raise ValueError(f"{name} must be a whole number in [0, 2**63), got {number!r}")
 
 
 def _upper_bound(b: float, high: float, mean: float, std: float) -> float | None:

@@ -62,13 +62,14 @@ def lower(distribution: Distribution, dtype: torch.dtype) -> Transform:
     """The transform that gives ``distribution`` in a real floating-point ``dtype``.
 
     Raises:
-        ValueError: TruncNormal on an interval that holds no value of the dtype.
+        ValueError: TruncNormal on an interval that holds no value of the dtype; OneHot with places outside its rows.
     """
     return distribution.form(("lowered", dtype), lambda: LOWERINGS[type(distribution)](distribution, dtype))
 
 
 def _lower_one_hot(d: OneHot, dtype: torch.dtype) -> Transform:
-    return Transform(Kind.ONE_HOT, (d.value,), (d.row, d.period, d.limit, d.offset, d.step, _pattern(d.value, dtype)))
+    d.require((1,))
+    return Transform(Kind.ONE_HOT, (_number(d.value),), (d.row, d.period, d.limit, d.offset, d.step, _pattern(d.value, dtype)))
 
 
 LOWERINGS: dict[type[Distribution], Callable[[Any, torch.dtype], Transform]] = {
@@ -93,7 +94,7 @@ def _pattern_of(value: float, _sign: float, dtype: torch.dtype) -> int:  # 0.0 a
         return QUIET_NAN[dtype]
     if FORMATS[dtype].saturates:
         value = min(max(value, -FORMATS[dtype].largest), FORMATS[dtype].largest)
-    made = torch.tensor([value], dtype=_COMPUTED[dtype], device="cpu").to(dtype)
+    made = torch.tensor([_number(value)], dtype=_COMPUTED[dtype], device="cpu").to(dtype)
     return int.from_bytes(bytes(made.view(torch.uint8).tolist()), "little")
 
 
@@ -109,7 +110,12 @@ QUIET_NAN = {
 
 
 def _constant(value: float, dtype: torch.dtype) -> Transform:
-    return Transform(Kind.CONSTANT, (value,), (_pattern(value, dtype),))
+    return Transform(Kind.CONSTANT, (_number(value),), (_pattern(value, dtype),))
+
+
+def _number(value: float) -> float:
+    """The value as torch takes it: no integers of more than 64 bits."""
+    return float(value) if abs(value) >= 2**63 else value
 
 
 def _compute_format(dtype: torch.dtype) -> Format:

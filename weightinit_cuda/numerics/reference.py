@@ -334,12 +334,21 @@ def _evaluate(transform: Transform, wide: bool, draws: Tensor) -> Tensor:
 
 
 def _one_hot(transform: Transform, dtype: torch.dtype, index: Tensor) -> Tensor:
-    """value where ``k < limit and i % row == offset + k step``, k = (i // row) % period, else 0. Index below 2^63."""
+    """value where ``k < limit and i % row == offset + k step``, k = (i // row) % period, else 0."""
     row, period, limit, offset, step = transform.integers[:5]
-    k = index // row % period
-    hit = (k < limit) & (index % row == offset + k * step)
-    value = torch.full((), transform.params[0], dtype=dtype, device=index.device)
+    number, place = _divmod(index, row)
+    _, k = _divmod(number, period)
+    hit = (k < limit) & (place == offset + k * step)
+    value = torch.tensor(transform.params[0], dtype=dtype, device=index.device)
     return torch.where(hit, value, torch.zeros_like(value))
+
+
+def _divmod(index: Tensor, divisor: int) -> tuple[Tensor, Tensor]:
+    """Quotient and remainder of int64 read as unsigned by a divisor below 2^63: first half of the number, then the rest."""
+    quotient = (index >> 1 & (1 << 63) - 1) // divisor * 2
+    rest = index - quotient * divisor  # below 2 * divisor
+    more = (rest < 0) | (rest >= divisor)
+    return quotient + more, rest - more * divisor
 
 
 def _runs(block_values: Callable[[Tensor], Tensor], width: int, starts: Tensor, length: int) -> Tensor:
@@ -365,7 +374,7 @@ def _run_values(transform: Transform, dtype: torch.dtype, seed: int, stream: int
         shape, value = (len(starts), length), transform.params[0]
         if value != value:  # NaN: these bits, not the ones that a conversion would choose
             return torch.full(shape, transform.integers[0], dtype=_INTEGER[dtype.itemsize], device=starts.device).view(dtype)
-        return convert(torch.full(shape, value, dtype=working, device=starts.device), dtype)
+        return convert(torch.tensor(value, dtype=working, device=starts.device).expand(shape), dtype)
     if transform.kind is Kind.ONE_HOT:
         return convert(_one_hot(transform, working, starts[:, None] + torch.arange(length, device=starts.device)), dtype)
     bits_wanted, wide = transform.kind is Kind.BITS, dtype.itemsize == 8

@@ -23,13 +23,15 @@ from .._version import FORMAT, __version__
 from ..engine.job import FillJob
 from ..init.arguments import seed_of
 from ..numerics.streams import stream_of
-from ..rules import Rules, RuleSet, require_sound, resolve
-from ..tensors.boxes import Box, Region, intersection, remainder
+from ..rules import Rules, RuleSet, resolve
+from ..tensors.boxes import Box, Region, intersection, visible
 from ..tensors.named import Model, Named, joined, named_tensors
 from ..tensors.shards import Part, is_dtensor, mark_written, parts
-from .entry import Entry, as_data, from_data
+from .checks import require_sound, shown
+from .entry import Entry, as_line, as_text, read_entries
 from .seeds import prefix_of, seed_or_drawn
 from .table import table
+from .whole_file import read_whole, write_whole
 
 __all__ = ["Entry", "Plan", "initialize_", "plan"]
 
@@ -54,7 +56,7 @@ class Plan:
         version: of the library that made the plan.
 
     Raises:
-        ValueError: a name has two shapes or dtypes, or a box does not lie inside its tensor.
+        ValueError: an entry that no tensor can be filled by, or entries that do not agree about a tensor; it is named.
     """
 
     entries: tuple[Entry, ...]
@@ -65,14 +67,11 @@ class Plan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", seed_of("Plan", self.seed))
-        for name, entries in self._by_name.items():
-            if len(entries) > 1 and any(
-                entry.shape != entries[0].shape or entry.dtype != entries[0].dtype for entry in entries
-            ):
-                raise ValueError(f"Plan: the entries of one tensor must agree in shape and dtype, got {entries} ({name}).")
-            for entry in entries:
-                if entry.box is not None and intersection(entry.box, Box.whole(entry.shape)) != entry.box:
-                    raise ValueError(f"Plan: a box must lie inside its tensor, got {entry.box} in {entry.shape} ({name}).")
+        object.__setattr__(self, "entries", require_sound(self.entries))
+        if self.format != FORMAT or type(self.format) is not int:
+            raise ValueError(f"Plan: format must be {FORMAT}, the values of this library, got {self.format!r}.")
+        if not (isinstance(self.rules, str) and isinstance(self.version, str)):
+            raise ValueError(f"Plan: rules and version must be text, got {self.rules!r} and {self.version!r}.")
 
     @cached_property
     def _by_name(self) -> dict[str, list[Entry]]:
@@ -115,7 +114,14 @@ class Plan:
 
     def with_dtype(self, dtype: torch.dtype) -> Plan:
         """The same plan with every floating-point parameter in another dtype; float32 and narrower values are then roundings
-        of the same numbers."""
+        of the same numbers.
+
+        Raises:
+            TypeError, ValueError: it is no dtype, no floating-point one, or one that some entry cannot be made in.
+        """
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            kind = ValueError if isinstance(dtype, torch.dtype) else TypeError
+            raise kind(f"with_dtype: a floating-point dtype is required, got {dtype!r}. For example torch.bfloat16.")
         entries = (e._replace(dtype=dtype) if e.dtype.is_floating_point else e for e in self.entries)
         return replace(self, entries=tuple(entries))
 
@@ -231,12 +237,24 @@ class Plan:
             for entry, left in self.shares(name):
                 yield from ((entry, *found) for box in left for part in local if (found := _local_fill(part, box, whole)))
 
-    def shares(self, name: str) -> Iterator[tuple[Entry, Sequence[Box]]]:
-        """Each entry of a tensor with the boxes that it decides: what no later entry takes."""
+    def shares(self, name: str) -> list[tuple[Entry, list[Box]]]:
+        """Each entry of a tensor with the boxes that it decides: what no later entry takes.
+
+        Raises:
+            ValueError: the boxes cut each other into too many parts.
+        """
         entries = self[name]
-        boxes = [entry.box or Box.whole(entry.shape) for entry in entries]
-        for number, entry in enumerate(entries):
-            yield entry, remainder(boxes[number], boxes[number + 1 :])
+        if entries[0].name not in self._shares:
+            try:
+                boxes = visible([entry.box or Box.whole(entry.shape) for entry in entries])
+            except ValueError as error:
+                raise ValueError(f"plan: {error} ({name})") from None
+            self._shares[entries[0].name] = list(zip(entries, boxes, strict=True))
+        return self._shares[entries[0].name]
+
+    @cached_property
+    def _shares(self) -> dict[str, list[tuple[Entry, list[Box]]]]:
+        return {}
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
@@ -261,32 +279,31 @@ class Plan:
     def to_json(self) -> str:
         """The plan as text, a line of the file for each of the plan: JSON with schema, format, library version and seed."""
         head = {"schema": SCHEMA, "library": "weightinit_cuda", "version": self.version, "format": self.format}
-        text = json.dumps(head | {"rules": self.rules, "seed": self.seed}, ensure_ascii=False, indent=1)
-        entries = (json.dumps(as_data(entry), ensure_ascii=False) for entry in self)
-        return text.removesuffix("\n}") + ',\n "entries": [' + ",".join(f"\n  {entry}" for entry in entries) + "\n ]\n}\n"
+        text = as_text(head | {"rules": self.rules, "seed": self.seed}, indent=1)
+        return text.removesuffix("\n}") + ',\n "entries": [' + ",".join(f"\n  {as_line(e)}" for e in self) + "\n ]\n}\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str = "text") -> Plan:
         """The plan that :meth:`to_json` wrote.
 
         Raises:
-            ValueError: it is no plan, or one of another schema or format.
+            ValueError: it is no plan, or one of another schema or format; the entry is named.
         """
         try:
             data = json.loads(text)
+            if not isinstance(data, dict):
+                raise ValueError(f"an object is required, got a {type(data).__name__}")
             for key, known in (("library", "weightinit_cuda"), ("schema", SCHEMA), ("format", FORMAT)):
-                if data[key] != known:
-                    raise ValueError(f"{key} {known!r} is required, got {data[key]!r}")
-            entries = tuple(map(from_data, data["entries"]))
-            for entry in entries:
-                require_sound(entry.distribution, entry.dtype)
-            return cls(entries, data["seed"], str(data["rules"]), data["format"], str(data["version"]))
-        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
-            raise ValueError(f"Plan.load: a plan of this library is required, got {error!r} ({where}).") from error
+                if data.get(key) != known or type(data[key]) is not type(known):
+                    raise ValueError(f"{key} {known!r} is required, got {shown(data.get(key))}")
+            return cls(tuple(read_entries(data["entries"])), data["seed"], data["rules"], data["format"], data["version"])
+        except (ValueError, LookupError, TypeError, RecursionError, MemoryError) as error:
+            what = f"no {error}" if isinstance(error, LookupError) else str(error).rstrip(".")
+            raise ValueError(f"Plan.load: a plan of this library is required, got {what} ({where}).") from error
 
     def save(self, path: str | Path) -> None:
-        """Writes the plan as JSON."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        """Writes the plan as JSON. The file is there whole or not at all; one that was there stays until then."""
+        write_whole(path, self.to_json().encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -295,7 +312,7 @@ class Plan:
         Raises:
             ValueError: it is no plan, or one of another schema or format; the message says where.
         """
-        return cls.from_json(Path(path).read_bytes(), str(path))
+        return cls.from_json(read_whole(path), str(path))
 
     def __str__(self) -> str:
         """A table. Lines that differ only in the numbers of their names (``layers.0`` to ``layers.31``) are one, counted."""

@@ -29,6 +29,7 @@ __all__ = [
     "functorch_transform",
     "increment_version",
     "is_traceable_wrapper_subclass",
+    "is_transformed",
     "jit_trace",
     "keystr",
     "outside_transforms",
@@ -56,6 +57,7 @@ PRIVATE: dict[str, str] = {
     "torch._C._increment_version": "a fill writes through a pointer: else a re-initialised weight gives wrong gradients",
     "torch._C._len_torch_dispatch_stack": "whether a fill must be an operator. Else: FakeTensor and make_fx miss it",
     "torch._C._functorch.peek_interpreter_stack": "the same for vmap and grad",
+    "torch._C._functorch.is_functorch_wrapped_tensor": "the probe looks at no tensor of vmap, which has no values",
     "torch._functorch.pyfunctorch.temporarily_clear_interpreter_stack": "checks draw on scratch tensors, which vmap refuses",
     "torch._C._get_tracing_state": "patched() keeps torch's functions in torch.jit.trace, which would miss our fills",
     "torch._C._get_dispatch_mode": "patched() fills under FakeTensorMode alone",
@@ -72,6 +74,7 @@ PRIVATE: dict[str, str] = {
 increment_version = torch._C._increment_version
 dispatch_modes = torch._C._len_torch_dispatch_stack
 functorch_transform = torch._C._functorch.peek_interpreter_stack
+is_transformed = torch._C._functorch.is_functorch_wrapped_tensor
 jit_trace = torch._C._get_tracing_state
 set_grad_enabled = torch._C._set_grad_enabled
 swap_tensor_impl = torch._C._swap_tensor_impl
