@@ -75,10 +75,10 @@ def _measure_cuda(options: argparse.Namespace) -> int:
 
 
 def _page(results: Path, html: Path) -> int:
-    from . import showing as page  # needs matplotlib
+    from .showing.page import render  # needs matplotlib
 
     html.parent.mkdir(parents=True, exist_ok=True)
-    html.write_text(page.render(results_file.read(results)), encoding="utf-8")
+    html.write_text(render(results_file.read(results)), encoding="utf-8")
     print(f"written: {html}")
     return 0
 

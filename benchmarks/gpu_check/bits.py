@@ -42,6 +42,7 @@ DISTRIBUTIONS: dict[str, Distribution] = {
     "normal": Normal(0.1, 0.02),
     "normal, subnormal": Normal(0.0, 1e-39),
     "uniform": Uniform(-0.25, 0.5),
+    "uniform, negative": Uniform(-1.0, 0.0),
     "uniform, clamped": Uniform(0.1, 0.3),
     "uniform, wide": Uniform(-30000.0, 40000.0),
     "uniform, [0, 8)": Uniform(0.0, 8.0),
@@ -238,7 +239,8 @@ def _many_words(program: Program, findings: Findings) -> None:
     findings.compare(program.name, made[1], made[0])
 
 
-BEYOND = 2**32 + 2**20 + 5  # elements
+FAR = 2**32  # the first index that does not fit into 32 bits
+BEYOND = FAR + 2**20 + 5  # elements
 PART = 2**29
 PIECE = 50_001
 ROWS, COLUMNS = 65537, 65539  # of a matrix of more than 2^32 elements
@@ -258,7 +260,7 @@ def _consecutive(dtype: torch.dtype, shift: int, findings: Findings) -> None:
     distribution = DISTRIBUTIONS["normal"]
     tensor = torch.empty(BEYOND + shift, dtype=dtype, device=DEVICE)[shift:]
     engine.fill([FillJob(tensor, distribution, SEED, STREAM)])
-    for start in (0, BEYOND // 2 + 3, BEYOND - 2**20 - 777, BEYOND - PIECE):
+    for start in (0, FAR // 2 - 777, FAR - 777, BEYOND - PIECE):
         piece = torch.empty(PIECE, dtype=dtype)
         engine.fill([FillJob(piece, distribution, SEED, STREAM, Region((BEYOND,), (start,)))])
         findings.compare(f"{what}, from {start}", tensor[start : start + PIECE], piece)

@@ -17,11 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
-import weightinit_cuda as wi
-
-from ..case import dtype_name, size_name
 from .files import write_json
 from .stages import Status
 
@@ -29,6 +24,7 @@ __all__ = ["run"]
 
 DEVICE = "cuda"
 VALUES = 2**28
+COLUMNS = 2**12
 SECTIONS = (
     *("SpeedOfLight", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis", "InstructionStats"),
     *("SchedulerStats", "WarpStateStats", "LaunchStats", "Occupancy"),
@@ -47,25 +43,30 @@ class Launch(NamedTuple):
     """One fill that is watched."""
 
     call: str
-    dtype: torch.dtype
+    dtype: str
     strided: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.call}/{dtype_name(self.dtype)}/{size_name(VALUES)}{', every other row' if self.strided else ''}"
+        return f"{self.call}/{self.dtype}/2^28{', every other row' if self.strided else ''}"
 
 
 LAUNCHES = (
-    *(Launch(call, dtype) for call in ("uniform_", "normal_", "trunc_normal_") for dtype in (torch.float32, torch.bfloat16)),
-    Launch("normal_", torch.float32, strided=True),
+    *(Launch(call, dtype) for call in ("uniform_", "normal_", "trunc_normal_") for dtype in ("float32", "bfloat16")),
+    Launch("normal_", "float32", strided=True),
 )
 
 
 def watched() -> None:
     """Makes the launches, each in memory that exists and after a first one that loads the kernels."""
+    import torch  # not above: where there is no ncu, nothing is to be imported
+
+    import weightinit_cuda as wi
+
     profiler: Any = torch.cuda.profiler
     for launch in LAUNCHES:
-        rows = torch.zeros((2 if launch.strided else 1) * VALUES, dtype=launch.dtype, device=DEVICE).view(-1, VALUES >> 12)
+        count = (2 if launch.strided else 1) * VALUES
+        rows = torch.zeros(count, dtype=getattr(torch, launch.dtype), device=DEVICE).view(-1, COLUMNS)
         tensor = rows[::2] if launch.strided else rows
         fill = getattr(wi.init, launch.call)
         fill(tensor, seed=1)

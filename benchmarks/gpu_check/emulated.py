@@ -99,7 +99,7 @@ def _bits(bits: Any, replace: Replace) -> None:
     programs = (bits.PROGRAMS[0], *(program for program in bits.PROGRAMS[::7] if program.dtype.itemsize == 2))
     layouts = {name: layout for name, layout in bits.LAYOUTS.items() if layout.elements < 80_000}
     replace(bits, DEVICE="cpu", PROGRAMS=programs, LAYOUTS=layouts, EDGES=bits.EDGES[:1])
-    replace(bits, MANY=2**12, BEYOND=2**22 + 5, PART=2**21, PIECE=501, ROWS=257, COLUMNS=259)
+    replace(bits, MANY=2**12, FAR=2**17, BEYOND=2**18 + 5, PART=2**17, PIECE=501, ROWS=257, COLUMNS=259)
 
 
 REPLACED: dict[str, Callable[[Any, Replace], None]] = {

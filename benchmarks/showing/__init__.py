@@ -1,7 +1,4 @@
-"""A run as one HTML page: tables and plots inside, nothing to load, light and dark, for a laptop and a phone."""
+"""What a run shows: tables in a terminal and in Markdown, a page, comparisons, verdicts on targets.
 
-from __future__ import annotations
-
-from .page import render
-
-__all__ = ["render"]
+Nothing is imported here, since ``page`` needs matplotlib, ``terminal`` and ``compare`` need rich, and a run on a GPU neither.
+"""

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
 import benchmarks.__main__ as command_line
-from benchmarks import shapes
 from benchmarks.case import Case
-from benchmarks.contestants import BASELINE, ONE_TENSOR, OURS, OURS_BOUND
+from benchmarks.contestants import BASELINE, ONE_TENSOR, OURS, OURS_BOUND, triton_random
+from benchmarks.contestants.peer import Wanted
 from benchmarks.cuda import cases, session
 from benchmarks.cuda.timing import GpuPolicy, measure
-from benchmarks.measuring import models
+from benchmarks.gpu_check import emulated
 from benchmarks.measuring.correctness import WrongValuesError
 from benchmarks.showing import readme_table, targets
 from weightinit_cuda import engine
@@ -26,7 +24,7 @@ from weightinit_cuda import engine
 
 def test_cases() -> None:
     names = [case.name for case in cases.cases()]
-    assert len(names) == len(set(names)) == 3 * 2 * 10 + 2 * 2 * 11 + 4
+    assert len(names) == len(set(names)) == 5 * 2 * 10 + 2 * 2 * 11 + 4
     assert {case.group for case in cases.cases("scaling")} == {"scaling"}
     assert "fill/uniform/float32/2^32/gpu" in names
     assert max(case.values for case in cases.cases(quick=True)) <= 2**30
@@ -41,41 +39,10 @@ def test_without_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert "model/Llama-3-8B/bfloat16" in capsys.readouterr().out
 
 
-class Event:
-    def __init__(self, enable_timing: bool) -> None:
-        assert enable_timing
-
-    def record(self) -> None:
-        self.at = perf_counter()
-
-    def synchronize(self) -> None:
-        pass
-
-    def elapsed_time(self, end: Event) -> float:
-        return (end.at - self.at) * 1e3
-
-
 @pytest.fixture
-def cpu_as_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    properties = SimpleNamespace(name="a mock", major=9, minor=0, multi_processor_count=1, total_memory=1, L2_cache_size=4096)
-    mocks: dict[str, Callable[..., Any]] = {
-        "Event": Event,
-        "mem_get_info": lambda: (2**32, 2**32),
-        "empty_cache": lambda: None,
-        "current_device": lambda: 0,
-        "get_device_properties": lambda device: properties,
-    }
-    for name, mock in mocks.items():
-        monkeypatch.setattr(torch.cuda, name, mock)
-    monkeypatch.setattr(session, "DEVICE", "cpu")
-    monkeypatch.setattr(session, "why_not", lambda: "")
-    monkeypatch.setattr(session, "GpuPolicy", lambda **_: GpuPolicy(0.001, 1e-5, (2, 3), large_bytes=4096))
-    parameters = [
-        shapes.Parameter("weight", (8, 8), "kaiming_uniform_", {"a": 5**0.5}),
-        shapes.Parameter("norm", (8,), "ones_", {}),
-    ]
-    for module in (cases, models):
-        monkeypatch.setattr(module, "load", lambda name: shapes.load(name)._replace(parameters=parameters))
+def cpu_as_gpu() -> Iterator[None]:
+    with emulated.device():
+        yield
 
 
 @pytest.mark.usefixtures("cpu_as_gpu")
@@ -83,8 +50,8 @@ def test_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "gpu.json"
     assert session.run("all", file, sizes=[2**10, 2**11, 2**12]) == 0
     run = json.loads(file.read_text(encoding="utf-8"))
-    assert run["environment"]["gpu"] == "a mock"
-    assert len(run["rows"]) == 3 * 2 * 3 + 2 * 2 * 3 + 4
+    assert run["environment"]["gpu"] == emulated.NAME
+    assert len(run["rows"]) == 5 * 2 * 3 + 2 * 2 * 3 + 4
     for row in run["rows"]:
         assert {OURS, BASELINE} <= set(row["seconds"])
         assert row["ratios"][OURS]["fill_" if row["case"]["group"] != "model" else ONE_TENSOR]["median"] > 0
@@ -124,6 +91,75 @@ def test_what_does_not_fit_is_left_out() -> None:
 def test_the_cache_is_emptied_before_every_slice() -> None:
     done: list[str] = []
     calls = {name: (lambda name=name: done.append(name)) for name in ("a", "b")}  # type: ignore[misc]
-    samples = measure(calls, GpuPolicy(0.0, rounds=(2, 2)), lambda: done.append("flush"))
-    assert done == ["flush", "a", "flush", "b", "flush", "b", "flush", "a"]
-    assert [(sample.loops, len(sample.seconds)) for sample in samples.values()] == [(1, 2), (1, 2)]
+    samples = measure(calls, GpuPolicy(0.0, rounds=(2, 2)), lambda name: done.append(f"before {name}"))
+    assert done == ["before a", "a", "before b", "b", "before b", "b", "before a", "a"]
+    assert [(sample.loops, len(sample.seconds), sample.late) for sample in samples.values()] == [(1, 2, 0), (1, 2, 0)]
+
+
+@pytest.mark.usefixtures("cpu_as_gpu")
+def test_the_device_sleeps_while_the_host_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before every call that is measured without its Python; whoever was late nevertheless is counted, and the row says so."""
+    slept: list[int] = []
+    monkeypatch.setattr(torch.cuda, "_sleep", slept.append)
+    fill = Case("fill", "uniform", "uniform_", (), torch.float32, (2**12,), 0, "a test")
+    row = session.measured(fill, GpuPolicy(0.001, 1e-5, (2, 2), large_bytes=4096))
+    assert slept == [session.HEAD_START] * 2 * len(row.seconds)
+    assert not any("late" in seconds for seconds in row.seconds.values())
+
+    monkeypatch.setattr(emulated.Event, "query", lambda event: True)
+    row = session.measured(fill, GpuPolicy(0.001, 1e-5, (2, 2), large_bytes=4096))
+    assert {seconds["late"] for seconds in row.seconds.values()} == {2}
+
+    slept.clear()
+    model = next(case for case in cases.cases("model"))
+    row = session.measured(model, GpuPolicy(0.001, 1e-5, (2, 2), large_bytes=1))
+    assert len(slept) == 2 * sum(name in session.JUST_LAUNCHES for name in row.seconds) > 0
+
+
+@pytest.mark.usefixtures("cpu_as_gpu")
+def test_rows_that_decide_targets_come_first_and_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = sorted(cases.cases(), key=session._importance)
+    assert {case.values for case in order[:10]} == {2**28}
+    assert {case.values for case in order[10:20]} == {2**26}
+    assert [case.group for case in order[40:44]] == ["model"] * 4
+    assert {case.group for case in order[-44:]} == {"scaling"}
+
+    file, measured = tmp_path / "rows.json", session.measured
+
+    def third_fails(case: Case, policy: GpuPolicy) -> object:
+        if case.label == "trunc_normal":
+            raise RuntimeError("the device is lost")
+        return measured(case, policy)
+
+    monkeypatch.setattr(session, "measured", third_fails)
+    with pytest.raises(RuntimeError, match="the device is lost"):
+        session.run("fill", file, sizes=[1024])
+    assert [row["case"]["label"] for row in json.loads(file.read_text())["rows"]] == ["uniform"] * 2 + ["normal"] * 2
+    monkeypatch.setattr(session, "measured", measured)
+
+    assert session.run("fill", file, sizes=[1024], seconds=-1.0) == 0
+    assert "10 rows are not measured" in capsys.readouterr().err
+
+
+def test_tritons_seeds_are_of_one_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton compiles a kernel for 32 bits, one for 64, and others for multiples of 16: all calls must get the same one."""
+    seeds: list[int] = []
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]) -> object:
+            return lambda tensor, n, seed, **constants: seeds.append(seed)
+
+    monkeypatch.setattr(triton_random.importlib.util, "find_spec", lambda name: name == "triton" or None)
+    kernels = SimpleNamespace(KERNELS={("normal_", 1): Kernel()})
+    monkeypatch.setattr(triton_random.importlib, "import_module", lambda name: kernels)
+    for seed in (0, 3, 16, 2**32 - 1):
+        draw = triton_random.open_triton(1, Wanted("normal_", (), torch.float32, seed=seed))
+        assert not isinstance(draw, str)
+        for _ in range(50):
+            draw(torch.empty(4))
+        assert len(set(seeds)) == 50, "each call has its own"
+        assert all(2**32 <= of < 2**63 for of in seeds)
+        assert len({of % 16 for of in seeds}) == 1
+        seeds.clear()

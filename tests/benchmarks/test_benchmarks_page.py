@@ -16,9 +16,8 @@ pytest.importorskip("matplotlib", reason="the page's plots need matplotlib")
 pytest.importorskip("scipy", reason="the tails' intervals need scipy")
 
 import benchmarks.__main__ as command_line
-from benchmarks import showing as page
 from benchmarks.contestants import BASELINE, OURS
-from benchmarks.showing import readme_table
+from benchmarks.showing import page, readme_table
 from benchmarks.showing.compare import changes
 
 VOID = {"meta", "link", "br", "img", "path", "use", "rect"}
