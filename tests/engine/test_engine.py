@@ -361,8 +361,8 @@ def job(tensor: torch.Tensor, distribution: Distribution = NORMAL, region: Regio
 
 
 LAYOUTS: dict[str, Refusal] = {
-    "coo": (lambda: job(torch.eye(3).to_sparse()), NotImplementedError, "strided tensor is required"),
-    "csr": (lambda: job(torch.eye(3).to_sparse_csr()), NotImplementedError, "strided tensor is required"),
+    "coo": (lambda: job(torch.eye(3).to_sparse()), NotImplementedError, "the tensor must be strided, got layout"),
+    "csr": (lambda: job(torch.eye(3).to_sparse_csr()), NotImplementedError, "the tensor must be strided, got layout"),
     "integers": (lambda: job(torch.empty(3, dtype=torch.int32)), NotImplementedError, "torch.int32"),
     "bool": (lambda: job(torch.empty(3, dtype=torch.bool)), NotImplementedError, "torch.bool"),
     "float8_fnuz": (lambda: job(torch.empty(3, dtype=torch.float8_e4m3fnuz)), NotImplementedError, "float8_e4m3fnuz"),

@@ -322,10 +322,10 @@ def with_inference_tensor() -> torch.Tensor:
 BAD: dict[str, tuple[type[Exception], Callable[[], object]]] = {
     "inference": (RuntimeError, with_inference_tensor),
     "more than one element": (RuntimeError, lambda: torch.ones(1).expand(4)),
-    r"strided tensor is required, got torch.sparse_coo \(bad\)": (NotImplementedError, lambda: torch.eye(3).to_sparse()),
+    r"must be strided, got layout torch.sparse_coo \(bad\)": (NotImplementedError, lambda: torch.eye(3).to_sparse()),
     r"got a lazy one \(bad\)": (ValueError, lambda: nn.LazyLinear(3).weight),
     r"got list \(bad\)": (TypeError, lambda: [1.0]),
-    r"freed storage \(bad\)": (RuntimeError, lambda: freed(torch.ones(3))),
+    r"must have memory, got a Tensor of shape \(3,\) without \(bad\)": (RuntimeError, lambda: freed(torch.ones(3))),
     r"got torch.float8_e4m3fnuz \(bad\)": (NotImplementedError, lambda: torch.ones(3).to(torch.float8_e4m3fnuz)),
 }
 

@@ -55,28 +55,40 @@ def target(function: str, tensor: torch.Tensor, distribution: Distribution) -> t
     """
     if (tensor.layout in COMPRESSED or tensor.is_nested) and distribution.elementwise:
         tensor = tensor.values()
+    require_strided(function, tensor)
+    require_memory(function, tensor)
+    return tensor
+
+
+def require_strided(function: str, tensor: torch.Tensor, where: str = "") -> None:
+    """Refuses layouts whose elements are not stored one by one."""
     if tensor.layout is not torch.strided:
         raise NotImplementedError(
-            f"{function}: the tensor must be strided, got layout {tensor.layout}. Fill the dense tensor, then convert it."
+            f"{function}: the tensor must be strided, got layout {tensor.layout}{where}."
+            " Fill the dense tensor, then convert it."
         )
+
+
+def require_memory(function: str, tensor: torch.Tensor, where: str = "") -> None:
+    """Refuses a strided tensor whose elements cannot be written, each by itself: frozen by inference mode, without memory that
+    it should have, or several on one place."""
     require_writable(tensor)
     if is_virtual(tensor) or tensor.numel() == 0:
-        return tensor
+        return
     if overlaps_itself(tensor):
         raise RuntimeError(OVERLAPPING)
     if tensor.data_ptr() == 0:
+        kind = type(tensor).__name__
         raise RuntimeError(
-            f"{function}: the tensor must have memory, got a {type(tensor).__name__} of shape {tuple(tensor.shape)} without."
+            f"{function}: the tensor must have memory, got a {kind} of shape {tuple(tensor.shape)} without{where}."
             " If its storage was freed (FSDP), gather it first; inside a torch.func transform, fill before the transform."
         )
-    return tensor
 
 
 def check(job: FillJob) -> None:
     """Refuses what cannot be filled, in torch's words where torch has them."""
     tensor, where = job.tensor, f" ({job.name})" if job.name else ""
-    if tensor.layout is not torch.strided:
-        raise NotImplementedError(f"fill: a strided tensor is required, got {tensor.layout}{where}. Fill its values instead.")
+    require_strided("fill", tensor, where)
     try:
         require(job.distribution, tensor.dtype, job.region.global_shape if job.region else tuple(tensor.shape))
     except (ValueError, RuntimeError) as error:
@@ -85,11 +97,7 @@ def check(job: FillJob) -> None:
         raise NotImplementedError(f"fill: a floating-point or complex tensor is required, got {tensor.dtype}{where}.")
     if tensor.is_meta:
         return
-    if tensor.numel() and not tensor.data_ptr():
-        raise RuntimeError(f"fill: the tensor must have memory, got a freed storage{where}. Resize the storage first.")
-    require_writable(tensor)
-    if tensor.numel() and any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
-        raise RuntimeError(OVERLAPPING)
+    require_memory("fill", tensor, where)
     if job.region is not None:
         _check_region(job.region, tensor, where)
     if job.combine.mode is not Mode.STORE:
