@@ -549,7 +549,6 @@ def test_how_it_is_built(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_kernels_for_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with emulated.device():
-        monkeypatch.setattr(facts, "DEVICE", "cuda")
         monkeypatch.setattr(engine, "has_kernels", lambda device: False)
         status, said = facts.build(tmp_path / "found.json", 60.0)
     assert status is Status.UNUSABLE
