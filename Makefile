@@ -1,13 +1,10 @@
 # `make` lists the targets. Each sets up what it needs in $(VENV); nothing is installed twice.
-# PY=python3 uses that interpreter as it is and installs nothing; gpu-check does so by itself. ARGS="..." goes to pytest.
+# PY=python3 uses that interpreter as it is and installs nothing. ARGS="..." goes to pytest, or to the program of a target.
 SHELL  := bash
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 
-ifneq ($(filter gpu-check,$(MAKECMDGOALS)),)
-PY ?= $(PYTHON)
-endif
 ifeq ($(origin PY),undefined)
 PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready
@@ -17,7 +14,7 @@ CXX_FILES = $(shell find csrc tests/native benchmarks -name '*.h' -o -name '*.cp
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build test test-exhaustive test-statistical test-distributed demo demo-distributed bench \
-        readme-table docs gpu-check lint format coverage sass sanitize neon wheel sdist clean
+        readme-table docs gpu-check gpu-bundle lint format coverage sass sanitize neon wheel sdist clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  %-18s %s\n' "$$name" "$$text"; done
@@ -65,10 +62,14 @@ docs: $(READY)  ## the documentation, build/docs/index.html; warnings and dead l
 	rm -rf build/docs build/doctrees
 	$(PY) -m sphinx -q -W -n -b html -d build/doctrees docs build/docs
 
-gpu-check: export WEIGHTINIT_CUDA := 1
-gpu-check: build  ## GPU tests and benchmarks with the torch that is installed, into benchmarks/results/gpu.json
-	$(PY) -m pytest tests/gpu $(ARGS)
-	$(PY) -m benchmarks --suite fill --device cuda --json benchmarks/results/gpu.json
+# With $(PYTHON) as it is, and not the virtual environment: needs a torch that sees a GPU, and installs nothing.
+OUT     ?= build/gpu-check
+SECS    ?= 540
+gpu-check:  ## all that a GPU can tell, in SECS seconds, into OUT; exit status 1 if no GPU was seen or anything was lost
+	$(PYTHON) -m benchmarks.gpu_check --seconds $(SECS) --out $(OUT) $(ARGS)
+
+gpu-bundle: $(READY)  ## the native module for a machine with a GPU: CPython 3.12 and sm_90, or as ARGS say
+	$(PY) -m benchmarks.gpu_check.bundle $(ARGS)
 
 lint: $(READY)  ## ruff, mypy --strict, clang-format; changes nothing
 	$(PY) -m ruff check .

@@ -107,12 +107,11 @@ def _first_fill(facts: dict[str, Any]) -> Answer:
     import weightinit_cuda as wi
     from weightinit_cuda import engine
 
-    info = wi.backend_info()
+    tensor = torch.empty(1 << 20, device=DEVICE)  # a device is asked only once something is on it
+    usable, info = engine.has_kernels(tensor.device), wi.backend_info()
     facts |= {"version": wi.__version__, "format": wi.FORMAT, "backend": info._asdict()}
-    usable = DEVICE != "cuda" or engine.has_kernels(torch.device(DEVICE))
     if not usable:
         return Status.UNUSABLE, f"no kernels for this GPU: {info.cuda}; module {facts['module']}"
-    tensor = torch.empty(1 << 20, device=DEVICE)
     start = perf_counter()
     wi.init.normal_(tensor, seed=1)
     torch.cuda.synchronize()

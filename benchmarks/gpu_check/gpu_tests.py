@@ -14,6 +14,7 @@ __all__ = ["run"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = "tests/gpu/test_*.py"
+HANGING = 60  # seconds
 LAST = "test_gpu_bits.py"  # the longest, and the stage `bits` has looked at most of it
 
 
@@ -45,8 +46,9 @@ def run(file: Path, seconds: float) -> tuple[Status, str]:
     pytest: Any = importlib.import_module("pytest")
     counting = Counting(seconds)
     files = sorted(ROOT.glob(PLACE), key=lambda path: (path.name == LAST, path.name))
-    how = ["-q", "--tb=short", "--no-header", "-p", "no:cacheprovider", "--durations=10", f"--junitxml={file}"]
-    status = pytest.main([*how, f"--rootdir={ROOT}", *map(str, files)], plugins=[counting])
+    how = ["-v", "--tb=short", "-p", "no:cacheprovider", "--durations=10", f"--junitxml={file}", f"--rootdir={ROOT}"]
+    hanging = ["-o", f"faulthandler_timeout={HANGING}"]  # says where; and -v names the test before it begins
+    status = pytest.main([*how, *hanging, *map(str, files)], plugins=[counting])
     said = ", ".join(f"{count} {outcome}" for outcome, count in counting.counts.items() if count) or "no test was run"
     if counting.counts["failed"] or not counting.counts["passed"]:
         return Status.WRONG, said

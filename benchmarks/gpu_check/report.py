@@ -55,8 +55,9 @@ def _plain(lines: Sequence[Sequence[str]]) -> None:
 def _verdict(check: Check) -> str:
     files = sorted(path.name for path in check.out.iterdir())
     written = f"{check.out}: {', '.join(files)}"
+    who = "gpu_check, emulated" if check.emulated else "gpu_check"
     if check.passed:
-        return f"gpu_check: passed. {written}"
+        return f"{who}: passed. {written}"
     others = [outcome for outcome in check.outcomes if outcome.state not in (State.FINE, State.LEFT_OUT)]
     why = ", ".join(f"{outcome.stage.name} {outcome.state.value}" for outcome in others)
-    return f"gpu_check: NOT passed: {why}. {written}"
+    return f"{who}: NOT passed: {why}. {written}"

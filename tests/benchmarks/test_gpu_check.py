@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -184,7 +185,7 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Check, Path]:
         "models": replace(hanging(out), name="models"),
         "fill_2_26": script("fill_2_26", "raise RuntimeError('an error of the device')", file="fill_2_26.json"),
     }
-    wanted = ("device", "fill_2_28", "models", "fill_2_26", "counters", "tests", "graphs")
+    wanted = ("device", "fill_2_28", "models", "fill_2_26", "tests", "graphs")
     stages = [instead.get(stage.name, stage) for stage in STAGES if stage.name in wanted]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(site))
@@ -197,10 +198,9 @@ def test_dry_run(dry_run: tuple[Check, Path]) -> None:
     check, out = dry_run
     found = {outcome.stage.name: (outcome.state, outcome.said) for outcome in check.outcomes}
     failed = {name: said for name, (state, said) in found.items() if state is not State.FINE}
-    assert set(failed) == {"models", "fill_2_26", "counters"}, {o.stage.name: o.output for o in check.outcomes}
+    assert set(failed) == {"models", "fill_2_26"}, {o.stage.name: o.output for o in check.outcomes}
     assert found["models"] == (State.LOST, "ended at its limit of 1.0 s; last: waiting for the device")
     assert found["fill_2_26"] == (State.LOST, "broke off (exit status 1): RuntimeError: an error of the device")
-    assert found["counters"][0] is State.LEFT_OUT
     assert found["fill_2_28"][1].startswith("10 of 10 rows")
     assert not check.passed
 
@@ -354,6 +354,11 @@ with open(log, "w") as file:
     file.write("{error}==PROF== Disconnected\\n")
 sys.exit({status})
 """
+
+
+def test_without_ncu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, path: None)
+    assert counters.run(tmp_path / "counters.json", 60.0) == (Status.LEFT_OUT, "ncu (Nsight Compute) is not installed")
 
 
 @pytest.mark.parametrize(
@@ -544,7 +549,6 @@ def test_how_it_is_built(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_kernels_for_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with emulated.device():
-        monkeypatch.setattr(facts, "DEVICE", "cuda")
         monkeypatch.setattr(engine, "has_kernels", lambda device: False)
         status, said = facts.build(tmp_path / "found.json", 60.0)
     assert status is Status.UNUSABLE
