@@ -22,8 +22,7 @@ from .._version import __version__
 from ..init.arguments import seed_of
 from ..plans.entry import Entry
 from ..plans.plan import Plan
-from ..plans.whole_file import require_replaceable, whole_file, write_whole
-from .folder import INDEX, claimed, lone_file, make_room, older
+from .folder import INDEX, claimed, file_in, lone_file, make_room, older
 from .regenerate import chunks, unknown
 from .safetensors_file import Header, beginning, is_written, write_values
 
@@ -112,9 +111,18 @@ class _Work:
         """Bytes of values."""
         return sum(_size(self.plan, name) for name in names)
 
-    def is_there(self, file: Path, begins: bytes, names: Sequence[str]) -> bool:
-        """Whether an earlier run wrote these tensors. Values that the plan does not say could be others today."""
-        return is_written(file, begins, self.size(names)) and not any(unknown(self.plan, name) for name in names)
+    def is_known(self, names: Sequence[str]) -> bool:
+        """Whether the plan says all values of these tensors. Those that it does not say could be others today."""
+        return not any(unknown(self.plan, name) for name in names)
+
+    def write(self, file: Path, begins: bytes, names: Sequence[str], is_there: bool) -> None:
+        """One file of a folder, if it is not there."""
+        if is_there:
+            self.progress(self.size(names))
+            return
+        with file_in(file) as target:
+            target.write(begins)
+            write_values(target, self.made(names))
 
     def made(self, names: Sequence[str]) -> Iterator[Tensor]:
         """The values, a piece at a time."""
@@ -133,30 +141,34 @@ def _export_folder(
 ) -> list[Path]:
     shards = _shards(work.plan, work.names, shard_bytes)
     files = [path / f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
+    places = {name: file.name for file, shard in zip(files, shards, strict=True) for name in shard}
+    index = {"metadata": {"total_size": work.size(work.names)}, "weight_map": dict(sorted(places.items()))}
     begins = [work.beginning(shard) for shard in shards]
+    also = {**also, INDEX: (json.dumps(index, indent=2) + "\n").encode()}  # the index is the last one
     path.mkdir(parents=True, exist_ok=True)
     with claimed(path) as claim:
-        for name in also:
-            require_replaceable(path / name)
-        ready = list(zip(files, begins, shards, strict=True))
-        kept = {file for file, begin, shard in ready if claim.unfinished and work.is_there(file, begin, shard)}
-        make_room(claim, [file for file in older(path) if file not in kept], overwrite, path)
+        ours: dict[Path, list[str]] = {}  # what an earlier run of the same has written
+        if claim.unfinished:
+            ready = zip(files, begins, shards, strict=True)
+            ours = {file: shard for file, begin, shard in ready if is_written(file, begin, work.size(shard))}
+            ours |= {path / INDEX: []} if _holds(path / INDEX, also[INDEX]) else {}
+        make_room(claim, [file for file in older(path) if file not in ours], overwrite, path)
+        kept = [file for file in files if file in ours and work.is_known(ours[file])]
+        if len(kept) < len(files):
+            (path / INDEX).unlink(missing_ok=True)
         if claim.unfinished:
             what = f"{len(kept)} of {len(files)} shards are there"
             note(f"{'resumes' if kept else 'restarts'}: a run before this one was ended in the middle, {what}")
-        for file, begin, shard in ready:
-            if file in kept:
-                work.progress(work.size(shard))
-                continue
-            with whole_file(file, file.with_name(file.name + ".unfinished")) as target:
-                target.write(begin)
-                write_values(target, work.made(shard))
+        for file, begin, shard in zip(files, begins, shards, strict=True):
+            work.write(file, begin, shard, file in kept)
         for name, content in also.items():
-            write_whole(path / name, content)
-        places = {name: file.name for file, shard in zip(files, shards, strict=True) for name in shard}
-        index = {"metadata": {"total_size": work.size(work.names)}, "weight_map": dict(sorted(places.items()))}
-        write_whole(path / INDEX, (json.dumps(index, indent=2) + "\n").encode())
-    return [*files, *(path / name for name in also), path / INDEX]
+            with file_in(path / name) as file:
+                file.write(content)
+    return [*files, *(path / name for name in also)]
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and not path.is_symlink() and path.read_bytes() == content
 
 
 def _chosen(plan: Plan, names: str | Collection[str] | None) -> list[str]:

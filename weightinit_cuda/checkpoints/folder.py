@@ -17,13 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ..plans.whole_file import create, require_replaceable
+from ..plans.whole_file import create, require_replaceable, whole_file
 
-__all__ = ["INDEX", "UNFINISHED", "Claim", "claimed", "is_unfinished", "lone_file", "make_room", "older"]
+__all__ = ["INDEX", "UNFINISHED", "Claim", "claimed", "file_in", "is_unfinished", "lone_file", "make_room", "older"]
 
 INDEX = "model.safetensors.index.json"
 UNFINISHED = "weightinit.unfinished"
 _KIND = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json|\.unfinished)?")
+
+
+_UNFINISHED = ".unfinished"  # at the end of the name of a file that is being written
 
 
 @dataclass
@@ -74,7 +77,7 @@ def lone_file(path: Path, overwrite: bool) -> Iterator[tuple[BinaryIO, bool]]:
         ValueError: something else is there: a folder, a symbolic link.
     """
     require_replaceable(path)
-    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished = path.with_name(path.name + _UNFINISHED)
     file, is_new = _locked(unfinished)
     with file:
         try:
@@ -120,15 +123,23 @@ def older(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path.name != INDEX, path.name))
 
 
+@contextmanager
+def file_in(path: Path) -> Iterator[BinaryIO]:
+    """A file of a folder that this run holds, to write to; it takes its name when the block ends well."""
+    unfinished = path.with_name(path.name + _UNFINISHED)
+    unfinished.unlink(missing_ok=True)  # of a run that was ended: nobody else is writing
+    with whole_file(path, unfinished) as file:
+        yield file
+
+
 def make_room(claim: Claim, surplus: Sequence[Path], overwrite: bool, folder: Path) -> None:
     """Removes files of an older checkpoint, the index first, so that at no time a loader finds parts of two.
 
     Raises:
         FileExistsError: nobody asked for that. Nothing is removed.
     """
-    surplus = [path for path in surplus if not path.name.endswith(".unfinished")] if not overwrite else surplus
-    if not overwrite:
-        _require_room(surplus, folder)
+    if not overwrite:  # what is unfinished is no checkpoint
+        _require_room([path for path in surplus if not path.name.endswith(_UNFINISHED)], folder)
     claim.begun = True
     for path in surplus:
         path.unlink()
