@@ -62,7 +62,8 @@ def _integer(name: str, value: SupportsIndex, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise TypeError(f"bits: {name} must be an integer, got {value!r}.")
     if not least <= operator.index(value) < 2**64:
-        raise ValueError(f"bits: {name} must be in [{'-2**63' if least else '0'}, 2**64), got {value}.")
+        wanted = "at least 0" if least == 0 > operator.index(value) else f"in [{'-2**63' if least else '0'}, 2**64)"
+        raise ValueError(f"bits: {name} must be {wanted}, got {value}.")
     return operator.index(value) & MASK64
 
 
