@@ -201,7 +201,7 @@ class _Opened:
         return tensor
 
 
-_MAPPED = 1 << 25  # bytes that stay mapped after they were read; a header of 100,000 tensors is read once for each
+_MAPPED = 1 << 23  # bytes that stay mapped after they were read; small tensors share one reading of the header
 
 
 def _safe_open(path: Path) -> Any:

@@ -58,7 +58,7 @@ def _draw_cuda_seed(generator: torch.Generator) -> int:
 
 
 def _integer(name: str, value: SupportsIndex, least: int) -> int:
-    """An integer of 64 bits; a negative one is taken modulo 2^64, as ``torch.manual_seed`` does."""
+    """An integer of 64 bits from ``least`` on, as an unsigned one."""
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise TypeError(f"bits: {name} must be an integer, got {value!r}.")
     if not least <= operator.index(value) < 2**64:
@@ -73,12 +73,15 @@ def bits(seed: SupportsIndex, stream: SupportsIndex, n: SupportsIndex, start: Su
     Word ``i`` of the result is word ``(start + i) % 4`` of Philox block ``(start + i) // 4``.
 
     Args:
-        seed, stream: 64-bit numbers.
+        seed, stream: 64-bit numbers; negative ones are taken modulo 2^64, as ``torch.manual_seed`` does.
         n: how many words.
         start: index of the first one, 64-bit.
 
     Returns:
         A uint32 tensor of n words on the CPU.
+
+    Raises:
+        TypeError, ValueError: something that is no integer, or one that is out of range.
 
     >>> import weightinit_cuda as wi
     >>> [hex(word) for word in wi.bits(seed=0, stream=0, n=4).tolist()]
