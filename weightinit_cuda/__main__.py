@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from rich import box
@@ -68,6 +69,7 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help=BLUEPRINT)
     _add_how(parser)
     parser.add_argument("--out", required=True, help="a .safetensors file, or a folder for shards, their index and the plan")
+    parser.add_argument("--overwrite", action="store_true", help="remove a checkpoint that is there, its index before all else")
     parser.add_argument("--shard-size", type=float, default=5.0, metavar="GB", help="of a shard at most (default 5)")
 
 
@@ -114,20 +116,32 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _init(options: argparse.Namespace) -> int:
-    source, out = _opened(options), Path(options.out)
+    source = _opened(options)
     plan, names = source.plan, source.names
+    also = {} if options.out.endswith(".safetensors") else {PLAN_FILE: plan.to_json().encode(), **_config(source)}
     total = sum(prod(plan[name][0].shape) * plan[name][0].dtype.itemsize for name in names)
     with _progress("writing", total) as advance:
-        limit = int(options.shard_size * 1e9)
-        files = export(plan, out, shard_bytes=limit, names=names, values=source.values, progress=advance)
-    if out.is_dir():
-        plan.save(out / PLAN_FILE)
-        files.append(out / PLAN_FILE)
-        if source.save_config(out):
-            files.append(out / "config.json")
+        files = export(
+            plan,
+            options.out,
+            shard_bytes=int(options.shard_size * 1e9),
+            names=names,
+            values=source.values,
+            progress=advance,
+            overwrite=options.overwrite,
+            also=also,
+            note=lambda words: print(words, file=sys.stderr),
+        )
     for file in files:
         print(f"{file}  {file.stat().st_size / 1e6:,.1f} MB")
     return 0
+
+
+def _config(source: Blueprint) -> dict[str, bytes]:
+    """The configuration as transformers writes it, by file."""
+    with TemporaryDirectory() as folder:
+        source.save_config(Path(folder))
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -82,7 +82,8 @@ def test_export_is_the_filled_model(tmp_path: Path) -> None:
 def test_values_in_files_are_aligned(tmp_path: Path) -> None:
     """A reader may map them: every tensor begins at a multiple of its element size."""
     for more in ("", "1", "12345", "1234567"):
-        (file,) = export(Plan((entry(f"name{more}", (3,), dtype=torch.bfloat16), *every_dtype())), tmp_path / "a.safetensors")
+        plan = Plan((entry(f"name{more}", (3,), dtype=torch.bfloat16), *every_dtype()))
+        (file,) = export(plan, tmp_path / f"a{more}.safetensors")
         data = file.read_bytes()
         (length,) = struct.unpack("<Q", data[:8])
         header = json.loads(data[8 : 8 + length])
@@ -281,7 +282,7 @@ small = wi.Plan((plan.entries[0]._replace(shape=(8, 8)),))
 wi.export(small, sys.argv[2])
 wi.verify(small, sys.argv[2])  # whatever is loaded on first use
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-wi.export(plan, sys.argv[2])
+wi.export(plan, sys.argv[2], overwrite=True)
 assert wi.verify(plan, sys.argv[2]).ok
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """

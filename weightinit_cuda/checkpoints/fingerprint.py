@@ -30,7 +30,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..engine.checks import is_virtual
+from ..engine.checks import is_virtual, lacks_memory
 from ..tensors.boxes import Region
 from ..tensors.named import Model, Named, named_tensors
 from ..tensors.shards import is_dtensor, parts
@@ -102,7 +102,7 @@ def chosen(function: str, model: Model, buffers: Buffers) -> list[Named]:
 def _unreadable(tensor: Tensor) -> bool:
     if tensor.layout is not torch.strided or tensor.is_quantized or is_virtual(tensor):
         return True
-    return not is_dtensor(tensor) and tensor.numel() > 0 and tensor.untyped_storage().nbytes() == 0  # freed, as FSDP does
+    return not is_dtensor(tensor) and lacks_memory(tensor)
 
 
 def tensor_hashes(tensors: Sequence[Tensor]) -> list[int]:

@@ -11,18 +11,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import StringIO
+from pathlib import PurePath
 from typing import Any, Literal, NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
 
+from .._version import FORMAT
+from ..init.arguments import seed_of
 from ..plans.plan import Plan
 from .files import Checkpoint, Stored, open_checkpoint
 from .regenerate import chunks, unknown
 
 __all__ = ["Finding", "Report", "verify"]
 
-Status = Literal["equal", "differs", "shape", "dtype", "missing", "extra", "absent", "unchecked"]
+Status = Literal["equal", "differs", "shape", "dtype", "missing", "extra", "absent", "unchecked", "seed"]
 Expected = Iterable[tuple[tuple[slice, ...], Tensor]]  # parts of a tensor with their places
 GOOD: frozenset[Status] = frozenset(("equal", "absent", "unchecked"))
 
@@ -31,9 +34,10 @@ class Finding(NamedTuple):
     """What was found about one name.
 
     Args:
-        name: of the checkpoint, or of the plan where the checkpoint does not have it.
+        name: of the checkpoint, or of the plan where the checkpoint does not have it; of a file where that is meant.
         status: "equal", "differs" (in bits), other "shape" or "dtype"; "missing" (a parameter) or "absent" (a buffer: not every
-            one is saved) in the checkpoint, "extra" in it; "unchecked" where the model's own code computes the values.
+            one is saved) in the checkpoint, "extra" in it; "unchecked" where the model's own code computes the values; "seed"
+            where a file says that it was written with another seed or format.
         elements: how many the tensor has.
         differing: how many of them differ.
         first: index of the first one that differs.
@@ -50,13 +54,14 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """All findings; ``report.ok`` if nothing differs, is missing or too much. ``print(report)`` shows what is not equal."""
+    """All findings; ``report.ok`` if something was compared, and nothing differs, is missing or too much. ``print(report)``
+    shows what is not equal."""
 
     findings: tuple[Finding, ...]
 
     @property
     def ok(self) -> bool:
-        return all(finding.status in GOOD for finding in self.findings)
+        return self.counts["equal"] > 0 and all(finding.status in GOOD for finding in self.findings)
 
     @property
     def counts(self) -> Counter[Status]:
@@ -83,7 +88,9 @@ class Report:
 
     def summary(self) -> str:
         """One line: ``2 tensors: 1 equal, 1 differs``."""
-        return f"{len(self.findings)} tensors: " + ", ".join(f"{count} {status}" for status, count in self.counts.items())
+        found = [f"{count} {status}" for status, count in self.counts.items()]
+        compared = self.counts["equal"] or self.counts["differs"]
+        return f"{len(self.findings)} tensors: " + ", ".join(found if compared else [*found, "nothing was compared"])
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -100,7 +107,7 @@ def verify(
     checkpoint: Checkpoint,
     *,
     seed: SupportsIndex | None = None,
-    ignore: Sequence[str] = (),
+    ignore: str | Sequence[str] = (),
     values: Callable[[str], Tensor] | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Report:
@@ -113,16 +120,19 @@ def verify(
         checkpoint: a path or several (``.safetensors``, an index of shards, a folder, a file of ``torch.save``), tensors by
             name, or a model.
         seed: instead of the plan's.
-        ignore: globs of names that do not matter, on either side.
+        ignore: globs of names that do not matter, on either side. A string is one glob.
         values: gives tensors whose values the plan does not say, by name: ``recorded.values(model, seed)``. Without it they are
             "unchecked".
         progress: called with the number of elements after each chunk.
 
     Returns:
-        A :class:`Report`; ``ok`` if every parameter of the plan is there and equal, and nothing else is.
+        A :class:`Report`; ``ok`` if every parameter of the plan is there and equal, and nothing else is. Nothing compared is
+        never ok.
 
     Raises:
-        FileNotFoundError, ImportError, ValueError: the checkpoint cannot be read; nothing was compared.
+        FileNotFoundError, ImportError, ValueError: the checkpoint cannot be read, or a run of ``init`` has not completed it;
+            nothing was compared.
+        TypeError: ``ignore`` is something else.
 
     >>> import torch, weightinit_cuda as wi
     >>> net = torch.nn.Linear(3, 2)
@@ -133,8 +143,10 @@ def verify(
     >>> wi.verify(plan, net).findings[0]
     Finding(name='weight', status='differs', elements=6, differing=3, first=(1, 0), note='')
     """
-    stored = {name: tensor for name, tensor in open_checkpoint(checkpoint).items() if not _matches(name, ignore)}
-    names = [name for name in plan.names() if not _matches(name, ignore)]
+    globs = _globs(ignore)
+    opened = open_checkpoint(checkpoint)
+    stored = {name: tensor for name, tensor in opened.items() if not _matches(name, globs)}
+    names = [name for name in plan.names() if not _matches(name, globs)]
 
     def expected(name: str) -> Expected:
         if values is not None and unknown(plan, name):
@@ -143,7 +155,27 @@ def verify(
 
     findings = [finding for name in names for finding in _findings(plan, name, stored, expected, values is not None, progress)]
     extra = [Finding(name, "extra", torch.Size(stored[name].shape).numel()) for name in stored if name not in plan]
-    return Report((*findings, *extra))
+    other = _of_other_runs(opened.values(), plan.seed if seed is None else seed_of("verify", seed))
+    return Report((*findings, *extra, *other))
+
+
+def _globs(ignore: str | Sequence[str]) -> list[str]:
+    globs = [ignore] if isinstance(ignore, str) else list(ignore) if isinstance(ignore, Iterable) else [ignore]
+    if strange := [glob for glob in globs if not isinstance(glob, str)]:
+        raise TypeError(f"verify: ignore must be globs of names, got {strange[0]!r}.")
+    return globs
+
+
+def _of_other_runs(stored: Iterable[Stored], seed: int) -> Iterator[Finding]:
+    """The files that say they were written by this library with another seed, or in another format of values."""
+    for file, metadata in {one.file: one.metadata for one in stored if "weightinit_cuda" in one.metadata}.items():
+        written = metadata.get("seed"), metadata.get("weightinit_format")
+        if written != (str(seed), str(FORMAT)):
+            yield Finding(
+                PurePath(file).name,
+                "seed",
+                note=f"written with seed {written[0]} in format {written[1]}, not {seed} and {FORMAT}",
+            )
 
 
 def _matches(name: str, globs: Sequence[str]) -> bool:

@@ -18,7 +18,7 @@ from ..tensors.boxes import Region
 from ..tensors.torch_private import FakeTensor, overlaps_itself
 from .job import FillJob
 
-__all__ = ["OVERLAPPING", "check", "is_virtual", "require", "require_writable", "target"]
+__all__ = ["OVERLAPPING", "check", "is_virtual", "lacks_memory", "require", "require_writable", "target"]
 
 OVERLAPPING = (
     "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
@@ -43,6 +43,14 @@ COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse
 def is_virtual(tensor: torch.Tensor) -> bool:
     """Whether the tensor has no memory by design, so that a fill neither writes nor draws: on meta, or fake."""
     return tensor.is_meta or isinstance(tensor, FakeTensor)
+
+
+def lacks_memory(tensor: torch.Tensor) -> bool:
+    """Whether elements of a strided tensor lie outside its storage: one that was freed or made smaller, as FSDP does."""
+    if tensor.numel() == 0:
+        return False
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (tensor.storage_offset() + last + 1) * tensor.itemsize > tensor.untyped_storage().nbytes()
 
 
 def target(function: str, tensor: torch.Tensor, distribution: Distribution) -> torch.Tensor:

@@ -25,7 +25,7 @@ from .checks import check
 from .job import FillJob
 from .native import NativeJob, fill_cpu, fill_cuda, fits, native_job, native_of_plain, plain_address
 from .orthogonal import computing_dtype, orthogonal_matrix
-from .words import bits
+from .words import MASK64, bits
 
 __all__ = ["Checked", "checked", "fill", "run", "without_overlap"]
 
@@ -193,7 +193,9 @@ def _write_zeros(job: FillJob, sparse: SparseNormal) -> None:
     columns_at_once = max(1, (1 << 20) // max(rows, 1))
     for begin in range(0, job.tensor.shape[1] if zeros else 0, columns_at_once):
         part = job.tensor.detach()[:, begin : begin + columns_at_once]
-        words = bits(job.seed, job.stream ^ SPARSE_PLACES, part.shape[1] * rows, (first_column + begin) * rows)
+        words = bits(
+            job.seed & MASK64, (job.stream ^ SPARSE_PLACES) & MASK64, part.shape[1] * rows, (first_column + begin) * rows
+        )
         keys = (words.to(torch.int64).view(-1, rows) << 31) + torch.arange(rows, device="cpu")  # distinct, ordered as words
         places = keys <= keys.kthvalue(zeros, dim=1, keepdim=True).values
         if part.dtype.itemsize == 1:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import threading
+from typing import SupportsIndex
 
 import torch
 
@@ -55,26 +57,38 @@ def _draw_cuda_seed(generator: torch.Generator) -> int:
     return int(w0 << 32 | w1)
 
 
-def bits(seed: int, stream: int, n: int, start: int = 0) -> torch.Tensor:
+def _integer(name: str, value: SupportsIndex, least: int) -> int:
+    """An integer of 64 bits from ``least`` on, as an unsigned one."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise TypeError(f"bits: {name} must be an integer, got {value!r}.")
+    if not least <= operator.index(value) < 2**64:
+        wanted = "at least 0" if least == 0 > operator.index(value) else f"in [{'-2**63' if least else '0'}, 2**64)"
+        raise ValueError(f"bits: {name} must be {wanted}, got {value}.")
+    return operator.index(value) & MASK64
+
+
+def bits(seed: SupportsIndex, stream: SupportsIndex, n: SupportsIndex, start: SupportsIndex = 0) -> torch.Tensor:
     """The raw 32-bit words of ``stream`` under ``seed``, as the kernels use them.
 
     Word ``i`` of the result is word ``(start + i) % 4`` of Philox block ``(start + i) // 4``.
 
     Args:
-        seed, stream: 64-bit numbers.
+        seed, stream: 64-bit numbers; negative ones are taken modulo 2^64, as ``torch.manual_seed`` does.
         n: how many words.
         start: index of the first one, 64-bit.
 
     Returns:
         A uint32 tensor of n words on the CPU.
 
+    Raises:
+        TypeError, ValueError: something that is no integer, or one that is out of range.
+
     >>> import weightinit_cuda as wi
     >>> [hex(word) for word in wi.bits(seed=0, stream=0, n=4).tolist()]
     ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
-    seed, stream, start = seed & MASK64, stream & MASK64, start & MASK64
-    if n < 0:
-        raise ValueError(f"bits: n must be at least 0, got {n}.")
+    seed, stream = _integer("seed", seed, -(2**63)), _integer("stream", stream, -(2**63))
+    n, start = _integer("n", n, 0), _integer("start", start, 0)
     if start + n > 2**64:
         raise ValueError(f"bits: start + n must be at most 2**64, got {start} + {n}.")
     with without_modes():
