@@ -354,6 +354,22 @@ def test_configurations_say_what_goes_in() -> None:
     assert "configuration" in report.note
 
 
+def test_a_size_of_images_that_a_module_declares() -> None:
+    """As timm's models do."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 4))
+    net.pretrained_cfg = {"input_size": (3, 8, 8)}
+    report = wi.probe(net)
+    assert "pretrained_cfg" in report.note
+    assert report.rows[0].samples == 8
+
+
+def test_a_configuration_that_does_not_say_what_goes_in() -> None:
+    net = nn.Linear(64, 8)
+    net.config, net.main_input_name = SimpleNamespace(), "input_values"  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="does not say what it takes"):
+        wi.probe(net)
+
+
 def test_a_model_without_inputs_needs_none() -> None:
     class Alone(nn.Module):
         def __init__(self) -> None:
@@ -388,6 +404,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], dict[str, Any
         {"loss": lambda out: out.detach().sum()},
         "a loss of one element",
     ),
+    "no tokens": (lambda: nn.Sequential(nn.Embedding(30, 8)), (), {}, r"such as torch.randint\(30, \(8, 64\)\)"),
+    "no images": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3)), (), {}, r"such as torch.randn\(8, 3, 64, 64\)"),
+    "no hint": (lambda: nn.Sequential(nn.Bilinear(3, 8, 3)), (), {}, r"Give a batch, or set model.example_inputs"),
     "no inputs": (lambda: nn.Sequential(nn.Linear(64, 8)), (), {}, r"such as torch.randn\(64, 64\)"),
 }
 

@@ -141,6 +141,24 @@ def test_zero_start_of_a_branch_is_a_warning() -> None:
     assert ".b.weight" in report.findings[0].text
 
 
+def test_a_shut_branch_is_a_warning() -> None:
+    """The gradient goes past it: a ReLU behind it is off for every sample."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.branch, self.shut, self.last = (nn.Linear(16, 16) for _ in range(4))
+            nn.init.constant_(self.shut.bias, -100)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.tanh(self.first(x))
+            return self.last(x + torch.relu(self.shut(self.branch(x))))
+
+    report = wi.probe(Net(), torch.randn(64, 16))
+    assert codes(report) == {"no_gradient": "WARN", "dead": "WARN"}
+    assert "a branch is shut" in report.findings[0].text
+
+
 def test_dead_units() -> None:
     net = mlp(2, 50, nn.ReLU)
     nn.init.constant_(net[0].bias, -10)

@@ -7,6 +7,7 @@ forward pass, and again for a backward pass, where checkpointed parts run once m
 
 from __future__ import annotations
 
+import math
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .attention import sharp_of_scores, sharp_of_sdpa
 from .identity import ByIdentity
-from .measures import finite, measurable, measure, rms, twins, zero
+from .measures import measurable, measure, peak, rms, twins
 from .products import NORMS, Product, Weights, tensors_in
 from .recurrent import CELLS, FLAT, SEQUENCES, Gates, gates_of_cell, gates_of_sequence, weights_at
 from .row import Row
@@ -237,7 +238,7 @@ class Observer(TorchFunctionMode):
             self.kept[row.name] = sample
         if sample is not None and sample.numel():
             if row.kind in FLAT:
-                row.saturated = float(FLAT[row.kind](sample).double().mean())
+                row.saturated = float(FLAT[row.kind](sample).float().mean())
             if row.kind in ("relu", "relu6") and len(sample) > 1:
                 row.dead = float((sample == 0).all(0).double().mean())
         self._on_gradient(y, partial(self._arrived, row))
@@ -246,8 +247,8 @@ class Observer(TorchFunctionMode):
 
     def _arrived(self, row: Row, gradient: Tensor) -> None:
         with _unseen():
-            row.bad_gradient = not finite(gradient)
             row.gradient = rms(gradient)
+            row.bad_gradient = not math.isfinite(row.gradient)
 
     def _await(self, row: Row, weight: Tensor, product: Product) -> None:
         """Measures a weight now, and again with its gradient when that arrives: FSDP2 has the values at these times only."""
@@ -265,7 +266,7 @@ class Observer(TorchFunctionMode):
 
     def _wakes(self, factor: Tensor, gradient: Tensor) -> None:
         with _unseen():
-            if zero(factor) and not zero(gradient):
+            if peak(factor) == 0 < peak(gradient):
                 self.asleep.append(self.weights.names.get(factor) or "")
 
     def _on_gradient(self, tensor: Any, call: Callable[[Tensor], None]) -> None:

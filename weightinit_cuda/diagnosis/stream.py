@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .identity import ByIdentity
-from .measures import NOISE, cells, local, measurable
+from .measures import cells, local, measurable, rms
 from .products import tensors_in
 from .row import NAN, Row
 
@@ -86,9 +86,9 @@ class Stream:
             return None
         row = Row(block.name, "block", branches=block.branches, group=block.group)
         after = cells(y, image=False)
-        row.entering = float(block.before.square().mean().sqrt())
-        if after.shape == block.before.shape and row.entering > NOISE:
-            row.branch = float((after - block.before).square().mean().sqrt()) / row.entering
+        row.entering = rms(block.before)
+        if after.shape == block.before.shape and row.entering > 0:
+            row.branch = rms(after - block.before) / row.entering
         else:
             row.branch = NAN
         return row, y
