@@ -90,6 +90,8 @@ def test_any_index(case: tuple[tuple[int, ...], Index | tuple[Index, ...]], smal
 @each_distribution
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.complex64], ids=str)
 def test_any_distribution(distribution: Distribution, dtype: torch.dtype) -> None:
+    if dtype.is_complex and distribution.kind == "trunc_normal":
+        pytest.skip("complex numbers have no order to cut by: a plan refuses it")
     plan = Plan((line((40, 14), distribution, dtype=dtype),), seed=3)
     for index in (..., (slice(3, 30, 7), slice(1, None, 3)), 5, (slice(None), -1)):
         assert differing(regenerate(plan, "w", index), full(plan)[index]) == 0

@@ -49,7 +49,7 @@ def test_core(build: str) -> None:
 
 @each_build
 def test_threads(build: str) -> None:
-    output, passed, failed = run_tests(build, "thread_tests")
+    output, passed, failed = run_tests(build, "thread_tests", *(["emulated"] if EMULATOR[build] else []))
     assert failed == 0, output
     assert passed > 100
 

@@ -30,7 +30,12 @@ LEAST = 1e-6  # of an output's root mean square: a spread below it is rounding, 
 
 
 def data_dependent_(
-    model: nn.Module, *inputs: Any, rules: Rules = "lecun", seed: SupportsIndex = 0, per_unit: bool = True, **kwargs: Any
+    model: nn.Module,
+    *inputs: Any,
+    rules: Rules = "lecun",
+    seed: SupportsIndex | None = None,
+    per_unit: bool = True,
+    **kwargs: Any,
 ) -> Plan:
     r"""Fills the model by rules, then scales each layer by its outputs on a batch, in the order in which they are computed.
 
@@ -46,7 +51,7 @@ def data_dependent_(
         inputs, kwargs: of ``model``: a batch of data, 64 samples or more.
         rules: where the weights come from. Of layers with other distributions than normal, uniform, truncated normal (or, with
             ``per_unit=False``, orthogonal) the values stay; so do those of embeddings, recurrent layers and attention's.
-        seed: 64 bits. The same seed, rules and batch give the same plan.
+        seed: 64 bits; drawn from torch's default generator if not given. The same seed, rules and batch give the same plan.
         per_unit: each unit by itself, and centred.
 
     Returns:
