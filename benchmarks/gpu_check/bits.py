@@ -73,16 +73,12 @@ class Program(NamedTuple):
 PROGRAMS: tuple[Program, ...] = (
     *(Program(name, of, dtype) for dtype, (name, of) in product(REAL, DISTRIBUTIONS.items())),
     *(Program(name, of, dtype, how) for how in (ADD, lerp(0.3)) for dtype, (name, of) in product(REAL, DISTRIBUTIONS.items())),
-    *(
-        Program(name, DISTRIBUTIONS[name], dtype)
-        for name in ("normal", "constant")
-        for dtype in (torch.complex64, torch.complex128)
-    ),
+    *(Program(name, DISTRIBUTIONS[name], dtype) for dtype in COMPLEX for name in ("normal", "constant")),
 )
 
 
 class Findings:
-    """What was compared, and what differed; kept in the file after every part."""
+    """What was compared, and what differed; kept in the file after every check."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -106,10 +102,8 @@ class Findings:
         self.differences.append({"what": what, "error": f"{type(error).__name__}: {first}"})
 
     def write(self) -> None:
-        write_json(
-            self.file,
-            {"bytes": self.bytes, "differences": self.differences, "left_out": self.left_out, "parts": self.parts},
-        )
+        found = {"bytes": self.bytes, "differences": self.differences, "left_out": self.left_out, "parts": self.parts}
+        write_json(self.file, found)
 
 
 Item = tuple[str, Callable[[Findings], None]]
@@ -119,16 +113,17 @@ def run(file: Path, seconds: float) -> tuple[Status, str]:
     """Compares part after part until the time is over, or too much differs."""
     findings, begin = Findings(file), perf_counter()
     for part, items in _parts().items():
-        start, done = perf_counter(), 0
+        start = perf_counter()
         of = findings.parts[part] = {"items": len(items), "compared": 0, "seconds": 0.0}
         for name, check in items:
             if perf_counter() - begin > seconds or len(findings.differences) > MAY_DIFFER:
                 break
             _checked(findings, f"{part}: {name}", check)
-            done += 1
-        of |= {"compared": done, "seconds": round(perf_counter() - start, 3)}
-        print(f"{part}: {done} of {len(items)} in {of['seconds']:.1f} s, {len(findings.differences)} differences", flush=True)
-        findings.write()
+            of |= {"compared": of["compared"] + 1, "seconds": round(perf_counter() - start, 3)}
+            findings.write()
+        said = f"{part}: {of['compared']} of {of['items']} in {of['seconds']} s, {len(findings.differences)} differences"
+        print(said, flush=True)
+    findings.write()
     return _verdict(findings)
 
 
@@ -147,10 +142,8 @@ def _verdict(findings: Findings) -> tuple[Status, str]:
     what = f"{done} of {items} checks, {findings.bytes / 1e9:.3g} GB compared"
     if findings.differences:
         first = findings.differences[0]
-        return (
-            Status.WRONG,
-            f"{len(findings.differences)} differences in {what}; first: {first.get('what')} {first.get('error', '')}",
-        )
+        named = f"{first['what']} {first.get('error', '')}".rstrip()
+        return Status.WRONG, f"{len(findings.differences)} differences in {what}; first: {named}"
     left_out = f"; left out: {', '.join(findings.left_out)}" if findings.left_out else ""
     return (Status.FINE if done == items else Status.CUT_SHORT), f"no bit differs: {what}{left_out}"
 

@@ -1,5 +1,7 @@
-"""Does one stage: ``python -m benchmarks.gpu_check.work NAME FILE --seconds S``. Its exit status is a ``Status``, its last line
-what it found. Started by ``check``, and by hand to repeat one stage."""
+"""Does one stage: ``python -m benchmarks.gpu_check.work NAME FILE --seconds S``.
+
+Its exit status is a ``Status``, its last line what it found. Started by ``check``, and by hand to repeat one stage.
+"""
 
 from __future__ import annotations
 
