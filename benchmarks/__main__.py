@@ -66,7 +66,7 @@ def _measure_cuda(options: argparse.Namespace) -> int:
 
     status = 0
     if options.suite != "quality":
-        status = cuda.run(options.suite, options.json, options.sizes, options.quick, options.list)
+        status = cuda.run(options.suite, options.json, options.sizes, options.quick, options.list, options.seconds)
     if options.suite in ("quality", "all") and status == 0 and not options.list:
         from .showing import quality_report
 
@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", type=_numbers, metavar="2^14,2^25", help="numbers of values instead of the suite's own")
     parser.add_argument("--quick", action="store_true", help="a look, in a few minutes")
     parser.add_argument("--full", action="store_true", help="whole models, up to 2^30 values, far tails: hours")
+    parser.add_argument("--seconds", type=float, help="cuda: begin no row after so many; what decides targets comes first")
     parser.add_argument("--list", action="store_true", help="show what would be measured, and why")
     return parser
 

@@ -139,7 +139,8 @@ def test_rows_that_decide_targets_come_first_and_stay(
     assert [row["case"]["label"] for row in json.loads(file.read_text())["rows"]] == ["uniform"] * 2 + ["normal"] * 2
     monkeypatch.setattr(session, "measured", measured)
 
-    assert session.run("fill", file, sizes=[1024], seconds=-1.0) == 0
+    given = ["--device", "cuda", "--suite", "fill", "--sizes", "1024", "--seconds", "-1", "--json", str(file)]
+    assert command_line.main(given) == 0
     assert "10 rows are not measured" in capsys.readouterr().err
 
 
