@@ -162,8 +162,8 @@ def _export_folder(
         for file, begin, shard in zip(files, begins, shards, strict=True):
             work.write(file, begin, shard, file in kept)
         for name, content in also.items():
-            with file_in(path / name) as file:
-                file.write(content)
+            with file_in(path / name) as target:
+                target.write(content)
     return [*files, *(path / name for name in also)]
 
 
