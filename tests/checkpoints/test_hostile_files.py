@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 import struct
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,3 +205,39 @@ def test_raw_words_take_integers_of_64_bits(argument: str) -> None:
         with pytest.raises(error, match=f"bits: {argument} must be"):
             wi.bits(**{**given, argument: wrong})
     assert torch.equal(wi.bits(-1, 2, 4).long(), wi.bits(2**64 - 1, 2, 4).long())
+
+
+# ---- any bytes -------------------------------------------------------------------------------------------------------
+
+
+def damaged(good: bytes, chance: random.Random) -> bytes:
+    """The bytes with some replaced, put in, taken out, or cut."""
+    data = bytearray(good)
+    for _ in range(chance.choice((1, 1, 2, 5))):
+        at = chance.randrange(len(data))
+        some = bytes(chance.randrange(256) for _ in range(chance.randrange(1, 9)))
+        begin, end, more = chance.choice(
+            ((at, at + 1, some[:1]), (at, at, some), (at, at + len(some), b""), (at + 1, len(data), b""))
+        )
+        data[begin:end] = more
+        data = data or bytearray(some)
+    return bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["a.pt", "old.pt", "a.safetensors", "a.index.json"])
+def test_damaged_files_are_compared_or_refused(name: str, tmp_path: Path) -> None:
+    tensors, chance = filled(), random.Random(name)
+    export(PLAN, tmp_path / "good.safetensors")
+    torch.save(tensors, tmp_path / "good.pt")
+    torch.save(tensors, tmp_path / "good.old.pt", _use_new_zipfile_serialization=False)
+    index(**dict.fromkeys(PLAN.names(), "good.safetensors"))(tmp_path / "good.index.json")
+    good = (tmp_path / f"good.{name.removeprefix('a.')}").read_bytes()
+    outcomes = Counter[str]()
+    for _ in range(150):
+        (tmp_path / name).write_bytes(damaged(good, chance))
+        try:
+            outcomes["compared" if verify(PLAN, tmp_path / name).findings else "empty"] += 1
+        except (ValueError, FileNotFoundError):
+            outcomes["refused"] += 1
+    assert outcomes["refused"] > 50

@@ -169,7 +169,9 @@ def _write_orthogonal(jobs: Sequence[FillJob]) -> None:
         if made is None or made[0] != key:
             gaussian = torch.empty((shape[0], math.prod(shape[1:])), dtype=computing_dtype(tensor.dtype), device=tensor.device)
             fill([FillJob(gaussian, Normal(0.0, 1.0), job.seed, job.stream)])
-            matrix = orthogonal_matrix(gaussian).mul_(job.distribution.numbers()["gain"]).reshape(shape)
+            gain = job.distribution.numbers()["gain"]
+            factor = gain if isinstance(gain, complex) else float(gain)  # torch takes no integers of more than 64 bits
+            matrix = orthogonal_matrix(gaussian).mul_(factor).reshape(shape)
             made = key, matrix
         tensor.copy_(made[1] if job.region is None else made[1][job.region.slices(tensor.shape)])
 

@@ -71,7 +71,7 @@ class Plan:
         if self.format != FORMAT or type(self.format) is not int:
             raise ValueError(f"Plan: format must be {FORMAT}, the values of this library, got {self.format!r}.")
         if not (isinstance(self.rules, str) and isinstance(self.version, str)):
-            raise ValueError(f"Plan: rules and version must be text, got {self.rules!r} and {self.version!r}.")
+            raise ValueError(f"Plan: rules and version must be text, got {shown(self.rules)} and {shown(self.version)}.")
 
     @cached_property
     def _by_name(self) -> dict[str, list[Entry]]:
@@ -298,7 +298,7 @@ class Plan:
                     raise ValueError(f"{key} {known!r} is required, got {shown(data.get(key))}")
             return cls(tuple(read_entries(data["entries"])), data["seed"], data["rules"], data["format"], data["version"])
         except (ValueError, LookupError, TypeError, RecursionError, MemoryError) as error:
-            what = f"no {error}" if isinstance(error, LookupError) else str(error).rstrip(".")
+            what = (f"no {error}" if isinstance(error, LookupError) else str(error).rstrip("."))[:500]
             raise ValueError(f"Plan.load: a plan of this library is required, got {what} ({where}).") from error
 
     def save(self, path: str | Path) -> None:
