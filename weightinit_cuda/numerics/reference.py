@@ -263,8 +263,6 @@ def trunc_normal_64(d: Tensor, split: int, params: Sequence[float]) -> Tensor:
     return _clamp(z * std + mean, lo, hi)
 
 
-# ---- conversion -----------------------------------------------------------------------------------------------------
-
 _SATURATES_AT = {torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}
 
 
@@ -278,8 +276,6 @@ def _working_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which values are made before :func:`convert`: float64 and integers as they are, else float32."""
     return dtype if dtype == torch.float64 or not dtype.is_floating_point else torch.float32
 
-
-# ---- combination ----------------------------------------------------------------------------------------------------
 
 _INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -298,9 +294,6 @@ def combined(x: Tensor, made: Tensor, combine: Combine) -> Tensor:
     result = convert(new, x.dtype)
     result.view(_INTEGER[x.itemsize]).masked_fill_(new.isnan(), QUIET_NAN[x.dtype])
     return result
-
-
-# ---- the pure function ----------------------------------------------------------------------------------------------
 
 
 _UNIFORMS = (Kind.UNIFORM, Kind.UNIFORM_CLAMPED)
@@ -397,9 +390,6 @@ def values(transform: Transform, dtype: torch.dtype, seed: int, stream: int, ind
         index: int64 tensor of any shape, row-major positions in the global tensor, read as unsigned 64-bit.
     """
     return _run_values(transform, dtype, seed, stream, index.reshape(-1), 1).reshape(index.shape)
-
-
-# ---- tensors --------------------------------------------------------------------------------------------------------
 
 
 def bits(seed: int, stream: int, n: int, start: int = 0, device: torch.device | str | None = None) -> Tensor:

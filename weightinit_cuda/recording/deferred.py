@@ -375,9 +375,6 @@ def deferred() -> Iterator[Recording]:
             recording._remember(made)
 
 
-# ---- lines and memory ------------------------------------------------------------------------------------------------
-
-
 def _views(targets: Sequence[Target]) -> dict[str, View]:
     return {target.named.name: target.view for target in targets if not target.within}
 
