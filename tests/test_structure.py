@@ -52,7 +52,7 @@ INCLUDES: dict[str, set[str]] = {
     "cpu/cpus.h": set(),
     "cpu/cpus.cpp": {"cpu/cpus.h"},
     "cpu/dispatch.h": {"job.h"},
-    "cpu/dispatch.cpp": {"cpu/cpus.h", "cpu/dispatch.h", "cpu/kernels.h", "cpu/parallel.h", "core/address.h"},
+    "cpu/dispatch.cpp": {"cpu/dispatch.h", "cpu/kernels.h", "cpu/parallel.h", "core/address.h"},
     "cpu/fill_scalar.cpp": {"cpu/kernels.h", "core/lanes_scalar.h", "core/fill.h", "core/combine.h"},
     "cpu/fill_avx2.cpp": {"cpu/kernels.h", "core/lanes_avx2.h", "core/philox_avx2.h", "core/fill.h", "core/combine.h"},
     "cpu/fill_avx512.cpp": {"cpu/kernels.h", "core/lanes_avx512.h", "core/fill.h", "core/combine.h"},

@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "../core/address.h"
-#include "cpus.h"
 #include "kernels.h"
 #include "parallel.h"
 
@@ -264,7 +263,7 @@ void CpuFill::run(int64_t begin, int64_t end, int threads, const uint64_t* seed)
         r.fill.run_tiles(first, last, r.seed);
     };
     const std::chrono::nanoseconds expected(int64_t(std::min(nanoseconds_, 1e15)));
-    parallel_tiles(begin, end, threads > 1 ? std::min(threads, usable_cpus()) : 1, expected, tiles, &run);
+    parallel_tiles(begin, end, threads, expected, tiles, &run);
 }
 
 }  // namespace wi

@@ -273,6 +273,7 @@ Pool* pool() {  // null: no memory for one
 void parallel_tiles(int64_t begin, int64_t end, int threads, Nanoseconds expected, RangeFn fn, void* context) noexcept {
     if (begin == end) return;
     threads = int(std::min({int64_t(threads), end - begin, 1 + expected / kShare}));
+    if (threads > 1 && expected != kWhateverItCosts) threads = std::min(threads, usable_cpus());
     if (Pool* const workers = threads > 1 ? pool() : nullptr) {
         Fill fill{begin, end, threads, fn, context};
         if (workers->run(fill, expected)) return;
