@@ -25,19 +25,21 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Nanoseconds = std::chrono::nanoseconds;
 
-// Measured on two cores of a virtual machine (EPYC 9004, Linux 6.18): a sleeping worker comes WAKE us after it is called, and the
-// call takes NOTIFY us of the caller's. A fill of 46 us became a tenth slower by waking a worker for it, one of 93 us a seventh faster.
+// Measured on two cores of a quiet virtual machine (EPYC 9004, Linux 6.18). Waking a worker takes 10 to 30 us of the caller's time,
+// and the worker comes 25 to 100 us after the call: the more, the longer it has slept. With calls every 0.1 ms, waking one for a
+// fill of 46 us lost a twentieth of the time, for one of 93 us it gained a seventh.
 constexpr Nanoseconds kWorthWaking{65'000};
-// What a thread is to get at least: with a worker that is awake, two threads take 28 us where one takes 46.
+// What a thread is to get at least: with a worker that is awake, two threads take 26 to 29 us where one takes 46.
 constexpr Nanoseconds kShare{24'000};
 // How long a worker that has worked looks for more before it sleeps: about as long as it would take to come back.
 constexpr Nanoseconds kLinger{50'000};
-// How long a caller looks for the end of what workers have begun before it sleeps: more than a tile of nearly all kernels.
+// How long a caller looks for the end of what workers have begun before it sleeps: more than a tile takes with nearly all kernels.
 constexpr Nanoseconds kPatience{50'000};
 // A worker that loses its CPU in the middle of a tile makes the caller wait for a time slice or more, 4 ms here. So there is an
-// account: what workers have spared callers, at most kCredit, less what they have cost. Overdrawn, they are left alone for kRest
-// times the debt; a machine that has no core to spare costs a caller one in kRest of its time, then.
-constexpr Nanoseconds kCredit{20'000'000};
+// account: what workers have spared callers, less what they have cost. Overdrawn, fills of kRest times the debt are done without
+// them: where there is no CPU to spare, callers lose a thirty-second of their time. The limit is a few time slices, so that one
+// disturbance of a quiet machine costs nothing more, and a long one is forgotten.
+constexpr Nanoseconds kLimit{20'000'000};
 constexpr int kRest = 32;
 constexpr int64_t kMostTiles = 32;  // a claim: 0.2 ms of uniform float32, 2 MiB of it
 constexpr int kClaims = 4;          // claims that a thread's even share is cut into at least
@@ -127,8 +129,11 @@ class Pool {
     // False, and nothing is done, if workers are left alone.
     bool run(Fill& fill, Nanoseconds expected) {
         std::unique_lock<std::mutex> lock(mutex_);
+        if (rest_ > Nanoseconds(0) && expected != kWhateverItCosts) {
+            rest_ -= expected;
+            return false;
+        }
         const Clock::time_point start = Clock::now();
-        if (start < resting_until_ && expected != kWhateverItCosts) return false;
         // Who lingers comes by itself. The next of many short fills finds a worker awake that this one has woken too late.
         if (expected >= kWorthWaking || start - ended_ < kLinger) fill.calls = std::max(fill.seats - lingering_, 0);
         fill.after = fills_;
@@ -165,10 +170,10 @@ class Pool {
     }
 
     void settle(Nanoseconds gain) {
-        credit_ = std::min(credit_ + gain, kCredit);
-        if (credit_ >= Nanoseconds(0)) return;
-        resting_until_ = ended_ - kRest * credit_;
-        credit_ = Nanoseconds(0);
+        balance_ = std::clamp(balance_ + gain, -kLimit, kLimit);
+        if (balance_ >= Nanoseconds(0)) return;
+        rest_ = -kRest * balance_;
+        balance_ = Nanoseconds(0);
     }
 
     // Wakes, or starts, up to n workers for the fill, and unlocks: a worker must not wake to find the mutex taken.
@@ -249,8 +254,8 @@ class Pool {
     int wakes_ = 0;
     int lingering_ = 0;
     Clock::time_point ended_{};  // when a caller was last without work
-    Clock::time_point resting_until_{};
-    Nanoseconds credit_{0};
+    Nanoseconds balance_{0};
+    Nanoseconds rest_{0};  // expected time of the fills that are still done without workers
 };
 
 // Never destroyed: its workers are detached, and sleep in it when the process ends. A child of fork() has none of them, and
