@@ -40,6 +40,7 @@ INCLUDES: dict[str, set[str]] = {
     "core/pack.h": {"core/lanes_scalar.h"},
     "core/philox.h": {"core/lanes_scalar.h"},
     "core/philox_avx2.h": {"core/lanes_avx2.h", "core/pack.h", "core/philox.h"},
+    "core/philox_avx512.h": {"core/lanes_avx512.h", "core/pack.h", "core/philox.h"},
     "core/coefficients.h": set(),
     "core/math.h": {"core/coefficients.h", "core/lanes_scalar.h"},
     "core/distributions.h": {"core/math.h", "job.h"},
@@ -55,7 +56,13 @@ INCLUDES: dict[str, set[str]] = {
     "cpu/dispatch.cpp": {"cpu/dispatch.h", "cpu/kernels.h", "cpu/parallel.h", "core/address.h"},
     "cpu/fill_scalar.cpp": {"cpu/kernels.h", "core/lanes_scalar.h", "core/fill.h", "core/combine.h"},
     "cpu/fill_avx2.cpp": {"cpu/kernels.h", "core/lanes_avx2.h", "core/philox_avx2.h", "core/fill.h", "core/combine.h"},
-    "cpu/fill_avx512.cpp": {"cpu/kernels.h", "core/lanes_avx512.h", "core/fill.h", "core/combine.h"},
+    "cpu/fill_avx512.cpp": {
+        "cpu/kernels.h",
+        "core/lanes_avx512.h",
+        "core/philox_avx512.h",
+        "core/fill.h",
+        "core/combine.h",
+    },
     "cpu/fill_neon.cpp": {"cpu/kernels.h", "core/lanes_neon.h", "core/fill.h", "core/combine.h"},
     "bindings.cpp": {"cpu/dispatch.h", "cpu/parallel.h", "cuda/fill_cuda.h", "job.h"},
 }

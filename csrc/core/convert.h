@@ -124,13 +124,23 @@ WI_FN void load4(const uint8_t* in, typename L::U bits[4]) {
     L::load8(in, bits);
 }
 
+// From planes, or pairs, to memory order. V: L::F or L::U.
+template <class L, bool kInPairs, class V>
+WI_FN void in_order(const V x[4], V y[4]) {
+    if constexpr (kInPairs)
+        L::interleave_pairs(x, y);
+    else
+        L::interleave4(x, y);
+}
+
 template <class L, Storage kStorage>
 struct Store {
     using Type = typename Element<L, kStorage>::Type;
-    WI_FN void planes(Type* out, const typename L::F x[4]) {
+    template <bool kInPairs>
+    WI_FN void set(Type* out, const typename L::F x[4]) {
         typename L::F y[4];
         typename L::U bits[4];
-        L::interleave4(x, y);
+        in_order<L, kInPairs>(x, y);
         WI_UNROLL for (int i = 0; i < 4; ++i) bits[i] = Element<L, kStorage>::bits(y[i]);
         store4<L>(out, bits);
     }
@@ -139,9 +149,10 @@ struct Store {
 template <class L>
 struct Store<L, Storage::kUInt32> {  // the words themselves
     using Type = uint32_t;
-    WI_FN void planes(Type* out, const typename L::U x[4]) {
+    template <bool kInPairs>
+    WI_FN void set(Type* out, const typename L::U x[4]) {
         typename L::U y[4];
-        L::interleave4(x, y);
+        in_order<L, kInPairs>(x, y);
         WI_UNROLL for (int i = 0; i < 4; ++i) L::store(out + i * L::kBlocks, y[i]);
     }
 };

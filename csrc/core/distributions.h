@@ -8,10 +8,12 @@
 namespace wi {
 namespace WI_ISA {
 
-// 32-bit draws: four values from the words of a block. No value is -0: k scale and low are multiples of 2^-149, so a sum that is
+// 32-bit draws: four values from the words of a block; kWordByWord: each from one word, whichever it is. kShort: words and all that
+// the values take fit in 32 registers. No value is -0: k scale and low are multiples of 2^-149, so a sum that is
 // not 0 cannot round to it, and low and 0 * scale are not -0.
 template <class F, class U, bool kClamped>
 struct Uniform32 {
+    static constexpr bool kWordByWord = true, kShort = true;
     F low, scale, lo, hi;
     template <class T>
     WI_MEMBER explicit Uniform32(const T& t) : low(t.f32(0)), scale(grid_scale(F(t.f32(1)))), lo(t.f32(2)), hi(t.f32(3)) {}
@@ -25,6 +27,7 @@ struct Uniform32 {
 
 template <class F, class U>
 struct Normal32 {
+    static constexpr bool kWordByWord = false, kShort = false;
     F mean, std;
     template <class T>
     WI_MEMBER explicit Normal32(const T& t) : mean(t.f32(0)), std(t.f32(1)) {}
@@ -44,6 +47,7 @@ struct Normal32 {
 
 template <class F, class U>
 struct TruncNormalCentral32 {
+    static constexpr bool kWordByWord = true, kShort = false;
     F scale, center, mean, std, lo, hi;
     template <class T>
     WI_MEMBER explicit TruncNormalCentral32(const T& t)
@@ -59,6 +63,7 @@ struct TruncNormalCentral32 {
 
 template <class F, class U>
 struct TruncNormal32 {
+    static constexpr bool kWordByWord = true, kShort = false;
     U split;
     F base_left, base_right, step, log_ref, mean, std, lo, hi;
     template <class T>

@@ -1,6 +1,7 @@
 // Runs: n consecutive elements of the global tensor, from any index, into consecutive memory. Everything an evaluator of one
 // ISA consists of; which kernel, which memory and which thread is decided above (cpu/dispatch.cpp).
-// Tiles of words are made first and transformed after: the two halves then each fit the register file.
+// Tiles of words are made first and transformed after: the two halves then each fit the register file. Or, where both fit at once,
+// words are transformed where they are.
 #pragma once
 #include "convert.h"
 #include "distributions.h"
@@ -11,15 +12,24 @@ namespace wi {
 
 namespace WI_ISA {
 
-constexpr int kTileBlocks = 192;                   // 3 KiB of words, in L1 whatever else is there
+constexpr int kTileBlocks = 192;                   // at most: 3 KiB of words, in L1 whatever else is there
+constexpr int kAhead = 2048;                       // bytes, of what is transformed at once: as far ahead as tiles fetch
 constexpr int kPhiloxPack = WI_PHILOX_PACK;        // sets that go through Philox together
 constexpr int kTransformPack = WI_TRANSFORM_PACK;  // sets that go through a transform together
 
-// How one set (L::kBlocks blocks, as planes of words) or a Pack of K sets becomes elements.
+constexpr int kStepSets = kPhiloxPack % kTransformPack == 0 ? kPhiloxPack : kPhiloxPack * kTransformPack;
+
+// How one set (L::kBlocks blocks, as planes of words or in pairs) or a Pack of K sets becomes elements.
 template <template <class, class> class Distribution, Storage kStorage>
 struct Values32 {
     using Type = typename Store<Scalar, kStorage>::Type;
     static constexpr int kPerBlock = 4;
+    template <class L>
+    using Of = Distribution<typename L::F, typename L::U>;
+    template <class L>
+    static constexpr bool kInPairs = L::kPairs && Of<L>::kWordByWord;
+    template <class L>
+    static constexpr bool kInRegisters = kInPairs<L> && Of<L>::kShort;
     template <class L, int K>
     struct On {
         using P = Packed<L, K>;
@@ -34,7 +44,7 @@ struct Values32 {
             distribution(w, x);
             WI_UNROLL for (int k = 0; k < K; ++k) {
                 const typename L::F set[4] = {x[0].v[k], x[1].v[k], x[2].v[k], x[3].v[k]};
-                Store<L, kStorage>::planes(out + k * 4 * L::kBlocks, set);
+                Store<L, kStorage>::template set<kInPairs<L>>(out + k * 4 * L::kBlocks, set);
             }
         }
     };
@@ -44,6 +54,10 @@ template <template <class, class> class Distribution>
 struct Values64 {
     using Type = double;
     static constexpr int kPerBlock = 2;
+    template <class L>
+    static constexpr bool kInPairs = L::kPairs;
+    template <class L>
+    static constexpr bool kInRegisters = false;
     template <class L, int K>
     struct On {
         using P = Packed<L, K>;
@@ -54,8 +68,12 @@ struct Values64 {
             typename P::Q d0[L::kWides], d1[L::kWides];
             WI_UNROLL for (int k = 0; k < K; ++k) {
                 typename L::Q even[L::kWides], odd[L::kWides];
-                L::widen(words[k][0], words[k][1], even);
-                L::widen(words[k][2], words[k][3], odd);
+                if constexpr (kInPairs<L>) {
+                    WI_UNROLL for (int j = 0; j < L::kWides; ++j) even[j] = words[k][j].v, odd[j] = words[k][L::kWides + j].v;
+                } else {
+                    L::widen(words[k][0], words[k][1], even);
+                    L::widen(words[k][2], words[k][3], odd);
+                }
                 WI_UNROLL for (int j = 0; j < L::kWides; ++j) {
                     d0[j].v[k] = even[j];
                     d1[j].v[k] = odd[j];
@@ -79,21 +97,29 @@ struct Values64 {
 struct Words {  // the words themselves
     using Type = uint32_t;
     static constexpr int kPerBlock = 4;
+    template <class L>
+    static constexpr bool kInPairs = L::kPairs;
+    template <class L>
+    static constexpr bool kInRegisters = L::kPairs;
     template <class L, int K>
     struct On {
         WI_MEMBER explicit On(const Transform&) {}
         WI_MEMBER void operator()(const typename L::U words[][4], Type* out) const {
-            WI_UNROLL for (int k = 0; k < K; ++k) Store<L, Storage::kUInt32>::planes(out + k * 4 * L::kBlocks, words[k]);
+            WI_UNROLL for (int k = 0; k < K; ++k)
+                Store<L, Storage::kUInt32>::template set<kInPairs<L>>(out + k * 4 * L::kBlocks, words[k]);
         }
     };
 };
 
 // The words of K sets from block_lo on.
-template <class L, int K>
+template <class L, int K, bool kInPairs>
 WI_FN void words_of(uint32_t block_lo, const PhiloxSpan<typename L::U>& span, typename L::U words[][4]) {
     typename Packed<L, K>::U block, w[4];
     WI_UNROLL for (int k = 0; k < K; ++k) block.v[k] = L::lane_blocks() + typename L::U(block_lo + uint32_t(k * L::kBlocks));
-    philox4x32_10(block, span, w);
+    if constexpr (kInPairs)
+        philox4x32_10_pairs(block, span, w);
+    else
+        philox4x32_10(block, span, w);
     WI_UNROLL for (int k = 0; k < K; ++k) {
         WI_UNROLL for (int i = 0; i < 4; ++i) words[k][i] = w[i].v[k];
     }
@@ -103,29 +129,51 @@ template <class L, class Values>
 struct Run {
     using Type = typename Values::Type;
     using Span = PhiloxSpan<typename L::U>;
+    static constexpr bool kInPairs = Values::template kInPairs<L>;
     static constexpr int kTileSets = kTileBlocks / L::kBlocks;
     static constexpr int kSetValues = L::kBlocks * Values::kPerBlock;
-    static constexpr int kTileValues = kTileBlocks * Values::kPerBlock;
-    static constexpr int kStepBytes = kPhiloxPack * kSetValues * int(sizeof(Type));  // of memory, for one step of Philox
+    static constexpr int kStepBlocks = kStepSets * L::kBlocks, kStepValues = kStepSets * kSetValues;
+    static constexpr int kPackValues = kPhiloxPack * kSetValues;  // of one step of Philox
+    static_assert(kTileSets % kStepSets == 0);
 
-    // Whole tiles, the part that matters for speed. The memory that a tile goes to is fetched while its words are made: fills
-    // beyond the caches are up to 1.45 times as fast.
-    static void tiles(Type* out, uint32_t block_lo, uint64_t count, const Span& span, const Transform& transform) {
+    // Whole steps are the part that matters for speed. Their memory is fetched while words are made: fills beyond the caches are up
+    // to 1.45 times as fast.
+    static void in_tiles(Type* out, uint32_t block_lo, uint64_t sets, const Span& span, const Transform& transform) {
         const typename Values::template On<L, kTransformPack> values(transform);
         alignas(64) typename L::U words[kTileSets][4];
-        for (uint64_t t = 0; t < count; ++t, out += kTileValues, block_lo += kTileBlocks) {
-            for (int s = 0; s < kTileSets; s += kPhiloxPack) {
-                words_of<L, kPhiloxPack>(block_lo + uint32_t(s * L::kBlocks), span, words + s);
-                const char* const lines = reinterpret_cast<const char*>(out + s * kSetValues);
-                WI_UNROLL for (int i = 0; i < kStepBytes; i += 64) __builtin_prefetch(lines + i, 1);
+        while (sets > 0) {
+            const uint64_t tile = sets < uint64_t(kTileSets) ? sets : uint64_t(kTileSets);
+            for (uint64_t s = 0; s < tile; s += kPhiloxPack) {
+                words_of<L, kPhiloxPack, kInPairs>(block_lo + uint32_t(s) * L::kBlocks, span, words + s);
+                prefetch(out + s * kSetValues);
             }
-            for (int s = 0; s < kTileSets; s += kTransformPack) values(words + s, out + s * kSetValues);
+            uint64_t done = 0;
+            do values(words + done, out + done * kSetValues);
+            while ((done += kTransformPack) < tile);
+            out += tile * kSetValues;
+            block_lo += uint32_t(tile) * L::kBlocks;
+            sets -= tile;
         }
+    }
+
+    static void at_once(Type* out, uint32_t block_lo, uint64_t sets, const Span& span, const Transform& transform) {
+        const typename Values::template On<L, kPhiloxPack> values(transform);
+        for (; sets > 0; sets -= kPhiloxPack, out += kPackValues, block_lo += uint32_t(kPhiloxPack * L::kBlocks)) {
+            typename L::U words[kPhiloxPack][4];
+            words_of<L, kPhiloxPack, kInPairs>(block_lo, span, words);
+            values(words, out);
+            prefetch(out + kAhead / int(sizeof(Type)));
+        }
+    }
+
+    WI_FN void prefetch(const Type* memory) {  // where the values of one step of Philox go
+        const char* const lines = reinterpret_cast<const char*>(memory);
+        WI_UNROLL for (int i = 0; i < kPackValues * int(sizeof(Type)); i += 64) __builtin_prefetch(lines + i, 1);
     }
 
     static void set(Type* out, uint32_t block_lo, const Span& span, const Transform& transform) {
         alignas(64) typename L::U words[1][4];
-        words_of<L, 1>(block_lo, span, words);
+        words_of<L, 1, kInPairs>(block_lo, span, words);
         const typename Values::template On<L, 1> values(transform);
         values(words, out);
     }
@@ -139,11 +187,14 @@ struct Run {
             while (n > 0 && blocks > 0) {
                 const uint64_t skip = index % Values::kPerBlock;
                 uint64_t written;
-                if (skip == 0 && n >= uint64_t(kTileValues) && blocks >= uint64_t(kTileBlocks)) {
-                    const uint64_t by_values = n / kTileValues, by_blocks = blocks / kTileBlocks;
+                if (skip == 0 && n >= uint64_t(kStepValues) && blocks >= uint64_t(kStepBlocks)) {
+                    const uint64_t by_values = n / kStepValues, by_blocks = blocks / kStepBlocks;
                     const uint64_t count = by_values < by_blocks ? by_values : by_blocks;
-                    tiles(out, uint32_t(block), count, span, transform);
-                    written = count * kTileValues;
+                    if constexpr (Values::template kInRegisters<L>)
+                        at_once(out, uint32_t(block), count * kStepSets, span, transform);
+                    else
+                        in_tiles(out, uint32_t(block), count * kStepSets, span, transform);
+                    written = count * kStepValues;
                 } else if (skip == 0 && n >= uint64_t(kSetValues) && blocks >= uint64_t(L::kBlocks)) {
                     set(out, uint32_t(block), span, transform);
                     written = kSetValues;

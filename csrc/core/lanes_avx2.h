@@ -91,6 +91,7 @@ struct Avx2 {
     using D = D4;
     static constexpr int kBlocks = 8;
     static constexpr int kWides = 2;
+    static constexpr bool kPairs = false;
     WI_FN U lane_blocks() { return _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7); }
     WI_FN void interleave4(const F x[4], F y[4]) {
         const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(x[0].v, x[1].v)),

@@ -88,6 +88,7 @@ struct Avx512 {
     using D = D8;
     static constexpr int kBlocks = 16;
     static constexpr int kWides = 2;
+    static constexpr bool kPairs = true;
     WI_FN U lane_blocks() { return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); }
     WI_FN void interleave4(const F x[4], F y[4]) {
         const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[0].v, x[1].v)),
@@ -99,11 +100,24 @@ struct Avx512 {
         y[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
         y[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
     }
+    // x[0] and x[1] hold the second and first words of 8 blocks each, x[2] and x[3] the fourth and third, in turn.
+    WI_FN void interleave_pairs(const F x[4], F y[4]) {
+        for (int i = 0; i < 2; ++i) {
+            y[2 * i] = _mm512_shuffle_ps(x[i].v, x[i + 2].v, 0x11);
+            y[2 * i + 1] = _mm512_shuffle_ps(x[i].v, x[i + 2].v, 0xBB);
+        }
+    }
     WI_FN void interleave4(const U x[4], U y[4]) {
         F f[4], g[4];
         for (int i = 0; i < 4; ++i) f[i] = as_float(x[i]);
         interleave4(f, g);
         for (int i = 0; i < 4; ++i) y[i] = as_bits(g[i]);
+    }
+    WI_FN void interleave_pairs(const U x[4], U y[4]) {
+        for (int i = 0; i < 2; ++i) {
+            y[2 * i] = as_bits(F(_mm512_shuffle_ps(as_float(x[i]).v, as_float(x[i + 2]).v, 0x11)));
+            y[2 * i + 1] = as_bits(F(_mm512_shuffle_ps(as_float(x[i]).v, as_float(x[i + 2]).v, 0xBB)));
+        }
     }
     WI_FN void widen(U hi, U lo, Q q[2]) {
         q[0] = _mm512_unpacklo_epi32(lo.v, hi.v);

@@ -82,6 +82,7 @@ struct Neon {
     using D = D2;
     static constexpr int kBlocks = 4;
     static constexpr int kWides = 2;
+    static constexpr bool kPairs = false;
     WI_FN U lane_blocks() {
         const uint32_t order[4] = {0, 1, 2, 3};
         return vld1q_u32(order);

@@ -87,8 +87,10 @@ struct Scalar {
     using F = float;     // a value of each block
     using Q = uint64_t;  // a 64-bit draw
     using D = double;
-    static constexpr int kBlocks = 1;                // blocks a set: lanes of U
-    static constexpr int kWides = 1;  // vectors of Q that hold as many lanes as one U
+    static constexpr int kBlocks = 1;  // blocks a set: lanes of U
+    static constexpr int kWides = 1;   // vectors of Q that hold as many lanes as one U
+    static constexpr bool kPairs =
+        false;  // there are philox4x32_10_pairs and interleave_pairs: fewer operations than for planes
     WI_FN U lane_blocks() { return 0; }  // the block of each lane, within the set
     WI_FN void interleave4(const F x[4], F y[4]) {  // four planes -> memory order
         for (int i = 0; i < 4; ++i) y[i] = x[i];

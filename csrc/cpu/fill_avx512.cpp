@@ -20,6 +20,7 @@
 #define WI_PHILOX_PACK 2
 #define WI_TRANSFORM_PACK 2
 #include "../core/lanes_avx512.h"
+#include "../core/philox_avx512.h"
 #include "../core/fill.h"
 #include "../core/combine.h"
 
