@@ -98,6 +98,18 @@ WI_HOST_DEVICE constexpr Storage made_storage(Mode mode, Storage storage) {
 // Combines n consecutive elements at `memory` with n values of made_storage().
 using CombineFn = void (*)(void* memory, const void* made, uint64_t n, double weight);
 
+// rows x columns values, made row by row, rows `pitch` bytes apart; and the memory where they go, with its strides in bytes.
+// Past the caches, where there is such a store: memory and every column then begin with a cache line.
+struct Columns {
+    const char* values;
+    uint64_t pitch;
+    char* memory;
+    uint64_t rows, columns;
+    int64_t row_stride, column_stride;
+    bool past_caches;
+};
+using StoreColumnsFn = void (*)(const Columns& columns);
+
 // One dimension of a region: `size` elements, `stride` elements apart in memory, `step` apart in the global index.
 struct Dim {
     int64_t size, stride, step;

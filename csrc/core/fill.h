@@ -128,7 +128,8 @@ WI_FN void words_of(uint32_t block_lo, const PhiloxSpan<typename L::U>& span, ty
 template <class L, class Values>
 struct Run {
     using Type = typename Values::Type;
-    using Span = PhiloxSpan<typename L::U>;
+    using Span = PhiloxSpan<uint32_t>;
+    using Spread = PhiloxSpan<typename L::U>;
     static constexpr bool kInPairs = Values::template kInPairs<L>;
     static constexpr int kTileSets = kTileBlocks / L::kBlocks;
     static constexpr int kSetValues = L::kBlocks * Values::kPerBlock;
@@ -139,12 +140,13 @@ struct Run {
     // Whole steps are the part that matters for speed. Their memory is fetched while words are made: fills beyond the caches are up
     // to 1.45 times as fast.
     static void in_tiles(Type* out, uint32_t block_lo, uint64_t sets, const Span& span, const Transform& transform) {
+        const Spread spread(span);
         const typename Values::template On<L, kTransformPack> values(transform);
         alignas(64) typename L::U words[kTileSets][4];
         while (sets > 0) {
             const uint64_t tile = sets < uint64_t(kTileSets) ? sets : uint64_t(kTileSets);
             for (uint64_t s = 0; s < tile; s += kPhiloxPack) {
-                words_of<L, kPhiloxPack, kInPairs>(block_lo + uint32_t(s) * L::kBlocks, span, words + s);
+                words_of<L, kPhiloxPack, kInPairs>(block_lo + uint32_t(s) * L::kBlocks, spread, words + s);
                 prefetch(out + s * kSetValues);
             }
             uint64_t done = 0;
@@ -157,10 +159,11 @@ struct Run {
     }
 
     static void at_once(Type* out, uint32_t block_lo, uint64_t sets, const Span& span, const Transform& transform) {
+        const Spread spread(span);
         const typename Values::template On<L, kPhiloxPack> values(transform);
         for (; sets > 0; sets -= kPhiloxPack, out += kPackValues, block_lo += uint32_t(kPhiloxPack * L::kBlocks)) {
             typename L::U words[kPhiloxPack][4];
-            words_of<L, kPhiloxPack, kInPairs>(block_lo, span, words);
+            words_of<L, kPhiloxPack, kInPairs>(block_lo, spread, words);
             values(words, out);
             prefetch(out + kAhead / int(sizeof(Type)));
         }
@@ -173,7 +176,7 @@ struct Run {
 
     static void set(Type* out, uint32_t block_lo, const Span& span, const Transform& transform) {
         alignas(64) typename L::U words[1][4];
-        words_of<L, 1, kInPairs>(block_lo, span, words);
+        words_of<L, 1, kInPairs>(block_lo, Spread(span), words);
         const typename Values::template On<L, 1> values(transform);
         values(words, out);
     }

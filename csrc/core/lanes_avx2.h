@@ -91,6 +91,7 @@ struct Avx2 {
     using D = D4;
     static constexpr int kBlocks = 8;
     static constexpr int kWides = 2;
+    static constexpr int kVectorBytes = 32;
     static constexpr bool kPairs = false;
     WI_FN U lane_blocks() { return _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7); }
     WI_FN void interleave4(const F x[4], F y[4]) {
@@ -127,6 +128,16 @@ struct Avx2 {
     }
     WI_FN void load8(const uint8_t* in, U x[4]) {
         for (int i = 0; i < 4; ++i) x[i] = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(in + 8 * i)));
+    }
+    WI_FN __m256i load_parts(const char* from, uint64_t apart) {  // 16 bytes each
+        return _mm256_loadu2_m128i((const __m128i*)(from + apart), (const __m128i*)from);
+    }
+    template <class V>
+    WI_FN void store_past_caches(void* to, V x) {
+        if constexpr (sizeof x == 32)
+            _mm256_stream_si256((__m256i*)to, (__m256i)x);
+        else
+            _mm_stream_si128((__m128i*)to, (__m128i)x);
     }
     WI_FN __m256i pack16(U a, U b) { return _mm256_permute4x64_epi64(_mm256_packus_epi32(a.v, b.v), 0xD8); }
     WI_FN void store16(uint16_t* out, const U x[4]) {

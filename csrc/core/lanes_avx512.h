@@ -88,6 +88,7 @@ struct Avx512 {
     using D = D8;
     static constexpr int kBlocks = 16;
     static constexpr int kWides = 2;
+    static constexpr int kVectorBytes = 64;
     static constexpr bool kPairs = true;
     WI_FN U lane_blocks() { return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); }
     WI_FN void interleave4(const F x[4], F y[4]) {
@@ -137,6 +138,18 @@ struct Avx512 {
     }
     WI_FN void load8(const uint8_t* in, U x[4]) {
         for (int i = 0; i < 4; ++i) x[i] = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(in + 16 * i)));
+    }
+    WI_FN __m128i load_part(const char* from) { return _mm_loadu_si128((const __m128i*)from); }
+    WI_FN __m512i load_parts(const char* from, uint64_t apart) {
+        const __m512i a = _mm512_inserti32x4(_mm512_castsi128_si512(load_part(from)), load_part(from + apart), 1);
+        return _mm512_inserti32x4(_mm512_inserti32x4(a, load_part(from + 2 * apart), 2), load_part(from + 3 * apart), 3);
+    }
+    template <class V>
+    WI_FN void store_past_caches(void* to, V x) {
+        if constexpr (sizeof x == 64)
+            _mm512_stream_si512((__m512i*)to, (__m512i)x);
+        else
+            _mm_stream_si128((__m128i*)to, (__m128i)x);
     }
     WI_FN void store16(uint16_t* out, const U x[4]) {
         for (int i = 0; i < 4; ++i) _mm256_storeu_si256((__m256i*)(out + 16 * i), _mm512_cvtepi32_epi16(x[i].v));

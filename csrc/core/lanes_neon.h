@@ -82,6 +82,7 @@ struct Neon {
     using D = D2;
     static constexpr int kBlocks = 4;
     static constexpr int kWides = 2;
+    static constexpr int kVectorBytes = 16;
     static constexpr bool kPairs = false;
     WI_FN U lane_blocks() {
         const uint32_t order[4] = {0, 1, 2, 3};
@@ -126,6 +127,10 @@ struct Neon {
         x[1] = vmovl_high_u16(low);
         x[2] = vmovl_u16(vget_low_u16(high));
         x[3] = vmovl_high_u16(high);
+    }
+    template <class V>
+    WI_FN void store_past_caches(void* to, V x) {
+        memcpy(to, &x, sizeof x);
     }
     WI_FN uint16x8_t narrow(U a, U b) { return vmovn_high_u32(vmovn_u32(a.v), b.v); }
     WI_FN void store16(uint16_t* out, const U x[4]) {

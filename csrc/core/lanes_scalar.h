@@ -87,8 +87,9 @@ struct Scalar {
     using F = float;     // a value of each block
     using Q = uint64_t;  // a 64-bit draw
     using D = double;
-    static constexpr int kBlocks = 1;  // blocks a set: lanes of U
-    static constexpr int kWides = 1;   // vectors of Q that hold as many lanes as one U
+    static constexpr int kBlocks = 1;        // blocks a set: lanes of U
+    static constexpr int kWides = 1;         // vectors of Q that hold as many lanes as one U
+    static constexpr int kVectorBytes = 16;  // that are transposed together
     static constexpr bool kPairs =
         false;  // there are philox4x32_10_pairs and interleave_pairs: fewer operations than for planes
     WI_FN U lane_blocks() { return 0; }  // the block of each lane, within the set
@@ -113,6 +114,10 @@ struct Scalar {
     }
     WI_FN void load8(const uint8_t* in, U x[4]) {
         for (int i = 0; i < 4; ++i) x[i] = in[i];
+    }
+    template <class V>
+    WI_FN void store_past_caches(void* to, V x) {  // to a multiple of its size, if there is such a store
+        memcpy(to, &x, sizeof x);
     }
     WI_FN void store16(uint16_t* out, const U x[4]) {  // the low halves of four vectors
         for (int i = 0; i < 4; ++i) out[i] = uint16_t(x[i]);

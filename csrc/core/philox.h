@@ -30,6 +30,16 @@ struct PhiloxSpan {
         round2_z = V(second.hi ^ (k1 + kPhiloxW1));
         round3_z = V(second.lo ^ (k1 + 2 * kPhiloxW1));
     }
+
+    // The same in every lane.
+    template <class Word>
+    WI_MEMBER explicit PhiloxSpan(const PhiloxSpan<Word>& s)
+        : round1_z(s.round1_z), round2_x(s.round2_x), round2_z(s.round2_z), round3_z(s.round3_z) {
+        WI_UNROLL for (int r = 0; r < 10; ++r) {
+            key0[r] = V(s.key0[r]);
+            key1[r] = V(s.key1[r]);
+        }
+    }
 };
 
 // The four words of each block: w[0..3], from the product of block_lo and kPhiloxM0. U: V or a Pack of V.

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "../core/address.h"
+#include "blocks.h"
 #include "kernels.h"
 #include "parallel.h"
 
@@ -20,6 +21,7 @@ struct Isa {
     std::string name;
     RunFn (*find_run)(Kind, Storage);
     CombineFn (*find_combine)(Mode, Storage);
+    StoreColumnsFn (*find_store_columns)(int item_size);
 };
 
 std::vector<Isa> find_isas() {
@@ -29,12 +31,12 @@ std::vector<Isa> find_isas() {
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
-        isas.push_back({"avx512", find_run_avx512, find_combine_avx512});
-    if (avx2) isas.push_back({"avx2", find_run_avx2, find_combine_avx2});
+        isas.push_back({"avx512", find_run_avx512, find_combine_avx512, find_store_columns_avx512});
+    if (avx2) isas.push_back({"avx2", find_run_avx2, find_combine_avx2, find_store_columns_avx2});
 #elif defined(__aarch64__)
-    isas.push_back({"neon", find_run_neon, find_combine_neon});
+    isas.push_back({"neon", find_run_neon, find_combine_neon, find_store_columns_neon});
 #endif
-    isas.push_back({"scalar", find_run_scalar, find_combine_scalar});
+    isas.push_back({"scalar", find_run_scalar, find_combine_scalar, find_store_columns_scalar});
     return isas;
 }
 
@@ -210,14 +212,19 @@ bool can_combine(Mode mode, Storage storage) { return mode == Mode::kStore || cu
 struct CpuFill::Prepared {
     Program program;
     Region region;
+    Blocks blocks;  // its tiles; without any, tiles are consecutive elements
+    StoreColumnsFn store_columns;
 };
 
 CpuFill::CpuFill(std::vector<FillJob> jobs, Combine combine) : jobs_(std::move(jobs)), first_tile_{0} {
     for (const FillJob& job : jobs_) {
         const Region region = collapse(job.dims, job.ndim);
         const RunFn run = find_run(job.transform, made_storage(combine.mode, job.storage));
-        prepared_.push_back({{run, current()->find_combine(combine.mode, job.storage), combine.weight}, region});
-        first_tile_.push_back(first_tile_.back() + int64_t((region.count + kTileElements - 1) / kTileElements));
+        const Program program = {run, current()->find_combine(combine.mode, job.storage), combine.weight};
+        const Blocks blocks = program.combine ? Blocks{} : blocks_of(job, region);
+        prepared_.push_back({program, region, blocks, current()->find_store_columns(item_size(job.storage) * blocks.per_item)});
+        const uint64_t tiles = blocks.count ? blocks.count : (region.count + kTileElements - 1) / kTileElements;
+        first_tile_.push_back(first_tile_.back() + int64_t(tiles));
         nanoseconds_ += double(region.count) * nanoseconds_of(job.transform.kind, job.storage);
     }
 }
@@ -231,9 +238,13 @@ void CpuFill::run_tiles(int64_t begin, int64_t end, const uint64_t* seed) const 
         const Prepared& p = prepared_[i];
         const Draw draw = {seed ? *seed : job.draw.seed, job.draw.stream};
         const int64_t last = std::min(end, first_tile_[i + 1]);
-        const uint64_t first = uint64_t(begin - first_tile_[i]) * kTileElements;
-        const uint64_t n = std::min(uint64_t(last - begin) * kTileElements, p.region.count - first);
-        fill_range(job, draw, p.program, p.region, first, n);
+        const uint64_t from = uint64_t(begin - first_tile_[i]), to = uint64_t(last - first_tile_[i]);
+        if (p.blocks.count) {
+            fill_blocks(job, draw, p.blocks, p.program.run, p.store_columns, from, to);
+        } else {
+            const uint64_t first = from * kTileElements, n = std::min(to * kTileElements, p.region.count) - first;
+            fill_range(job, draw, p.program, p.region, first, n);
+        }
         begin = last;
     }
 }

@@ -19,10 +19,12 @@
 #include "../core/philox_avx2.h"
 #include "../core/fill.h"
 #include "../core/combine.h"
+#include "../core/transpose.h"
 
 namespace wi {
 RunFn find_run_avx2(Kind kind, Storage storage) { return avx2::find_run<avx2::Avx2>(kind, storage); }
 CombineFn find_combine_avx2(Mode mode, Storage storage) { return avx2::find_combine<avx2::Avx2>(mode, storage); }
+StoreColumnsFn find_store_columns_avx2(int item_size) { return avx2::find_store_columns<avx2::Avx2>(item_size); }
 }  // namespace wi
 
 #if defined(__clang__)

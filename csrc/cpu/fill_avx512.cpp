@@ -23,10 +23,12 @@
 #include "../core/philox_avx512.h"
 #include "../core/fill.h"
 #include "../core/combine.h"
+#include "../core/transpose.h"
 
 namespace wi {
 RunFn find_run_avx512(Kind kind, Storage storage) { return avx512::find_run<avx512::Avx512>(kind, storage); }
 CombineFn find_combine_avx512(Mode mode, Storage storage) { return avx512::find_combine<avx512::Avx512>(mode, storage); }
+StoreColumnsFn find_store_columns_avx512(int item_size) { return avx512::find_store_columns<avx512::Avx512>(item_size); }
 }  // namespace wi
 
 #if defined(__clang__)

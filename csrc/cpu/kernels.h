@@ -1,4 +1,4 @@
-// The door to the evaluators: each ISA file defines two functions that hand out its kernels.
+// The door to the evaluators: each ISA file defines three functions that hand out its kernels.
 #pragma once
 #include "../job.h"
 
@@ -13,5 +13,10 @@ CombineFn find_combine_scalar(Mode mode, Storage storage);
 CombineFn find_combine_avx2(Mode mode, Storage storage);
 CombineFn find_combine_avx512(Mode mode, Storage storage);
 CombineFn find_combine_neon(Mode mode, Storage storage);
+
+StoreColumnsFn find_store_columns_scalar(int item_size);
+StoreColumnsFn find_store_columns_avx2(int item_size);
+StoreColumnsFn find_store_columns_avx512(int item_size);
+StoreColumnsFn find_store_columns_neon(int item_size);
 
 }  // namespace wi

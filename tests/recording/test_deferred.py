@@ -10,6 +10,7 @@ import math
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -487,8 +488,43 @@ def test_huge_pages_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asked: list[int] = []
     monkeypatch.setattr(materializing, "_madvise", lambda: lambda begin, size, advice: asked.append(size.value))
-    with wi.deferred() as recording:
-        net = nn.Linear(2048, 1024)
-    recording.materialize_(net)
-    assert len(asked) == 1
+    for wanted in (False, True):
+        monkeypatch.setattr(materializing, "huge_pages_wanted", lambda wanted=wanted: wanted)
+        with wi.deferred() as recording:
+            net = nn.Linear(2048, 1024)
+        recording.materialize_(net)
+        assert len(asked) == wanted
     assert 0 <= 2048 * 1024 * 4 - asked[0] < 2 * 4096
+
+
+@pytest.mark.parametrize(
+    ("wish", "order", "wanted"),
+    [
+        ("auto", None, True),
+        ("auto", "9\n", False),
+        ("auto", "-1\n", True),
+        ("auto", "4294967295\n", True),
+        ("", "9\n", False),
+        ("1", "9\n", True),
+        ("0", None, False),
+    ],
+)
+def test_huge_pages_are_wanted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wish: str, order: str | None, wanted: bool
+) -> None:
+    """Not on a virtual machine that reports free pages, unless the user says so."""
+    from weightinit_cuda.recording import memory as materializing
+
+    if order is not None:
+        (tmp_path / "order").write_text(order)
+    monkeypatch.setattr(materializing, "REPORTING", tmp_path / "order")
+    monkeypatch.setenv("WEIGHTINIT_HUGE_PAGES", wish)
+    assert materializing.huge_pages_wanted.__wrapped__() is wanted
+
+
+def test_huge_pages_by_no_other_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    from weightinit_cuda.recording import memory as materializing
+
+    monkeypatch.setenv("WEIGHTINIT_HUGE_PAGES", "yes")
+    with pytest.raises(ValueError, match="WEIGHTINIT_HUGE_PAGES: must be 0, 1 or auto, got 'yes'"):
+        materializing.huge_pages_wanted.__wrapped__()
