@@ -14,7 +14,6 @@ struct Blocks {
     uint64_t down, across;   // blocks, along both dimensions
     uint64_t gap;            // bytes between the rows of a block; none if their values are consecutive in the index
     uint64_t above;          // rows that the first block of a column of blocks lacks
-    bool large;              // not a tensor that the caches hold
     bool past_caches;        // whether columns may be stored so
     int per_item;            // elements
     Dim along, last;         // rows follow one another along the one, columns along the other
