@@ -130,7 +130,7 @@ def test_object_code(build: str, isa: str) -> None:
     assert {line.split()[-1] for line in symbols if "*UND*" in line} <= CALLED
     shared = [line.split()[-1] for line in symbols if re.match(r"[0-9a-f]{16} ([gu!]|.w)", line)]
     assert f"_ZN2wi{len(isa) + 9}find_run_{isa}ENS_4KindENS_7StorageE" in shared
-    ours = rf"2wi{len(isa)}{isa}|find_(run|combine)_{isa}"
+    ours = rf"2wi{len(isa)}{isa}|find_(run|combine|store_columns)_{isa}"
     assert [name for name in shared if not re.search(ours, name)] == []
 
 
