@@ -141,15 +141,21 @@ def test_forked_children_have_workers_of_their_own() -> None:
 
 
 def test_the_end_of_the_process() -> None:
-    """While threads fill, and by a fill at exit: no crash, no message, no waiting."""
+    """While threads fill, and by a fill at exit: no crash, no message, no waiting.
+
+    What the threads call is the kernels alone: a daemon thread that is ended in a method of a tensor may abort the process,
+    with torch's own functions, too.
+    """
     code = """
         import atexit
+        from weightinit_cuda.engine import native
 
         def forever():
             mine = torch.empty(1 << 20)
+            job = native.native_of_plain(FillJob(mine, Normal(0.0, 1.0), 1), mine.data_ptr())
             started.release()
             while True:
-                fill(mine)
+                native.fill_cpu([job])
 
         started = threading.Semaphore(0)
         for _ in range(3):
