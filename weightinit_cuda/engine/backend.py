@@ -113,7 +113,7 @@ def _why_no_cuda() -> str:
     if why := kernels.why_no_cuda():
         return why
     if not torch.cuda.device_count():
-        return f"compiled for {kernels.cuda_architectures}; torch {torch.__version__} finds no CUDA device"
+        return f"no GPU that torch {torch.__version__} finds; compiled for {kernels.cuda_architectures}"
     return next(filter(None, _known.values()), "")
 
 
