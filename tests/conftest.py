@@ -66,8 +66,8 @@ def using(backend: str) -> Iterator[None]:
     info = engine.backend_info()
     with pytest.MonkeyPatch.context() as patch:
         if backend == "reference":
-            for module in (engine.backend, engine.native, engine.drop_in):
-                patch.setattr(module, "kernels", None)  # whatever still asks for a kernel fails
+            for module, name in ((engine.backend, "kernels"), (engine.native, "kernels"), (engine.native, "plain_tensors")):
+                patch.setattr(module, name, None)  # whatever still asks for a kernel fails
             with engine.reference_only():
                 yield
             return

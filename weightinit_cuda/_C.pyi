@@ -1,6 +1,9 @@
 """The compiled kernels. Private: use :mod:`weightinit_cuda.engine.run`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
 
 version: str
 max_dims: int
@@ -10,21 +13,46 @@ class Transform:
 
 _Job = tuple[int, int, Transform, int, int, int, list[tuple[int, int, int]]]  # engine.native.NativeJob
 
+class Table:  # a list of jobs is one, too; a fill on the CPU empties it
+    def __init__(self, jobs: Sequence[_Job] = ()) -> None: ...
+    def append(self, job: _Job) -> None: ...
+    def __len__(self) -> int: ...
+
+_Jobs = Table | list[_Job]
+
 def fill_contiguous(
     data: int, storage: int, count: int, transform: Transform, seed: int, stream: int, threads: int
 ) -> None: ...
-def fill_drawn(data: int, storage: int, count: int, transform: Transform, seed: int, threads: int) -> None: ...
-def fill(
-    jobs: Sequence[_Job],
-    threads: int,
-    mode: int = 0,
-    weight: float = 0.0,
-) -> None: ...
+def fill(jobs: _Jobs, threads: int, mode: int = 0, weight: float = 0.0) -> None: ...
 
 class CpuFill:
-    def __init__(self, jobs: Sequence[_Job]) -> None: ...
+    def __init__(self, jobs: _Jobs) -> None: ...
     def run(self, seed: int, threads: int) -> None: ...
 
+class Gathered:
+    tables: list[tuple[torch.device, Table]]
+    tensors: list[torch.Tensor]
+    others: list[Any]
+    def apart(self, extents: Sequence[tuple[int, int]]) -> bool: ...
+
+class PlainTensors:
+    def __init__(
+        self,
+        types: tuple[type[torch.Tensor], ...],
+        storage: Mapping[torch.dtype, int],
+        store: object,
+        transform_of: Callable[[Any, torch.dtype], Transform | None],
+        has_kernels: Callable[[torch.device], bool],
+        increment_version: Callable[[tuple[torch.Tensor]], None],
+        threads: Callable[[], int],
+    ) -> None: ...
+    def gather(self, jobs: Sequence[Any]) -> Gathered: ...
+    def fill(self, tensor: torch.Tensor, distribution: Any, seed: int, stream: int) -> bool: ...
+    def draw_and_fill(
+        self, tensor: torch.Tensor, distribution: Any, draw: Callable[[int, None], Any], lowest: int, seed: int
+    ) -> bool: ...
+
+def streams_of(names: list[str], domain: bytes) -> list[int]: ...
 def available_isas() -> list[str]: ...
 def selected_isa() -> str: ...
 def select_isa(name: str) -> bool: ...
@@ -39,12 +67,7 @@ cuda_inline_jobs: int
 def why_not_on(device: int) -> str: ...  # makes the device's context
 
 class CudaLaunch:
-    def __init__(
-        self,
-        jobs: Sequence[_Job],
-        mode: int = 0,
-        weight: float = 0.0,
-    ) -> None: ...
+    def __init__(self, jobs: _Jobs, mode: int = 0, weight: float = 0.0) -> None: ...
     def __len__(self) -> int: ...
     def with_seed(self, seed: int) -> CudaLaunch: ...
     def bytes(self) -> bytes: ...
