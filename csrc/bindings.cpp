@@ -36,7 +36,9 @@ void fill_contiguous(uintptr_t data, int storage, uint64_t count, const Transfor
     const Draw draw{seed, stream};
     require_memory(data, count);
     if (count <= kSmall) return fill_small(transform, checked, draw, reinterpret_cast<char*>(data), count);
-    run_interruptibly(CpuFill({contiguous_job(data, checked, count, transform, draw)}), threads);
+    std::vector<FillJob> jobs(1);
+    put_contiguous(jobs.front(), data, checked, count, transform, draw);
+    run_interruptibly(CpuFill(std::move(jobs)), threads);
 }
 
 }  // namespace wi

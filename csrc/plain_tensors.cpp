@@ -165,6 +165,8 @@ Gathered PlainTensors::gather(const py::object& jobs) const {
     Plain plain;
     py::object keep;
     const Py_ssize_t n = PySequence_Fast_GET_SIZE(all.ptr());
+    gathered.begins.reserve(size_t(n));
+    gathered.ends.reserve(size_t(n));
     for (Py_ssize_t i = 0; i < n; ++i) {
         PyObject* const job = PySequence_Fast_GET_ITEM(all.ptr(), i);
         if (!PyTuple_Check(job) || PyTuple_GET_SIZE(job) != kFields) throw std::invalid_argument("a job must have seven fields");
@@ -179,7 +181,8 @@ Gathered PlainTensors::gather(const py::object& jobs) const {
         }
         const Storage storage = checked_storage(*made, plain.storage);
         const Draw draw = {bits64(field(kSeed).ptr()), bits64(field(kStream).ptr())};
-        table->jobs.push_back(contiguous_job(plain.data, storage, plain.count, *made, draw));
+        if (table->jobs.empty()) table->jobs.reserve(size_t(n - i));
+        put_contiguous(table->jobs.emplace_back(), plain.data, storage, plain.count, *made, draw);
         gathered.tensors.append(tensor);
         gathered.begins.push_back(plain.data);
         gathered.ends.push_back(plain.data + plain.count * uint64_t(item_size(storage)));

@@ -27,23 +27,22 @@ inline void require_memory(uintptr_t data, uint64_t elements) {
     if (elements && !data) throw std::invalid_argument("elements must have memory");
 }
 
-// `count` consecutive elements, the first of their global tensor.
-inline FillJob contiguous_job(uintptr_t data, Storage storage, uint64_t count, const Transform& transform, const Draw& draw) {
+// Makes a job of `count` consecutive elements, the first of their global tensor. The rest of the job is 0.
+inline void put_contiguous(FillJob& job, uintptr_t data, Storage storage, uint64_t count, const Transform& transform,
+                           const Draw& draw) {
     require_memory(data, count);
-    FillJob job = {};
     job.data = reinterpret_cast<char*>(data);
     job.storage = storage;
     job.transform = transform;
     job.draw = draw;
     job.ndim = 1;
     job.dims[0] = {int64_t(count), 1, 1};
-    return job;
 }
 
 // Runs all tiles, looking at Ctrl-C between slabs. Holds Python's lock before and after, not between.
 void run_interruptibly(const CpuFill& fill, int threads, const uint64_t* seed = nullptr);
 
-// contiguous_job(), at once.
+// The same, at once.
 void fill_contiguous(uintptr_t data, int storage, uint64_t count, const Transform& transform, uint64_t seed, uint64_t stream,
                      int threads);
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from ..numerics.distributions import Distribution
-from . import backend, native
+from . import backend
 from .job import FillJob
+from .native import plain_tensors
 from .run import fill
 from .words import LOWEST, MASK64, seed_cell
 
 __all__ = ["draw_and_fill", "fill_tensor"]
+
+_draw_and_fill: Callable[..., bool] = getattr(plain_tensors, "draw_and_fill", None)  # type: ignore[assignment]
 
 
 def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
@@ -22,12 +27,11 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
     if not backend.native:
         return False
     draw, seed = seed_cell.both
-    filled: bool = native.plain_tensors.draw_and_fill(tensor, distribution, draw, LOWEST, seed)
-    return filled
+    return _draw_and_fill(tensor, distribution, draw, LOWEST, seed)
 
 
 def fill_tensor(tensor: torch.Tensor, distribution: Distribution, seed: int, stream: int = 0) -> None:
     """``fill`` of one tensor that is its own global tensor."""
-    if backend.native and native.plain_tensors.fill(tensor, distribution, seed & MASK64, stream & MASK64):
+    if backend.native and plain_tensors.fill(tensor, distribution, seed & MASK64, stream & MASK64):
         return
     fill((FillJob(tensor, distribution, seed, stream),))
