@@ -6,6 +6,7 @@ namespace wi {
 namespace {
 
 enum Field { kTensor, kDistribution, kSeed, kStream, kRegion, kName, kCombine, kFields };  // of engine.job.FillJob
+constexpr size_t kRecent = 16;  // distributions whose transform is remembered: a model has few, and they take turns
 
 py::object attribute(py::handle of, const py::str& name) {
     PyObject* const found = PyObject_GetAttr(of.ptr(), name.ptr());
@@ -61,7 +62,7 @@ PlainTensors::PlainTensors(const py::tuple& types, const py::dict& storage, py::
     for (const auto type : types) types_.push_back(py::reinterpret_borrow<py::object>(type));
     for (const auto& [dtype, number] : storage)
         storage_.emplace_back(py::reinterpret_borrow<py::object>(dtype), number.cast<int>());
-    if (types_.empty()) throw std::invalid_argument("at least torch.Tensor is a plain type");
+    if (types_.empty()) throw std::invalid_argument("at least one type is plain");
     const py::object& tensor = types_.front();
     is_contiguous_ = tensor.attr("is_contiguous");
     is_inference_ = tensor.attr("is_inference");
@@ -73,7 +74,9 @@ PlainTensors::PlainTensors(const py::tuple& types, const py::dict& storage, py::
 bool PlainTensors::holds(py::handle question, py::handle tensor) const { return asked(question, tensor).ptr() == Py_True; }
 
 bool PlainTensors::read(py::handle tensor, Plain& plain) const {
-    const auto is_type = [&](const py::object& type) { return type.ptr() == reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr())); };
+    const auto is_type = [&](const py::object& type) {
+        return type.ptr() == reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr()));
+    };
     if (std::none_of(types_.begin(), types_.end(), is_type)) return false;
     plain.dtype = attribute(tensor, dtype_);
     const auto is_dtype = [&](const auto& entry) { return entry.first.ptr() == plain.dtype.ptr(); };
@@ -155,26 +158,40 @@ Gathered PlainTensors::gather(const py::object& jobs) const {
         }
         return devices.back().second;
     };
-    py::object last_device;
-    Table* last = nullptr;
+    std::pair<bool, Table*> on_cpu = {false, nullptr};
     const auto table_of = [&](py::handle tensor) {
-        const py::object device = attribute(tensor, device_);
-        if (!last_device || !last_device.equal(device)) last = table_on(last_device = device);
-        return last;
+        if (attribute(tensor, is_cpu_).ptr() != Py_True) return table_on(attribute(tensor, device_));
+        if (!on_cpu.first) on_cpu = {true, table_on(attribute(tensor, device_))};
+        return on_cpu.second;
+    };
+    struct Form {  // of a distribution and a dtype that live as long as the jobs
+        PyObject *distribution, *dtype;
+        const Transform* made;
+        py::object keep;
+    } recent[kRecent] = {};
+    const auto form = [&](py::handle distribution, py::handle dtype) {
+        Form& known = recent[(reinterpret_cast<uintptr_t>(distribution.ptr()) >> 4) % kRecent];
+        if (known.distribution != distribution.ptr() || known.dtype != dtype.ptr()) {
+            known.distribution = nullptr;
+            known.made = transform(distribution, dtype, known.keep);
+            known.distribution = distribution.ptr();
+            known.dtype = dtype.ptr();
+        }
+        return known.made;
     };
     Plain plain;
-    py::object keep;
     const Py_ssize_t n = PySequence_Fast_GET_SIZE(all.ptr());
     gathered.begins.reserve(size_t(n));
     gathered.ends.reserve(size_t(n));
     for (Py_ssize_t i = 0; i < n; ++i) {
         PyObject* const job = PySequence_Fast_GET_ITEM(all.ptr(), i);
-        if (!PyTuple_Check(job) || PyTuple_GET_SIZE(job) != kFields) throw std::invalid_argument("a job must have seven fields");
+        if (!PyTuple_Check(job) || PyTuple_GET_SIZE(job) != kFields)
+            throw std::invalid_argument("a job must have seven fields");
         const auto field = [job](Field which) { return py::handle(PyTuple_GET_ITEM(job, which)); };
         const py::handle tensor = field(kTensor);
         const bool whole = field(kRegion).is_none() && field(kCombine).is(store_);
         Table* const table = whole && read(tensor, plain) ? table_of(tensor) : nullptr;
-        const Transform* const made = table ? transform(field(kDistribution), plain.dtype, keep) : nullptr;
+        const Transform* const made = table ? form(field(kDistribution), plain.dtype) : nullptr;
         if (!made) {
             gathered.others.append(py::handle(job));
             continue;

@@ -14,9 +14,9 @@ namespace py = pybind11;
 
 // The jobs of a list whose tensors are plain, as tables, and the others.
 struct Gathered {
-    py::list tables;   // of (device, Table)
-    py::list tensors;  // that are plain
-    py::list others;   // jobs
+    py::list tables;                     // of (device, Table)
+    py::list tensors;                    // that are plain
+    py::list others;                     // jobs
     std::vector<uint64_t> begins, ends;  // addresses of the plain ones
 
     // Whether none of them shares memory with another one, or with [begin, end) of an other job.
@@ -25,7 +25,7 @@ struct Gathered {
 
 class PlainTensors {
   public:
-    // types: of tensors whose objects are the memory that they show, torch.Tensor first.
+    // types: of tensors whose objects are the memory that they show.
     // storage: the kernels' number of each dtype that they write.
     // store: what a job says that combines nothing.
     // transform_of: from distribution and dtype to a Transform; None if it takes more than one pass.
@@ -54,7 +54,7 @@ class PlainTensors {
     std::vector<py::object> types_;
     std::vector<std::pair<py::object, int>> storage_;
     py::object store_, transform_of_, has_kernels_, increment_version_, threads_;
-    py::object is_contiguous_, is_inference_, is_neg_, data_ptr_, numel_;  // methods of torch.Tensor
+    py::object is_contiguous_, is_inference_, is_neg_, data_ptr_, numel_;  // methods of tensors
     py::str dtype_ = "dtype", device_ = "device", is_cpu_ = "is_cpu", forms_ = "forms";
 };
 

@@ -109,8 +109,8 @@ def write_words(words: torch.Tensor, seed: int, stream: int, start: int) -> None
 
 
 def launch(device: torch.device, jobs: Any, combine: Combine = STORE) -> None:
-    """A table of jobs: one parallel pass on the CPU; on a GPU, on its current stream, one launch for each size of an element, one
-    in all to combine."""
+    """A table of jobs: one parallel pass on the CPU; on a GPU, on its current stream, one launch for each size of an element,
+    one in all to combine."""
     if device.type == "cpu":
         kernels.fill(jobs, get_num_threads(), *combine)
     else:
@@ -148,6 +148,6 @@ Table: Any = kernels and kernels.Table
 """Jobs for one device, in the form of the kernels."""
 
 plain_tensors: Any = kernels and kernels.PlainTensors(
-    (torch.Tensor, *PLAIN_TYPES), STORAGE, STORE, _of_one_pass, has_kernels, increment_version, get_num_threads
+    tuple(PLAIN_TYPES), STORAGE, STORE, _of_one_pass, has_kernels, increment_version, get_num_threads
 )
 """The plain tensors of jobs: dense, of this library's dtypes, each a global tensor of its own. Read without torch's headers."""

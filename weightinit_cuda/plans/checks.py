@@ -59,9 +59,9 @@ def _plainly_sound(entries: Sequence[object]) -> bool:
     name. Most plans are like that, and have thousands of entries; others are gone through one by one."""
     if set(map(type, entries)) != {Entry}:
         return False
-    names, shapes, dtypes, distributions, streams, sources, boxes, aliases, buffers = zip(*entries)  # type: ignore[call-overload]
-    types = [set(map(type, column)) for column in (names, sources, streams, buffers, boxes, shapes)]
-    if types != [{str}, {str}, {int}, {bool}, {NoneType}, {tuple}] or aliases != ((),) * len(aliases):
+    names, shapes, dtypes, distributions, streams, sources, boxes, aliases, buffers = zip(*entries, strict=True)
+    types = [set(map(type, column)) for column in (names, sources, streams, buffers, boxes, shapes, aliases)]
+    if types != [{str}, {str}, {int}, {bool}, {NoneType}, {tuple}, {tuple}] or any(aliases):
         return False
     return (
         all(map(str.isascii, names))

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import SupportsIndex, TypeVar
 
@@ -41,7 +41,8 @@ Module = TypeVar("Module", bound=Model)
 Root = TypeVar("Root", bound=nn.Module)
 Held = Tensor | Sequence[Part]  # all that this rank holds of a tensor, or just the parts that are wanted
 _new = tuple.__new__  # what a NamedTuple's name calls, in half the time: a model has thousands of tensors
-_shape, _dtype, _ALIASES = attrgetter("shape"), attrgetter("dtype"), Entry._fields.index("aliases")
+_tensor, _shape, _dtype, _is_meta = map(attrgetter, ("tensor", "shape", "dtype", "is_meta"))
+_COMPARED = ("name", "shape", "dtype", "aliases")
 Covered = tuple[Named, list[Fill]]
 LocalFill = tuple[Entry, Tensor, Region | None]  # an entry, the local memory that it fills, and where that lies
 
@@ -154,22 +155,28 @@ class Plan:
 
     def _matched(self, function: str, named: Sequence[Named]) -> dict[str, Tensor]:
         """The model's tensors by the names that the plan lists them under."""
-        listed = [one for one in named if not one.buffer or one.name in self._names]
-        if self._is_alike(listed) and not any([one.tensor.is_meta for one in named]):
-            return {one.name: one.tensor for one in listed}
+        if alike := self._alike(named):
+            return alike
         if problems := list(self._problems(named)):
             raise ValueError(
                 "\n  ".join([f"{function}: the model must fit the plan, got {len(problems)} differences.", *problems])
             )
         return {self._names[name]: n.tensor for n in named for name in (n.name, *n.aliases) if name in self._names}
 
-    def _is_alike(self, named: Sequence[Named]) -> bool:
-        """Whether these are the plan's tensors in its order, as far as a look at all of them at once can tell."""
-        if len(named) != len(self._by_name) or not named:
-            return False
-        names, tensors, aliases, *_ = zip(*named, strict=True)
-        first = tuple(zip(*[entries[0] for entries in self._by_name.values()], strict=True))
-        return (names, tuple(map(_shape, tensors)), tuple(map(_dtype, tensors)), aliases) == (*first[:3], first[_ALIASES])
+    def _alike(self, named: Sequence[Named]) -> dict[str, Tensor] | None:
+        """The tensors by name if they are the plan's in its order, as far as a look at all of them at once can tell."""
+        listed = [one for one in named if not one.buffer or one.name in self._names]
+        if not listed or any(map(_is_meta, map(_tensor, named))):
+            return None
+        names, tensors, aliases, *_ = zip(*listed, strict=True)
+        columns = names, tuple(map(_shape, tensors)), tuple(map(_dtype, tensors)), aliases
+        return dict(zip(names, tensors, strict=True)) if columns == self._columns else None
+
+    @cached_property
+    def _columns(self) -> tuple[tuple[object, ...], ...]:
+        """Names, shapes, dtypes and aliases of its tensors."""
+        first = [entries[0] for entries in self._by_name.values()]
+        return tuple(tuple(map(itemgetter(field), first)) for field in map(Entry._fields.index, _COMPARED))
 
     def bind(self, model: Model) -> Callable[..., None]:
         """The plan bound to a model's memory, for filling it many times: restarts, ensembles, one seed after another.
@@ -242,21 +249,23 @@ class Plan:
         """Every fill of local memory, without what only the model's own code makes."""
         jobs = []
         for name, entries in self._by_name.items():
-            held, entry = tensors.get(name), entries[0]
+            if (held := tensors.get(name)) is None:
+                continue
+            entry = entries[0]
             if len(entries) == 1 and entry.box is None and type(held) in PLAIN_TYPES:  # most of most models
                 if entry.distribution.is_fill:
                     jobs.append(_new(FillJob, (held, entry.distribution, seed, entry.stream, None, name, STORE)))
-            elif held is not None:
-                jobs += [
-                    FillJob(part, entry.distribution, seed, entry.stream, region, name)
-                    for entry, part, region in self._local_fills(name, held)
-                    if entry.distribution.is_fill
-                ]
+                continue
+            jobs += [
+                FillJob(part, entry.distribution, seed, entry.stream, region, name)
+                for entry, part, region in self._local_fills(name, held)
+                if entry.distribution.is_fill
+            ]
         return jobs
 
     def _local_fills(self, name: str, held: Held) -> Iterator[LocalFill]:
-        """The entries of a tensor with the local memory that each fills: what later entries take is cut out, and what other ranks
-        hold."""
+        """The entries of a tensor with the local memory that each fills: what later entries take is cut out, and what other
+        ranks hold."""
         entries = self._by_name[name]
         local = parts(held, "apply_") if isinstance(held, Tensor) else held
         if len(entries) == 1 and entries[0].box is None:

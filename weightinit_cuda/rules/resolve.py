@@ -16,7 +16,8 @@ from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet, glob
 
 __all__ = ["first_match", "flattened", "require_sound", "resolve"]
 
-Seen = dict[tuple[object, ...], list[Fill]]  # holds the distributions and is made for rules that live, so that no id is used twice
+Seen = dict[tuple[object, ...], list[Fill]]
+"""Fills by the ids of distribution and rule, which live as long as this does."""
 
 _CUSTOM = "custom"  # the origin of rules that were given, not named
 

@@ -102,12 +102,7 @@ class Rule:
 
     def matches(self, named: Named) -> bool:
         """Whether the rule speaks of the tensor."""
-        if named.buffer is not self._of_buffers:
-            return False
-        for condition in self._conditions:  # no generator: a plan asks every rule of every tensor
-            if not condition(named):
-                return False
-        return True
+        return named.buffer is self._of_buffers and all(condition(named) for condition in self._conditions)
 
     def fills(self, named: Named) -> list[Fill]:
         """What the tensor gets; nothing: not this rule's.
@@ -115,7 +110,7 @@ class Rule:
         Raises:
             TypeError: the rule's function returns something else.
         """
-        if not self.matches(named):
+        if named.buffer is not self._of_buffers or (self._conditions and not self.matches(named)):
             return []
         init = self.init
         if isinstance(init, str):

@@ -122,7 +122,7 @@ def torch_reset(named: Named) -> list[Fill] | None:
     module = named.module
     if module is None:
         return None
-    kind = type(module)
+    kind: Any = type(module)  # mypy takes no type for hashable
     row = _row(kind, named.attribute, _resets(kind)(kind))
     if row is None:
         return None
