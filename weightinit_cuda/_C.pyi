@@ -38,7 +38,7 @@ class Gathered:
 class PlainTensors:
     def __init__(
         self,
-        types: tuple[type[torch.Tensor], ...],
+        types: tuple[type, ...],
         storage: Mapping[torch.dtype, int],
         store: object,
         transform_of: Callable[[Any, torch.dtype], Transform | None],
