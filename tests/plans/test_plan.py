@@ -150,10 +150,10 @@ def test_what_cannot_be_filled_is_named_by_initialize_too() -> None:
     for wrong in (TruncNormal(0.0, 1.0, 2.0, 1.0), OneHot(1.0, -1, 1, 1, 0, 1), OneHot(1.0, 2**70, 1, 1, 0, 1), NORMAL_OF_TEXT):
         for model in (nn.Linear(2, 2), nn.Sequential(nn.Embedding(3, 2, padding_idx=0), nn.Linear(2, 2))):
             rules = [Rule("*bias", wrong), "torch"]
-            with pytest.raises(ValueError, match="Plan|plan") as by_plan:
+            with pytest.raises(ValueError, match=r"Plan|plan") as by_plan:
                 wi.plan(model, rules, seed=1).apply_(model)
             before = torch.get_rng_state()
-            with pytest.raises(ValueError, match="Plan|plan") as at_once:
+            with pytest.raises(ValueError, match=r"Plan|plan") as at_once:
                 wi.initialize_(model, rules)
             assert str(at_once.value) == str(by_plan.value)
             assert torch.equal(torch.get_rng_state(), before)

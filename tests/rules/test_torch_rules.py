@@ -236,13 +236,11 @@ def test_recorded_code_says_the_same() -> None:
 
 def test_a_reset_that_is_replaced_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rules remember what they gave, but classes may be patched between two plans."""
-    for kind, model, name in (
-        (nn.Linear, nn.Linear(2, 2), "reset_parameters"),
-        (nn.MultiheadAttention, nn.MultiheadAttention(4, 2), "_reset_parameters"),
-    ):
+    attention = nn.MultiheadAttention(4, 2)
+    for model, name in ((nn.Linear(2, 2), "reset_parameters"), (attention, "_reset_parameters")):
         wi.plan(model)
         with monkeypatch.context() as patch:
-            patch.setattr(kind, name, lambda self: None)
+            patch.setattr(type(model), name, lambda self: None)
             with pytest.raises(ValueError, match="no rule covers it"):
                 wi.plan(model)
         wi.plan(model)
