@@ -22,6 +22,7 @@ from ..init.catalog import distribution_of
 from ..numerics.distributions import Constant, Distribution
 from ..tensors.boxes import Box
 from ..tensors.named import Named, modules_of
+from ..tensors.partitioned import shown_whole
 from .rule import Fill, Given, Rule, RuleSet, buffer
 
 __all__ = ["TORCH", "holds_norm", "padded", "torch_reset"]
@@ -57,12 +58,12 @@ def _within_fan_in(dtype: torch.dtype, weight: torch.Size) -> Distribution:
 def _by_fan_in(named: Named, module: Any) -> Given:
     """U(+-1 / sqrt(fan_in)) of the weight beside it; without one (weight_norm, parametrizations) it is nobody's."""
     weight = module._parameters.get("weight")
-    return None if weight is None else _within_fan_in(named.tensor.dtype, weight.shape)
+    return None if weight is None else _within_fan_in(named.tensor.dtype, shown_whole(weight).shape)
 
 
 def _by_inputs(named: Named, module: Any) -> Given:
     weight = module._parameters.get("weight")
-    return None if weight is None else _within(named.tensor.dtype, 1 / math.sqrt(weight.size(1)))
+    return None if weight is None else _within(named.tensor.dtype, 1 / math.sqrt(shown_whole(weight).shape[1]))
 
 
 def _by_hidden_size(named: Named, module: Any) -> Given:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from .partitioned import shown_whole
+
 __all__ = ["PLAIN_TYPES", "Model", "Named", "joined", "modules_of", "named_tensors"]
 
 PLAIN_TYPES = frozenset((Tensor, nn.Parameter, nn.Buffer))
@@ -26,7 +28,7 @@ class Named(NamedTuple):
 
     Args:
         name: qualified name; of tied names the first.
-        tensor: the parameter or buffer itself.
+        tensor: the parameter or buffer itself; of a parameter that ZeRO-3 partitions the whole that it stands for.
         aliases: further names of the same tensor.
         module: the module that holds it under ``name``; None in a mapping.
         attribute: its name in that module: ``"weight"``.
@@ -49,6 +51,9 @@ def joined(prefix: str, name: str) -> str:
 def named_tensors(model: Model, *, buffers: bool = True) -> list[Named]:
     """All parameters, then all buffers, in the order of registration; each tensor once.
 
+    Raises:
+        NotImplementedError: parameters that ZeRO-3 partitions in a way that a rank cannot fill its part; all are named.
+
     >>> tied = nn.Linear(2, 2, bias=False)
     >>> [(t.name, t.aliases) for t in named_tensors(nn.ModuleDict({"a": tied, "b": tied}))]
     [('a.weight', ('b.weight',))]
@@ -60,7 +65,8 @@ def named_tensors(model: Model, *, buffers: bool = True) -> list[Named]:
         found = own + kept if buffers else own
     else:
         found = [Named(name, tensor, attribute=name.rpartition(".")[2]) for name, tensor in model.items()]
-    return found if len({id(named.tensor) for named in found}) == len(found) else _each_once(found)
+    once = found if len({id(named.tensor) for named in found}) == len(found) else _each_once(found)
+    return _whole(once) if any([getattr(named.tensor, "ds_id", None) is not None for named in once]) else once
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
@@ -82,6 +88,23 @@ def _each_once(found: Iterable[Named]) -> list[Named]:
         known = first.get(id(named.tensor))
         first[id(named.tensor)] = named if known is None else known._replace(aliases=(*known.aliases, named.name))
     return list(first.values())
+
+
+def _whole(found: Iterable[Named]) -> list[Named]:
+    """With what parameters stand for that ZeRO-3 partitions."""
+    shown: list[Named] = []
+    troubled = []
+    for named in found:
+        try:
+            shown.append(named._replace(tensor=shown_whole(named.tensor)))
+        except NotImplementedError as error:
+            troubled.append(f"{named.name}: {error}")
+    if troubled:
+        raise NotImplementedError(
+            "parameters that ZeRO-3 partitions must have this rank's part in memory, got others. Use"
+            " deepspeed.zero.GatheredParameters(..., modifier_rank=0) for them.\n  " + "\n  ".join(troubled)
+        )
+    return shown
 
 
 _held_by, _children_of = attrgetter("_parameters", "_buffers", "_modules"), attrgetter("_modules")
