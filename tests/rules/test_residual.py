@@ -122,7 +122,13 @@ WHISPER = {
         ("Whisper", {"d_model": 8, "pad_token_id": 0, "decoder_start_token_id": 1, **WHISPER}, {"out_proj", "fc2"}),
         (
             "Mixtral",
-            {"hidden_size": 8, "num_hidden_layers": 10, "num_attention_heads": 2, "num_key_value_heads": 2, "num_local_experts": 4},
+            {
+                "hidden_size": 8,
+                "num_hidden_layers": 10,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "num_local_experts": 4,
+            },
             {"o_proj"},
         ),
         ("ResNet", {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [3, 3], "layer_type": "basic"}, {"convolution"}),
