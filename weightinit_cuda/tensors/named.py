@@ -5,14 +5,16 @@ A tied tensor appears once, under the first of its names. Knows modules, but not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from operator import attrgetter
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from .partitioned import shown_whole
 
-__all__ = ["PLAIN_TYPES", "Model", "Named", "joined", "named_tensors"]
+__all__ = ["PLAIN_TYPES", "Model", "Named", "joined", "modules_of", "named_tensors"]
 
 PLAIN_TYPES = frozenset((Tensor, nn.Parameter, nn.Buffer))
 """Whose objects are the memory that they show; a subclass may mean other memory."""
@@ -57,34 +59,72 @@ def named_tensors(model: Model, *, buffers: bool = True) -> list[Named]:
     [('a.weight', ('b.weight',))]
     """
     if isinstance(model, nn.Module):
-        found = [*_of(model, "_parameters"), *(_of(model, "_buffers") if buffers else ())]
+        own: list[Named] = []
+        kept: list[Named] = []
+        _collect(model, Named, own, kept)
+        found = own + kept if buffers else own
     else:
         found = [Named(name, tensor, attribute=name.rpartition(".")[2]) for name, tensor in model.items()]
+    once = found if len({id(named.tensor) for named in found}) == len(found) else _each_once(found)
+    return _whole(once) if any([getattr(named.tensor, "ds_id", None) is not None for named in once]) else once
+
+
+def modules_of(model: nn.Module) -> list[nn.Module]:
+    """The model and all modules inside it, each once, in any order."""
+    waiting: list[nn.Module | None] = [model]
+    found: dict[int, nn.Module] = {}
+    while waiting:
+        module = waiting.pop()
+        if module is not None and id(module) not in found:
+            found[id(module)] = module
+            if inside := _children_of(module):
+                waiting += inside.values()
+    return list(found.values())
+
+
+def _each_once(found: Iterable[Named]) -> list[Named]:
     first: dict[int, Named] = {}
     for named in found:
         known = first.get(id(named.tensor))
         first[id(named.tensor)] = named if known is None else known._replace(aliases=(*known.aliases, named.name))
-    return [*_whole(first.values())]
+    return list(first.values())
 
 
-def _whole(named: Iterable[Named]) -> Iterable[Named]:
+def _whole(found: Iterable[Named]) -> list[Named]:
+    """With what parameters stand for that ZeRO-3 partitions."""
+    shown: list[Named] = []
     troubled = []
-    for one in named:
+    for named in found:
         try:
-            whole = shown_whole(one.tensor)
+            shown.append(named._replace(tensor=shown_whole(named.tensor)))
         except NotImplementedError as error:
-            troubled.append(f"{one.name}: {error}")
-        else:
-            yield one if whole is one.tensor else one._replace(tensor=whole)
+            troubled.append(f"{named.name}: {error}")
     if troubled:
         raise NotImplementedError(
             "parameters that ZeRO-3 partitions must have this rank's part in memory, got others. Use"
             " deepspeed.zero.GatheredParameters(..., modifier_rank=0) for them.\n  " + "\n  ".join(troubled)
         )
+    return shown
 
 
-def _of(model: nn.Module, kind: str) -> Iterable[Named]:
-    for prefix, module in model.named_modules(remove_duplicate=False):
-        for attribute, tensor in getattr(module, kind).items():
-            if tensor is not None:
-                yield Named(joined(prefix, attribute), tensor, (), module, attribute, kind == "_buffers")
+_held_by, _children_of = attrgetter("_parameters", "_buffers", "_modules"), attrgetter("_modules")
+
+
+def collect(module: nn.Module, named: type[Named], own: list[Named], kept: list[Named], prefix: str = "") -> None:
+    """Adds the parameters and the buffers of a module and of all inside it to two lists, in the order of ``named_modules()``.
+    The kernels' module has the same function, which takes a third of the time."""
+    parameters, buffers, children = _held_by(module)
+    for attribute, tensor in parameters.items():
+        if tensor is not None:
+            own.append(named(prefix + attribute, tensor, (), module, attribute, False))
+    for attribute, tensor in buffers.items():
+        if tensor is not None:
+            kept.append(named(prefix + attribute, tensor, (), module, attribute, True))
+    for name, child in children.items():
+        if child is not None:
+            collect(child, named, own, kept, f"{prefix}{name}.")
+
+
+_collect: Callable[..., None] = collect
+with suppress(ImportError):
+    from .._C import collect as _collect
