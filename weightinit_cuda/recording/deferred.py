@@ -33,7 +33,8 @@ from ..tensors.shards import is_dtensor, parts
 from .folding import Folded
 from .memory import allocate, finish, put_under
 from .ownership import Claims
-from .recorder import GivenData, Recorder
+from .given_data import given_data_kept
+from .recorder import Recorder
 from .replay import needed, place_of, replay
 from .tape import CPU, META, FillStep, Memory, View
 from .targets import Target, attributes, container, tied
@@ -361,11 +362,11 @@ def deferred() -> Iterator[Recording]:
     """
     recording = Recording()
     with ExitStack() as stack:
-        stack.enter_context(patching.recording(recording._recorder.value))
+        stack.enter_context(patching.recording(recording._recorder))
         if torch.get_default_device() == META:
             stack.enter_context(CPU)
         made = stack.enter_context(registered())
-        stack.enter_context(GivenData())
+        stack.enter_context(given_data_kept())
         stack.enter_context(recording._recorder)
         recording._active = True
         try:
