@@ -2,46 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from ..tensors.named import Named, joined
 from ..tensors.torch_private import keystr, tree_flatten_with_path
-from .tape import View
+from .tape import Memory, View
 from .views import box_of
 
-__all__ = ["Target", "attributes", "container", "tied"]
+__all__ = ["Found", "Target", "attributes"]
 
 
-class Target(NamedTuple):
-    """A tensor of the model that the tape knows."""
+@dataclass(eq=False, slots=True)
+class Target:
+    """A tensor of the model that the tape knows.
+
+    Args:
+        named: it, with all of its names.
+        held: what it is of the tape: a view, or all of a plain memory.
+        objects: tied ones may be several tensors on the same memory.
+        within: the name of a tensor that it is a view of.
+        attribute: whether it is a plain attribute: not the plan's business.
+    """
 
     named: Named
-    view: View
-    objects: tuple[Tensor, ...]  # tied ones may be several tensors on the same memory
-    within: str = ""  # the name of a tensor that it is a view of
-    attribute: bool = False  # a plain attribute: not the plan's business
+    held: View | Memory
+    objects: list[Tensor]
+    within: str = ""
+    attribute: bool = False
+
+    @property
+    def view(self) -> View:
+        return self.held.whole if isinstance(self.held, Memory) else self.held
+
+    @property
+    def memory(self) -> Memory:
+        return self.held if isinstance(self.held, Memory) else self.held.memory
+
+    def tie(self, named: Named) -> None:
+        """One more tensor on the same memory; a plain attribute is no name of a plan."""
+        aliases = () if named.attribute == "" else (named.name, *named.aliases)
+        if all(named.tensor is not known for known in self.objects):
+            self.objects.append(named.tensor)
+        self.named = self.named._replace(aliases=(*self.named.aliases, *aliases))
+
+
+@dataclass(eq=False)
+class Found:
+    """The targets of a model, and what else it has.
+
+    Args:
+        targets: in the order of the model.
+        others: its parameters and buffers that are none.
+    """
+
+    targets: list[Target] = field(default_factory=list)
+    others: list[Named] = field(default_factory=list)
+    _by_held: dict[View | Memory, Target] = field(default_factory=dict)
+    _on: defaultdict[Memory, list[Target]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, named: Named, held: View | Memory) -> None:
+        """Enters a tensor, as one more name of another one or as a target."""
+        if isinstance(held, View) and held.memory.plain:
+            self._look_into(held.memory)
+        known = self._by_held.get(held)
+        if known is not None:
+            known.tie(named)
+            return
+        target = Target(named, held, [named.tensor], attribute=not named.attribute)
+        self._by_held[held] = target
+        self.targets.append(target)
+        if isinstance(held, View):
+            target.within = next((t.named.name for t in self._on[held.memory] if box_of(t.view.geometry, held.geometry)), "")
+            self._on[held.memory].append(target)
+
+    def _look_into(self, memory: Memory) -> None:
+        """A part of plain memory, or a wrapper of it: all that lies there are views from now on."""
+        memory.plain = False
+        if (whole := self._by_held.pop(memory, None)) is not None:
+            whole.held = memory.whole
+            self._by_held[whole.held] = whole
+            self._on[memory].append(whole)
+
+
+# What every module has, without tensors in it, or with those that are found under their names.
+_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def attributes(model: nn.Module) -> Iterator[Named]:
     """Tensors that modules hold as plain attributes, in lists and dicts too."""
     for prefix, module in model.named_modules():
-        for key, value in vars(module).items():
-            if isinstance(value, (Tensor, list, tuple, dict)) and key not in ("_parameters", "_buffers", "_modules"):
+        own = vars(module)
+        for key in [key for key in own if key not in _EVERY_MODULE]:
+            value = own[key]
+            if isinstance(value, (Tensor, list, tuple, dict)):
                 name = joined(prefix, key)
                 leaves = [((), value)] if isinstance(value, Tensor) else tree_flatten_with_path(value)[0] if value else ()
                 yield from (Named(name + keystr(path), leaf, (), module) for path, leaf in leaves if isinstance(leaf, Tensor))
-
-
-def tied(target: Target, named: Named) -> Target:
-    """One more tensor on the same memory; a plain attribute is no name of a plan."""
-    aliases = () if named.attribute == "" else (named.name, *named.aliases)
-    objects = target.objects if any(named.tensor is t for t in target.objects) else (*target.objects, named.tensor)
-    return target._replace(named=target.named._replace(aliases=(*target.named.aliases, *aliases)), objects=objects)
-
-
-def container(view: View, targets: Sequence[Target]) -> str:
-    """The name of a tensor on the same memory that holds all of this one."""
-    return next((t.named.name for t in targets if box_of(t.view.geometry, view.geometry)), "")
