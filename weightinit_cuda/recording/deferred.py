@@ -33,9 +33,9 @@ from ..tensors.shards import is_dtensor
 from .folding import Folded
 from .materialize import copy_boxes, finish, is_one_fill, materialize, move_others, real_memory
 from .ownership import Claims
-from .given_data import given_data_kept
 from .recorder import Recorder
 from .replay import needed, place_of, replay
+from .stand_ins import standing_in
 from .tape import CPU, META, FillStep, Memory, View
 from .targets import Found, Target, attributes
 from .views import box_of
@@ -367,8 +367,8 @@ def deferred() -> Iterator[Recording]:
         if torch.get_default_device() == META:
             stack.enter_context(CPU)
         made = stack.enter_context(registered())
-        stack.enter_context(given_data_kept())
         stack.enter_context(recording._recorder)
+        stack.enter_context(standing_in(recording._recorder))
         recording._active = True
         try:
             yield recording

@@ -1,7 +1,8 @@
 """The commonest operators, recorded in a shorter way than ``recorder`` has for any: memory that is made, and filled as a whole.
 
 They are what most of a model is made of. Each function here looks whether a call is as plain as that, records it and returns
-its result; None: nothing is recorded, and the call takes the general way, which is always right.
+its result; None: nothing is recorded, and the call takes the general way, which is always right. Two doors lead here: operators
+in the dispatcher (``SHORT_WAYS``), and names of torch that others stand under (``stand_ins``).
 """
 
 from __future__ import annotations
@@ -15,19 +16,21 @@ from torch import Tensor
 
 from ..init import schemes
 from ..numerics.distributions import Constant, Distribution
+from ..tensors.torch_private import PYTHON_KEY as _PYTHON
+from ..tensors.torch_private import set_excluded
 from .source_line import here
 from .tape import META
 
 if TYPE_CHECKING:
     from .recorder import Recorder
 
-__all__ = ["SHORT_WAYS"]
+__all__ = ["ONE", "SHORT_WAYS", "ZERO", "constant", "fill", "make"]
 
 Args = tuple[Any, ...]
 Named = dict[str, Any]
 ShortWay = Callable[["Recorder", Args, Named], Tensor | None]
 
-_ZERO, _ONE = Constant(0.0), Constant(1.0)
+ZERO, ONE = Constant(0.0), Constant(1.0)
 _NUMBERS = (float, int)
 _SIZED = {"dtype", "device", "pin_memory"}
 
@@ -38,19 +41,42 @@ def constant(value: object) -> Constant | None:
         return None
     number = float(value)  # type: ignore[arg-type]
     if number == 1:
-        return _ONE
-    return _ZERO if number == 0 and copysign(1, number) > 0 else Constant(number)
+        return ONE
+    return ZERO if number == 0 and copysign(1, number) > 0 else Constant(number)
+
+
+def make(
+    recorder: Recorder, size: Any, dtype: torch.dtype | None, device: torch.device, distribution: Distribution | None
+) -> Tensor:
+    """Memory with a tensor that is all of it, filled if a distribution is given. Sizes are positive."""
+    set_excluded(_PYTHON, True)  # on meta, whatever modes there are
+    try:
+        made = _torchs_empty(size, dtype=dtype, device=META)
+    finally:
+        set_excluded(_PYTHON, False)
+    memory = recorder.enter(made, device)
+    if distribution is not None:
+        recorder.fill_plain(memory, distribution, here())
+    return made
+
+
+def fill(recorder: Recorder, tensor: Tensor, distribution: Distribution) -> bool:
+    """Fills a tensor that is all of a plain memory; False if it is not."""
+    memory = recorder.plain_memory(tensor)
+    if memory is None:
+        return False
+    recorder.fill_plain(memory, distribution, here())
+    return True
+
+
+_torchs_empty = torch.empty
 
 
 def _made(recorder: Recorder, size: Any, named: Named, distribution: Distribution | None = None) -> Tensor | None:
     device = named.get("device")
     if device is None or device == META or 0 in size or not named.keys() <= _SIZED or named.get("pin_memory"):
         return None
-    made = torch.empty(size, dtype=named.get("dtype"), device=META)
-    memory = recorder.enter(made, device)
-    if distribution is not None:
-        recorder.fill_plain(memory, distribution, here())
-    return made
+    return make(recorder, size, named.get("dtype"), device, distribution)
 
 
 def _empty(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
@@ -58,11 +84,11 @@ def _empty(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
 
 
 def _zeros(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
-    return _made(recorder, args[0], named, _ZERO)
+    return _made(recorder, args[0], named, ZERO)
 
 
 def _ones(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
-    return _made(recorder, args[0], named, _ONE)
+    return _made(recorder, args[0], named, ONE)
 
 
 def _lift_fresh(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
@@ -80,7 +106,7 @@ def _full(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
 
 
 def _zero_(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
-    return _filled(recorder, args[0], _ZERO)
+    return _filled(recorder, args[0], ZERO)
 
 
 def _fill_(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
@@ -89,11 +115,7 @@ def _fill_(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
 
 
 def _filled(recorder: Recorder, tensor: Tensor, distribution: Distribution) -> Tensor | None:
-    memory = recorder.plain_memory(tensor)
-    if memory is None:
-        return None
-    recorder.fill_plain(memory, distribution, here())
-    return tensor
+    return tensor if fill(recorder, tensor, distribution) else None
 
 
 def _uniform_(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
