@@ -286,10 +286,11 @@ class Recording:
         if self._active:
             raise RuntimeError(f"{function}: must be called after the block, got a call inside. Leave `with deferred()` first.")
         found = Found()
+        plain_memory, add = self._recorder.plain_memory, found.add
         for named in (*named_tensors(model), *attributes(model)):
-            held = self._held(named)
+            held = plain_memory(named.tensor) or self._held(named)
             if held is not None:
-                found.add(named, held)
+                add(named, held)
             elif named.attribute:
                 found.others.append(named)
         missing = [named.name for named in found.others if named.tensor.is_meta] if strict else []
@@ -301,10 +302,8 @@ class Recording:
         return found
 
     def _held(self, named: Named) -> View | Memory | None:
-        """What a tensor is of the tape: by its storage, else by its place in its module."""
+        """What a tensor that is no plain memory is of the tape: by its storage, else by its place in its module."""
         tensor = named.tensor
-        if (memory := self._recorder.plain_memory(tensor)) is not None:
-            return memory
         if is_lazy(tensor):
             return None
         held: View | Memory | None = self._recorder.view_of(tensor)

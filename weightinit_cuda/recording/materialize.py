@@ -17,7 +17,7 @@ from ..tensors.boxes import Box, intersection
 from ..tensors.named import PLAIN_TYPES, Named
 from ..tensors.shards import is_dtensor, mark_written, parts
 from ..tensors.torch_private import is_traceable_wrapper_subclass
-from .memory import allocate, ask_for_huge_pages, put_under, refresh
+from .memory import LARGE, allocate, ask_for_huge_pages, put_under, refresh
 from .ownership import Claims
 from .tape import CPU, META, Memory
 from .targets import Found, Target
@@ -40,15 +40,14 @@ def materialize(found: Found, claims: Claims, plan: Plan, device: torch.device |
         device: for all of them; None: for each the one that the code asked for.
         compute: computes what is no fill.
     """
-    listed = plan.names()
-    planned = found.targets if len(listed) == len(found.targets) else _of(found.targets, set(listed))
-    single = [] if planned is found.targets else _of(found.targets, set(listed), False)
+    listed = set(plan.names())
+    planned = [target for target in found.targets if target.named.name in listed] if listed else []
+    single = [target for target in found.targets if target.named.name not in listed]
     made = [_whole(target, device) for target in single]
     real = real_memory(planned, plan, device)
-    jobs = []
-    for target, tensor in zip(single, made, strict=True):
-        distribution, stream = claims.plain_fill(target.named.name)  # type: ignore[misc]
-        jobs.append(FillJob(tensor, distribution, plan.seed, stream, None, target.named.name))
+    names = [target.named.name for target in single]
+    fills = zip(made, claims.plain_fills(names), names, strict=True)
+    jobs = [FillJob(tensor, distribution, plan.seed, stream, None, name) for tensor, (distribution, stream), name in fills]
     engine.fill(jobs + plan.jobs(real))
     for tensor in real.values():
         mark_written(tensor)
@@ -57,10 +56,6 @@ def materialize(found: Found, claims: Claims, plan: Plan, device: torch.device |
         _settle(target, tensor)
     for target in planned:
         _settle(target, real[target.named.name])
-
-
-def _of(targets: Sequence[Target], names: set[str], among: bool = True) -> list[Target]:
-    return [target for target in targets if (target.named.name in names) is among]
 
 
 def _whole(target: Target, device: torch.device | None) -> Tensor:
@@ -72,7 +67,8 @@ def _whole(target: Target, device: torch.device | None) -> Tensor:
     if not tensor.is_contiguous():
         return allocate([(tensor, where, tensor.dtype)])[0]
     made = torch.empty(tensor.shape, dtype=tensor.dtype, device=where)
-    ask_for_huge_pages(made)
+    if tensor.numel() > LARGE // 8:
+        ask_for_huge_pages(made)
     return made
 
 
@@ -96,11 +92,12 @@ def _asked(target: Target) -> torch.device:
 
 def _settle(target: Target, real: Tensor) -> None:
     """Puts memory under tensors on meta. Of tied ones each gets the same memory, as its own tensor."""
-    bare = [tensor for tensor in target.objects if tensor.is_meta]
-    for tensor in bare[1:]:
-        put_under(tensor, real if is_dtensor(real) else real.detach())
-    for tensor in bare[:1]:
-        put_under(tensor, real if is_dtensor(real) or real is not target.named.tensor else real.detach())
+    first, *rest = target.objects
+    for tensor in rest:
+        if tensor.is_meta:
+            put_under(tensor, real if is_dtensor(real) else real.detach())
+    if first is not real and first.is_meta:
+        put_under(first, real)
 
 
 def copy_boxes(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:

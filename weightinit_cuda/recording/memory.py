@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..tensors.named import PLAIN_TYPES
 from ..tensors.torch_private import is_traceable_wrapper_subclass, storage_key, swap_tensor_impl
 
-__all__ = ["allocate", "ask_for_huge_pages", "put_under", "refresh"]
+__all__ = ["LARGE", "allocate", "ask_for_huge_pages", "put_under", "refresh"]
 
 LARGE = 1 << 22  # bytes; below, two huge pages are not worth a system call
 
@@ -71,17 +71,15 @@ _HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 def put_under(tensor: Tensor, real: Tensor) -> None:
     """Gives a tensor the memory of another one, which nobody else has, and which is not to be used after that."""
     wrapped = type(tensor) not in PLAIN_TYPES and is_traceable_wrapper_subclass(tensor)
-    if wrapped:
-        real = real.detach()
     if tensor.requires_grad and tensor.is_leaf:
         real.requires_grad_(True)
-    hooks = {name: registered for name in _HOOKS if (registered := getattr(tensor, name, None))}
+    hooks = [(name, registered) for name in _HOOKS if (registered := getattr(tensor, name, None))]
     if wrapped:
         for name in tensor.__tensor_flatten__()[0]:  # type: ignore[attr-defined]
             if isinstance(inner := getattr(real, name), Tensor):  # a DTensor lists its mesh, too
                 setattr(tensor, name, inner)
     swap_tensor_impl(tensor, real)
-    for name, registered in hooks.items():  # they know the memory that is gone
+    for name, registered in hooks:  # they know the memory that is gone
         setattr(tensor, name, None)
         setattr(tensor, name, registered)
 

@@ -70,22 +70,22 @@ class Claims:
         self._steps, self.held, self._prefix = steps, held, prefix
         known = {one: (claims, name) for claims in reversed(before) for name, one in claims.held.items()}
         self._elsewhere = {name: known[one] for name, one in held.items() if one in known} if known else {}
-        self._plain: dict[str, FillStep | None] = {}
+        self._plain: dict[str, FillStep] = {}
+        self.unwritten: set[str] = set()
         self._views: dict[str, View] = {}
         for name, one in held.items():
             if name in self._elsewhere:
                 continue
             if isinstance(one, View):
                 self._views[name] = one
+            elif one.steps:
+                self._plain[name] = steps[one.steps[-1]]  # type: ignore[assignment]
             else:
-                last = steps[one.steps[-1]] if one.steps else None
-                assert last is None or isinstance(last, FillStep)
-                self._plain[name] = last
+                self.unwritten.add(name)
         self._owners: dict[Step, _Owner] = {}
         self._given: dict[Step, _Owner] = {step: owner for claims in reversed(before) for step, owner in claims.owners.items()}
         self._parts = {name: self._read(folded, view) for name, view in self._views.items()}
-        self.unwritten = {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
-        self.unwritten |= {name for name, step in self._plain.items() if step is None}
+        self.unwritten |= {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
         self.unwritten |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.unwritten}
         self._settle()
         self.linked = self._linked(before)
@@ -102,22 +102,24 @@ class Claims:
             claims, there = self._elsewhere[name]
             return claims.entries(there)
         if name in self._plain:
-            step = self._plain[name]
-            return [] if step is None else [Claimed(*self.plain_fill(name), step.source, None)]
-        entries = [self._claimed(name, box, value) for box, value in self._parts[name] if not isinstance(value, Nothing)]
+            return [Claimed(*self._plain_fill(name), self._plain[name].source, None)]
+        entries = [self._claimed(name, box, value) for box, value in self._parts.get(name, ()) if not isinstance(value, Nothing)]
         alike = len({entry._replace(box=None) for entry in entries}) == 1 and name not in self.unwritten
         return [entries[0]._replace(box=None)] if alike else entries
 
-    def plain_fill(self, name: str) -> tuple[Distribution, int] | None:
-        """The one fill of a tensor that is all of a plain memory, and its stream; None for any other tensor."""
+    def plain_fills(self, names: Sequence[str]) -> list[tuple[Distribution, int]]:
+        """The one fill of each of these tensors, which are all of a plain memory, and its stream."""
+        if not (self._elsewhere or self._taken):
+            full = [joined(self._prefix, name) for name in names] if self._prefix else names
+            return [(self._plain[name].distribution, stream_of(one)) for name, one in zip(names, full, strict=True)]
+        return [self._plain_fill(name) for name in names]
+
+    def _plain_fill(self, name: str) -> tuple[Distribution, int]:
         if name in self._elsewhere:
             claims, there = self._elsewhere[name]
-            return claims.plain_fill(there)
-        step = self._plain.get(name)
-        if step is None or step.distribution is None:
-            return None
-        drawn = step.distribution.is_random
-        return step.distribution, stream_of(self.stream_name(name)) if drawn else self.stream(name)
+            return claims._plain_fill(there)
+        distribution = self._plain[name].distribution
+        return distribution, stream_of(self.stream_name(name)) if distribution.is_random else self.stream(name)
 
     @property
     def owners(self) -> dict[Step, _Owner]:
@@ -125,7 +127,7 @@ class Claims:
         plain = {}
         for name, step in self._plain.items():
             one = self.held[name]
-            if step is not None and step.distribution is not None and isinstance(one, Memory):
+            if step.distribution is not None and isinstance(one, Memory):
                 whole = Box.whole(one.frame.shape)
                 source = Source(0, stream_of(self.stream_name(name)))
                 if step.distribution.elementwise:
@@ -138,9 +140,7 @@ class Claims:
         if name in self._elsewhere:
             claims, there = self._elsewhere[name]
             return claims.computed(there)
-        if name in self._plain:
-            return []
-        return [box for box, value in self._parts[name] if isinstance(value, Replayed)]
+        return [box for box, value in self._parts.get(name, ()) if isinstance(value, Replayed)]
 
     def source(self, step: Step, seed: int) -> Source:
         """Where a random step takes its numbers."""

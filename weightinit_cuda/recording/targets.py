@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from ..tensors.named import Named, joined
+from ..tensors.named import Named
 from ..tensors.torch_private import keystr, tree_flatten_with_path
 from .tape import Memory, View
 from .views import box_of
@@ -66,16 +65,17 @@ class Found:
 
     def add(self, named: Named, held: View | Memory) -> None:
         """Enters a tensor, as one more name of another one or as a target."""
-        if isinstance(held, View) and held.memory.plain:
+        is_view = isinstance(held, View)
+        if is_view and held.memory.plain:
             self._look_into(held.memory)
         known = self._by_held.get(held)
         if known is not None:
             known.tie(named)
             return
-        target = Target(named, held, [named.tensor], attribute=not named.attribute)
+        target = Target(named, held, [named.tensor], "", not named.attribute)
         self._by_held[held] = target
         self.targets.append(target)
-        if isinstance(held, View):
+        if is_view:
             target.within = next((t.named.name for t in self._on[held.memory] if box_of(t.view.geometry, held.geometry)), "")
             self._on[held.memory].append(target)
 
@@ -92,13 +92,19 @@ class Found:
 _EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
-def attributes(model: nn.Module) -> Iterator[Named]:
+def attributes(model: nn.Module) -> list[Named]:
     """Tensors that modules hold as plain attributes, in lists and dicts too."""
-    for prefix, module in model.named_modules():
-        own = vars(module)
-        for key in [key for key in own if key not in _EVERY_MODULE]:
-            value = own[key]
-            if isinstance(value, (Tensor, list, tuple, dict)):
-                name = joined(prefix, key)
-                leaves = [((), value)] if isinstance(value, Tensor) else tree_flatten_with_path(value)[0] if value else ()
-                yield from (Named(name + keystr(path), leaf, (), module) for path, leaf in leaves if isinstance(leaf, Tensor))
+    found: list[Named] = []
+    _collect(model, "", set(), found)
+    return found
+
+
+def _collect(module: nn.Module, prefix: str, seen: set[int], found: list[Named]) -> None:
+    seen.add(id(module))
+    for key, value in vars(module).items():
+        if key not in _EVERY_MODULE and isinstance(value, (Tensor, list, tuple, dict)):
+            leaves = [((), value)] if isinstance(value, Tensor) else tree_flatten_with_path(value)[0] if value else ()
+            found += [Named(prefix + key + keystr(at), leaf, (), module) for at, leaf in leaves if isinstance(leaf, Tensor)]
+    for name, child in module._modules.items():
+        if child is not None and id(child) not in seen:
+            _collect(child, f"{prefix}{name}.", seen, found)
