@@ -63,7 +63,7 @@ def _whole(target: Target, device: torch.device | None) -> Tensor:
     tensor = target.named.tensor
     if not tensor.is_meta:
         return tensor
-    where = device or _asked(target)
+    where = device or (target.memory.device if target.memory.device.type != "meta" else CPU)
     if not tensor.is_contiguous():
         return allocate([(tensor, where, tensor.dtype)])[0]
     made = torch.empty(tensor.shape, dtype=tensor.dtype, device=where)
@@ -95,9 +95,9 @@ def _settle(target: Target, real: Tensor) -> None:
     first, *rest = target.objects
     for tensor in rest:
         if tensor.is_meta:
-            put_under(tensor, real if is_dtensor(real) else real.detach())
+            put_under(tensor, real.detach())
     if first is not real and first.is_meta:
-        put_under(first, real)
+        put_under(first, real.detach() if is_dtensor(real) else real)  # FSDP swaps a DTensor once more: it must have no other user
 
 
 def copy_boxes(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:

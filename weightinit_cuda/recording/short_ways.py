@@ -46,14 +46,17 @@ def constant(value: object) -> Constant | None:
 
 
 def make(
-    recorder: Recorder, size: Any, dtype: torch.dtype | None, device: torch.device, distribution: Distribution | None
-) -> Tensor:
-    """Memory with a tensor that is all of it, filled if a distribution is given. Sizes are positive."""
+    recorder: Recorder, size: Args, dtype: torch.dtype | None, device: torch.device, distribution: Distribution | None
+) -> Tensor | None:
+    """``torch.empty(*size)``: memory with a tensor that is all of it, filled if a distribution is given. None if it would have
+    no elements."""
     set_excluded(_PYTHON, True)  # on meta, whatever modes there are
     try:
-        made = _torchs_empty(size, dtype=dtype, device=META)
+        made = _torchs_empty(*size, dtype=dtype, device=META)
     finally:
         set_excluded(_PYTHON, False)
+    if 0 in made.shape:
+        return None
     memory = recorder.enter(made, device)
     if distribution is not None:
         recorder.fill_plain(memory, distribution, here())
@@ -74,9 +77,9 @@ _torchs_empty = torch.empty
 
 def _made(recorder: Recorder, size: Any, named: Named, distribution: Distribution | None = None) -> Tensor | None:
     device = named.get("device")
-    if device is None or device == META or 0 in size or not named.keys() <= _SIZED or named.get("pin_memory"):
+    if device is None or device == META or not named.keys() <= _SIZED or named.get("pin_memory"):
         return None
-    return make(recorder, size, named.get("dtype"), device, distribution)
+    return make(recorder, (size,), named.get("dtype"), device, distribution)
 
 
 def _empty(recorder: Recorder, args: Args, named: Named) -> Tensor | None:

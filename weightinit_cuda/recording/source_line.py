@@ -44,7 +44,7 @@ def here() -> Place:
 
     torch's modules are machinery too: what ``nn.Linear`` draws for itself is said to come from the line that made the layer.
     """
-    frame: FrameType | None = sys._getframe(2)  # whoever calls this is ours
+    frame: FrameType | None = sys._getframe(2)  # who calls this is ours
     while frame is not None:
         code = frame.f_code
         known = _judged.get(id(code))

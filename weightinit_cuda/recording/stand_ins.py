@@ -50,25 +50,17 @@ def _recorder() -> Recorder | None:
 # ---- functions that make tensors --------------------------------------------------------------------------------------
 
 
-def _size(args: tuple[Any, ...]) -> Any:
-    """The sizes of ``torch.empty(*args)``; None if they are not simply numbers."""
-    if len(args) == 1 and isinstance(args[0], (tuple, list)):
-        args = args[0]
-    for size in args:
-        if type(size) is not int or size <= 0:
-            return None
-    return args
-
-
 def _making(name: str, distribution: Distribution | None) -> Callable[..., Any]:
     torchs = getattr(torch, name)
 
     @functools.wraps(torchs)
     def function(*args: Any, **kwargs: Any) -> Any:
-        if (recorder := _recorder()) is not None and kwargs.keys() <= _ASKED and (size := _size(args)) is not None:
+        if (recorder := _recorder()) is not None and kwargs.keys() <= _ASKED:
             device = kwargs.get("device")
             if device is None or (device := torch.device(device)) != META:
-                return make(recorder, size, kwargs.get("dtype"), device or CPU, distribution)
+                made = make(recorder, args, kwargs.get("dtype"), device or CPU, distribution)
+                if made is not None:
+                    return made
         return torchs(*args, **kwargs)
 
     return function
@@ -110,7 +102,7 @@ def _one_number(keeping: Callable[..., Any]) -> Callable[..., Any]:
         if len(args) == 1 and type(args[0]) in (int, float) and kwargs.get("dtype") in _EXACT and kwargs.keys() <= _ASKED:
             recorder, value = _recorder(), constant(args[0])
             if recorder is not None and value is not None and kwargs.get("device") is None:
-                return make(recorder, (), kwargs["dtype"], CPU, value)
+                return make(recorder, ((),), kwargs["dtype"], CPU, value)
         return keeping(*args, **kwargs)
 
     return tensor

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import eq
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..tensors.named import Named
@@ -88,8 +92,8 @@ class Found:
             self._on[memory].append(whole)
 
 
-# What every module has, without tensors in it, or with those that are found under their names.
-_EVERY_MODULE = frozenset(vars(nn.Module()))
+# What every module has, first of all it has: without tensors in it, or with those that are found under their names.
+_EVERY_MODULE = dict.fromkeys(vars(nn.Module()))
 
 
 def attributes(model: nn.Module) -> list[Named]:
@@ -99,12 +103,27 @@ def attributes(model: nn.Module) -> list[Named]:
     return found
 
 
+def _leaves(value: Tensor | list[Any] | tuple[Any, ...] | dict[Any, Any]) -> list[tuple[str, Tensor]]:
+    """The tensors in a value, each with the text that leads to it."""
+    if isinstance(value, Tensor):
+        return [("", value)]
+    inside = value.values() if isinstance(value, dict) else value
+    if _NO_LEAVES.issuperset(map(type, inside)):  # sizes and strides of layers: torch's pytree takes its time
+        return []
+    return [(keystr(at), leaf) for at, leaf in tree_flatten_with_path(value)[0] if isinstance(leaf, Tensor)]
+
+
+_NO_LEAVES = frozenset((int, float, str, bool, type(None), torch.Size))
+
+
 def _collect(module: nn.Module, prefix: str, seen: set[int], found: list[Named]) -> None:
     seen.add(id(module))
-    for key, value in vars(module).items():
-        if key not in _EVERY_MODULE and isinstance(value, (Tensor, list, tuple, dict)):
-            leaves = [((), value)] if isinstance(value, Tensor) else tree_flatten_with_path(value)[0] if value else ()
-            found += [Named(prefix + key + keystr(at), leaf, (), module) for at, leaf in leaves if isinstance(leaf, Tensor)]
+    items = vars(module).items()
+    if all(map(eq, items.mapping, _EVERY_MODULE)):
+        items = islice(items, len(_EVERY_MODULE), None)
+    for key, value in items:
+        if isinstance(value, (Tensor, list, tuple, dict)) and key not in _EVERY_MODULE:
+            found += [Named(prefix + key + at, tensor, (), module) for at, tensor in _leaves(value)]
     for name, child in module._modules.items():
         if child is not None and id(child) not in seen:
             _collect(child, f"{prefix}{name}.", seen, found)
