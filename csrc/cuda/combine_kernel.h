@@ -10,12 +10,6 @@
 namespace wi {
 namespace WI_ISA {
 
-// n words that are read and written at once.
-template <int n>
-struct alignas(4 * n) Words {
-    uint32_t word[n];
-};
-
 // Elements packed into words, and back. A NaN becomes the quiet one.
 template <Storage kStorage>
 WI_KERNEL_FN void pack_elements(const float x[4], uint32_t* words) {
@@ -98,69 +92,61 @@ WI_KERNEL_FN void make_pattern64(const CudaJob& job, uint64_t block, double v[2]
 }
 
 WI_KERNEL_FN void make(const CudaJob& job, Storage made, uint64_t block, const uint32_t w[4], float v[4]) {
-    if (make_values(job, w, v)) return;
-    if (job.program / kStorages == int(Kind::kConstant)) return make_pattern32<false>(job, made, block, v);
-    make_pattern32<true>(job, made, block, v);
+    if (job.kind == int(Kind::kConstant)) return make_pattern32<false>(job, made, block, v);
+    if (job.kind == int(Kind::kOneHot)) return make_pattern32<true>(job, made, block, v);
+    make_values(job, w, v);
 }
 
 WI_KERNEL_FN void make(const CudaJob& job, Storage, uint64_t block, const uint32_t w[4], double v[2]) {
-    if (make_values(job, w, v)) return;
-    if (job.program / kStorages == int(Kind::kConstant)) return make_pattern64<false>(job, block, v);
-    make_pattern64<true>(job, block, v);
+    if (job.kind == int(Kind::kConstant)) return make_pattern64<false>(job, block, v);
+    if (job.kind == int(Kind::kOneHot)) return make_pattern64<true>(job, block, v);
+    make_values(job, w, v);
 }
 
 // Those elements of a block that lie in the stretch; all at once where they are consecutive and aligned.
 template <Storage kStorage>
-WI_KERNEL_FN void combine_elements(const CudaJob& job, const Combine& how, const Stretch& stretch, uint64_t block,
+WI_KERNEL_FN void combine_elements(const CudaJob& job, const Combine& how, const Stretch& stretch, const Piece& piece,
                                    const typename Meeting<kStorage>::Value* made) {
     using M = Meeting<kStorage>;
     constexpr int kSize = item_size(kStorage), kBits = 8 * kSize;
     using Bits = typename BitsOf<kSize>::Type;
-    const uint64_t n = block * uint64_t(M::kPerBlock) - stretch.first, count = stretch.end - stretch.first;  // n wraps before first
-    const uint64_t address = stretch.address + n * uint64_t(kSize);
     Words<M::kWords> elements;
-    if (job.layout == Layout::kLinear && n < count && n + M::kPerBlock <= count && address % (4 * M::kWords) == 0) {
-        Words<M::kWords>* const memory = reinterpret_cast<Words<M::kWords>*>(address);
+    if (piece.n >= 0 && piece.n <= stretch.last_whole && piece.address % sizeof elements == 0) {
+        Words<M::kWords>* const memory = reinterpret_cast<Words<M::kWords>*>(piece.address);
         elements = *memory;
         M::combine(how, made, elements.word);
         *memory = elements;
         return;
     }
     WI_UNROLL for (int i = 0; i < M::kWords; ++i) elements.word[i] = 0;
-    WI_UNROLL for (int i = 0; i < M::kPerBlock; ++i) {
-        if (n + uint64_t(i) >= count) continue;
-        const Bits bits = *reinterpret_cast<const Bits*>(address_of(job, stretch, n + uint64_t(i), kSize));
+    each_element<M::kPerBlock>(job, stretch, piece, [&](int i, uint64_t address) {
+        const Bits bits = *reinterpret_cast<const Bits*>(address);
         elements.word[i * kBits / 32] |= uint32_t(bits) << (i * kBits % 32);
         if constexpr (kSize == 8) elements.word[2 * i + 1] = uint32_t(bits >> 32);
-    }
+    });
     M::combine(how, made, elements.word);
-    WI_UNROLL for (int i = 0; i < M::kPerBlock; ++i) {
-        if (n + uint64_t(i) >= count) continue;
+    each_element<M::kPerBlock>(job, stretch, piece, [&](int i, uint64_t address) {
         uint64_t bits = elements.word[i * kBits / 32] >> (i * kBits % 32);
         if constexpr (kSize == 8) bits |= uint64_t(elements.word[2 * i + 1]) << 32;
-        *reinterpret_cast<Bits*>(address_of(job, stretch, n + uint64_t(i), kSize)) = Bits(bits);
-    }
+        *reinterpret_cast<Bits*>(address) = Bits(bits);
+    });
 }
 
-WI_KERNEL_FN void combine_block(const CudaJob& job, const Combine& how, const Stretch& stretch, uint64_t block) {
-    const Storage storage = Storage(job.program % kStorages);
+template <Storage kStorage>
+WI_KERNEL_FN void combine_block(const CudaJob& job, const Combine& how, RandomWords<item_size(kStorage)>& random,
+                                const Stretch& stretch, const Piece& piece) {
     uint32_t w[4];
-    words_of_block(job, block, w);
-    if (storage == Storage::kFloat64) {
-        double made[2];
-        make(job, storage, block, w, made);
-        return combine_elements<Storage::kFloat64>(job, how, stretch, block, made);
-    }
-    float made[4];
-    make(job, made_storage(how.mode, storage), block, w, made);
-    switch (storage) {
-        case Storage::kFloat32: return combine_elements<Storage::kFloat32>(job, how, stretch, block, made);
-        case Storage::kFloat16: return combine_elements<Storage::kFloat16>(job, how, stretch, block, made);
-        case Storage::kBFloat16: return combine_elements<Storage::kBFloat16>(job, how, stretch, block, made);
-        case Storage::kFloat8E4M3: return combine_elements<Storage::kFloat8E4M3>(job, how, stretch, block, made);
-        case Storage::kFloat8E5M2: return combine_elements<Storage::kFloat8E5M2>(job, how, stretch, block, made);
-        default: return;
-    }
+    random.of_block(job, piece.block, w);
+    typename Meeting<kStorage>::Value made[4];
+    make(job, made_storage(how.mode, kStorage), piece.block, w, made);
+    combine_elements<kStorage>(job, how, stretch, piece, made);
+}
+
+template <Storage kStorage>
+WI_KERNEL_FN void combine_tiles(const CudaJob& job, const Combine& how, uint32_t tile, uint32_t tiles) {
+    each_block<item_size(kStorage)>(job, tile, tiles, [&](const CudaJob& same, RandomWords<item_size(kStorage)>& random, const Stretch& stretch, const Piece& piece) {
+        combine_block<kStorage>(same, how, random, stretch, piece);
+    });
 }
 
 constexpr int kCombiningBlocks = 3;  // on a multiprocessor: a fourth would leave too few registers for float64
@@ -171,12 +157,20 @@ inline void
 __global__ void __launch_bounds__(kThreads, kCombiningBlocks)
 #endif
     combine_kernel(const WI_GRID_CONSTANT CombineTable parameters) {
-    for (uint32_t tile = blockIdx.x; tile < parameters.table.tiles; tile += gridDim.x) {
-        const CudaJob& job = job_of(parameters.table, tile);
-        each_block(job, tile - job.first_tile, [&](const CudaJob& same, const Stretch& stretch, uint64_t block) {
-            combine_block(same, parameters.how, stretch, block);
-        });
-    }
+    const Combine& how = parameters.how;
+    each_share(parameters.table, [&](const CudaJob& job, uint32_t& tile, uint32_t last) {
+        const uint32_t first = tile - job.first_tile, tiles = last - tile < kMostTiles ? last - tile : kMostTiles;
+        tile += tiles;
+        switch (Storage(job.storage)) {
+            case Storage::kFloat64: combine_tiles<Storage::kFloat64>(job, how, first, tiles); break;
+            case Storage::kFloat32: combine_tiles<Storage::kFloat32>(job, how, first, tiles); break;
+            case Storage::kFloat16: combine_tiles<Storage::kFloat16>(job, how, first, tiles); break;
+            case Storage::kBFloat16: combine_tiles<Storage::kBFloat16>(job, how, first, tiles); break;
+            case Storage::kFloat8E4M3: combine_tiles<Storage::kFloat8E4M3>(job, how, first, tiles); break;
+            case Storage::kFloat8E5M2: combine_tiles<Storage::kFloat8E5M2>(job, how, first, tiles); break;
+            default: break;
+        }
+    });
 }
 
 }  // namespace WI_ISA

@@ -148,5 +148,11 @@ struct BitsOf<8> {
     using Type = uint64_t;
 };
 
+// n words that are read and written at once.
+template <int n>
+struct alignas(4 * n) Words {
+    uint32_t word[n];
+};
+
 }  // namespace WI_ISA
 }  // namespace wi

@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def script(name: str, text: str, limit: float = 20.0, file: str = "") -> Stage:
     """A stage that is a few lines of Python, which starts in no time."""
-    return Stage(name, f"a stage that is {name}", limit, file, (sys.executable, "-S", "-c", textwrap.dedent(text)))
+    return Stage(name, f"a stage that is {name}", limit, 0.0, file, (sys.executable, "-S", "-c", textwrap.dedent(text)))
 
 
 def hanging(out: Path) -> Stage:

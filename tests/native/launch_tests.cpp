@@ -27,7 +27,7 @@ using namespace wi;
 
 namespace {
 
-constexpr int kDevices = 3, kUnknownDevice = 2;  // the last one is of a kind that there is no code for
+constexpr int kMultiprocessors = 3, kDevices = 3, kUnknownDevice = 2;  // the last one is of a kind that there is no code for
 
 struct Launch {
     Kernel kernel;
@@ -76,7 +76,12 @@ cudaError_t cudaGetDevice(int* device) {
     return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-    *value = attribute == cudaDevAttrComputeCapabilityMajor ? 7 + device : 3;
+    *value = attribute == cudaDevAttrMultiProcessorCount ? kMultiprocessors
+             : attribute == cudaDevAttrComputeCapabilityMajor ? 7 + device : 3;
+    return cudaSuccess;
+}
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int, size_t) {
+    *blocks = kResidentBlocks;
     return cudaSuccess;
 }
 cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
