@@ -6,8 +6,9 @@
 
 The kernels are compiled with the flags of the build and with line numbers, which change no instruction. A hot loop is an
 innermost loop that stores 16 bytes. It belongs to the program (a distribution of csrc/core in a dtype) whose Tile<...>::whole()
-the store was inlined into: the machine code names lines of the PTX, and these the C++ function. All instructions between the
-loop's ends count, those of rare cases, too.
+or rows() the store was inlined into: the machine code names lines of the PTX, and these the C++ function. All instructions
+between the loop's ends count, those of rare cases, too; of rows(), the fewest of an iteration, since it has a loop for regions of
+three and more dimensions.
 
 `ends` counts the instructions of a thread outside of the loop, for a whole share of a tensor (csrc/cuda/launch.h): the shortest
 ways from the kernel's begin to the loop and from there to its end. `share` is `issue` with them, per sample of the longest share.
@@ -124,26 +125,27 @@ class Listing(NamedTuple):
         following = [] if target is None else [target]
         return following if _ALWAYS.fullmatch(text) else [*following, *range(at + 1, min(at + 2, len(self.instructions)))]
 
-    def shortest(self, begin: int, ends: Collection[int]) -> int | None:
-        """How many instructions there are at least from one to any of some others, which do not count. None: no way."""
-        reached, now, steps = {begin}, [begin], 0
-        while now:
-            if not reached.isdisjoint(ends):
-                return steps
-            now = [one for one in dict.fromkeys(n for at in now for n in self.successors(at)) if one not in reached]
-            reached.update(now)
-            steps += 1
-        return None
+    def way(self, begin: int, ends: Collection[int]) -> list[int]:
+        """The fewest instructions from one to any of some others, both included. Empty: there is no way."""
+        before, now = {begin: -1}, [begin]
+        while now and not (found := [at for at in now if at in ends]):
+            following = {n: at for at in now for n in self.successors(at) if n not in before}
+            before.update(following)
+            now = list(following)
+        way = found[:1] if now else []
+        while way and way[-1] != begin:
+            way.append(before[way[-1]])
+        return way[::-1]
 
     def around(self, begin: int, end: int) -> int:
         """Instructions outside of a loop, from the kernel's first to its last."""
-        before = self.shortest(0, {begin})
+        before = self.way(0, {begin})
         out = {n for at in range(begin, end + 1) for n in self.successors(at) if not begin <= n <= end}
         exits = {at for at, text in enumerate(self.instructions) if opcode_of(text) == "EXIT"}
-        after = [ways for at in out if (ways := self.shortest(at, exits)) is not None]
-        if before is None or not after:
+        after = [way for at in sorted(out) if (way := self.way(at, exits))]
+        if not before or not after:
             raise ValueError("sass_budget: a hot loop must be on a way from the kernel's begin to its end.")
-        return before + min(after) + 1
+        return len(before) - 1 + min(map(len, after))
 
 
 def parse(text: str) -> Listing:
@@ -172,11 +174,15 @@ INTEGERS = {"h": "uint8", "t": "uint16", "j": "uint32", "m": "uint64"}  # as the
 
 
 def program_of(function: str) -> str:
-    """distribution/dtype, from the name of Tile<...>::whole as the linker has it.
+    """distribution/dtype, from the name of Tile<...>::whole as the linker has it; of rows, that and a word more.
 
     >>> program_of("_ZN2wi4cuda4TileINS0_7Block32INS0_8Normal32ELNS_7StorageE3EEEE5wholeERKNS_7CudaJobEmm")
     'Normal32/bfloat16'
     """
+    return _program_of(function) + (" rows" if "E4rowsE" in function else "")
+
+
+def _program_of(function: str) -> str:
     values = re.search(r"4TileINS0_(?:7Block(?:32|64)INS0_)?(\d+)(\w+)", function)
     assert values is not None
     name, rest = values[2][: int(values[1])], values[2][int(values[1]) :]
@@ -194,10 +200,10 @@ def names_in(ptx: str) -> dict[str, str]:
 
 
 def whole_of(ptx: Sequence[str], number: int, names: dict[str, str]) -> str:
-    """The Tile<...>::whole that a line of the PTX was inlined from: upwards, the next one that is named."""
+    """The Tile<...>::whole or rows that a line of the PTX was inlined from: upwards, the next one that is named."""
     for line in reversed(ptx[:number]):
         match = re.search(r"\.loc\b.*function_name (\$\w+)", line)
-        if match and re.search(r"4Tile.*E5wholeE", name := names[match[1]]):
+        if match and re.search(r"4Tile.*E(5whole|4rows)E", name := names[match[1]]):
             return name
     raise ValueError(f"sass_budget: a loop with a {STORE} must be inlined from Tile<...>::whole, got line {number} of the PTX.")
 
@@ -208,7 +214,8 @@ def loops_of(sass: str, ptx: str) -> Iterator[tuple[str, list[str], int]]:
     for begin, end in hot_loops(listing):
         store = next(at for at in range(begin, end + 1) if STORE in listing.instructions[at])
         program = program_of(whole_of(lines, listing.lines[store], names))
-        yield program, listing.instructions[begin : end + 1], listing.around(begin, end)
+        iteration = listing.way(begin, {end}) if program.endswith(" rows") else range(begin, end + 1)
+        yield program, [listing.instructions[at] for at in iteration], listing.around(begin, end)
 
 
 class Cost(NamedTuple):

@@ -17,8 +17,11 @@ struct PhiloxSpan {
     V round1_z, round2_x, round2_z, round3_z;
 
     WI_MEMBER PhiloxSpan(uint64_t seed, uint64_t stream, uint32_t block_hi) {
-        const uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-        set_keys(k0, k1);
+        uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+        WI_UNROLL for (int r = 0; r < 10; ++r) {
+            key0[r] = V(k0 + uint32_t(r) * kPhiloxW0);
+            key1[r] = V(k1 + uint32_t(r) * kPhiloxW1);
+        }
         const HiLo<uint32_t> first = mul_hi_lo(uint32_t(stream), kPhiloxM1);
         const uint32_t x1 = first.hi ^ block_hi ^ k0;
         const HiLo<uint32_t> second = mul_hi_lo(x1, kPhiloxM0);
@@ -26,13 +29,6 @@ struct PhiloxSpan {
         round2_x = V(first.lo ^ (k0 + kPhiloxW0));
         round2_z = V(second.hi ^ (k1 + kPhiloxW1));
         round3_z = V(second.lo ^ (k1 + 2 * kPhiloxW1));
-    }
-
-    WI_MEMBER void set_keys(uint32_t k0, uint32_t k1) {
-        WI_UNROLL for (int r = 0; r < 10; ++r) {
-            key0[r] = V(k0 + uint32_t(r) * kPhiloxW0);
-            key1[r] = V(k1 + uint32_t(r) * kPhiloxW1);
-        }
     }
 };
 

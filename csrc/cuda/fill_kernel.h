@@ -72,70 +72,82 @@ struct Tile {
         if (sizeof(Element) < 8) keep(span);  // float64 needs the registers
         uint64_t block = first_block + threadIdx.x * uint32_t(kBlocks);
         uint64_t product = mul_wide(uint32_t(block), kPhiloxM0);
-        if constexpr (sizeof(Element) == 8) {  // as below, in one register less
+        const auto next = [&](Vector16* out) {
+            Vector16 v;
+            group(values, span, product, block, v.word);
+            store(out, v);
+            product += uint64_t(kPhiloxM0) * (kThreads * kBlocks);
+            block += kThreads * kBlocks;
+        };
+        if constexpr (sizeof(Element) == 8) {  // in one register less
             Vector16* out = reinterpret_cast<Vector16*>(address) + threadIdx.x;
 #pragma unroll 1
-            for (uint32_t left = bytes; left != 0; left -= kThreads * 16, out += kThreads) {
-                Vector16 v;
-                group(values, span, product, block, v.word);
-                store(out, v);
-                product += uint64_t(kPhiloxM0) * kThreads;
-                block += kThreads;
-            }
-            return;
-        }
+            for (uint32_t left = bytes; left != 0; left -= kThreads * 16, out += kThreads) next(out);
+        } else {
 #pragma unroll 1
-        for (uint32_t at = threadIdx.x * 16; at < bytes; at += kUnroll * kThreads * 16) {
-            Vector16* const out = at_offset(address, at);
-            WI_UNROLL for (int u = 0; u < kUnroll; ++u) {
-                Vector16 v;
-                group(values, span, product, block, v.word);
-                store(out + u * kThreads, v);
-                product += uint64_t(kPhiloxM0) * (kThreads * kBlocks);
-                block += kThreads * kBlocks;
+            for (uint32_t at = threadIdx.x * 16; at < bytes; at += kUnroll * kThreads * 16) {
+                Vector16* const out = at_offset(address, at);
+                WI_UNROLL for (int u = 0; u < kUnroll; ++u) next(out + u * kThreads);
             }
+        }
+    }
+
+    // The groups [begin, end) of a region whose rows are whole groups.
+    WI_KERNEL_FN static void rows(const CudaJob& job, uint32_t begin, uint32_t end) {
+        const Values values(job);
+        PhiloxSpan<uint32_t> span(job.seed, job.stream, uint32_t(job.index / uint64_t(Values::kPerBlock) >> 32));
+        if (sizeof(Element) < 8) keep(span);
+#pragma unroll 1
+        for (uint32_t i = begin + threadIdx.x; i < end; i += kThreads) {
+            const CudaJob& again = read_again(job);
+            const Place place = place_of(again, i);
+            const uint64_t block = (again.index + place.index) / uint64_t(Values::kPerBlock);
+            Vector16 v;
+            group(values, span, mul_wide(uint32_t(block), kPhiloxM0), block, v.word);
+            store(reinterpret_cast<Vector16*>(again.data + place.bytes), v);
         }
     }
 };
 
-// Whole tiles of the job's program, whose storage is this one.
-template <Storage kStorage>
-WI_KERNEL_FN void whole32(const CudaJob& job, uint64_t address, uint64_t block, uint32_t bytes) {
+// Calls use(tile) with the Tile of the job's program, whose storage is this one.
+template <Storage kStorage, class Use>
+WI_KERNEL_FN void with_tile32(const CudaJob& job, const Use& use) {
     switch (job.kind) {
-        case int(Kind::kUniform): return Tile<Block32<Uniform32Open, kStorage>>::whole(job, address, block, bytes);
-        case int(Kind::kUniformClamped): return Tile<typename BlockUniformClamped<kStorage>::Type>::whole(job, address, block, bytes);
-        case kUniformWide: return Tile<Block32<UniformWide32, kStorage>>::whole(job, address, block, bytes);
-        case int(Kind::kNormal): return Tile<Block32<Normal32, kStorage>>::whole(job, address, block, bytes);
-        case int(Kind::kTruncNormalCentral): return Tile<Block32<TruncNormalCentral32, kStorage>>::whole(job, address, block, bytes);
-        default: return Tile<Block32<TruncNormal32, kStorage>>::whole(job, address, block, bytes);
+        case int(Kind::kUniform): return use(Tile<Block32<Uniform32Open, kStorage>>());
+        case int(Kind::kUniformClamped): return use(Tile<typename BlockUniformClamped<kStorage>::Type>());
+        case kUniformWide: return use(Tile<Block32<UniformWide32, kStorage>>());
+        case int(Kind::kNormal): return use(Tile<Block32<Normal32, kStorage>>());
+        case int(Kind::kTruncNormalCentral): return use(Tile<Block32<TruncNormalCentral32, kStorage>>());
+        default: return use(Tile<Block32<TruncNormal32, kStorage>>());
     }
 }
 
-WI_KERNEL_FN void whole64(const CudaJob& job, uint64_t address, uint64_t block, uint32_t bytes) {
+template <class Use>
+WI_KERNEL_FN void with_tile64(const CudaJob& job, const Use& use) {
     switch (job.kind) {
         case int(Kind::kUniform):
-        case int(Kind::kUniformClamped): return Tile<Block64<Uniform64>>::whole(job, address, block, bytes);
-        case int(Kind::kNormal): return Tile<Block64<Normal64>>::whole(job, address, block, bytes);
-        default: return Tile<Block64<TruncNormal64>>::whole(job, address, block, bytes);
+        case int(Kind::kUniformClamped): return use(Tile<Block64<Uniform64>>());
+        case int(Kind::kNormal): return use(Tile<Block64<Normal64>>());
+        default: return use(Tile<Block64<TruncNormal64>>());
     }
 }
 
-template <int kSize>
-WI_KERNEL_FN void whole_tiles(const CudaJob& job, uint64_t address, uint64_t block, uint32_t bytes) {
+template <int kSize, class Use>
+WI_KERNEL_FN void with_tile(const CudaJob& job, const Use& use) {
     using Bits = typename BitsOf<kSize>::Type;
-    if (job.kind == int(Kind::kConstant)) return Tile<BlockPattern<Bits, false>>::whole(job, address, block, bytes);
-    if (job.kind == int(Kind::kOneHot)) return Tile<BlockPattern<Bits, true>>::whole(job, address, block, bytes);
+    if (job.kind == int(Kind::kConstant)) return use(Tile<BlockPattern<Bits, false>>());
+    if (job.kind == int(Kind::kOneHot)) return use(Tile<BlockPattern<Bits, true>>());
     if constexpr (kSize == 1) {
-        if (job.storage == int(Storage::kFloat8E4M3)) return whole32<Storage::kFloat8E4M3>(job, address, block, bytes);
-        return whole32<Storage::kFloat8E5M2>(job, address, block, bytes);
+        if (job.storage == int(Storage::kFloat8E4M3)) return with_tile32<Storage::kFloat8E4M3>(job, use);
+        with_tile32<Storage::kFloat8E5M2>(job, use);
     } else if constexpr (kSize == 2) {
-        if (job.storage == int(Storage::kFloat16)) return whole32<Storage::kFloat16>(job, address, block, bytes);
-        return whole32<Storage::kBFloat16>(job, address, block, bytes);
+        if (job.storage == int(Storage::kFloat16)) return with_tile32<Storage::kFloat16>(job, use);
+        with_tile32<Storage::kBFloat16>(job, use);
     } else if constexpr (kSize == 4) {
-        if (job.kind == int(Kind::kBits)) return Tile<BlockBits>::whole(job, address, block, bytes);
-        return whole32<Storage::kFloat32>(job, address, block, bytes);
+        if (job.kind == int(Kind::kBits)) return use(Tile<BlockBits>());
+        with_tile32<Storage::kFloat32>(job, use);
     } else {
-        return whole64(job, address, block, bytes);
+        with_tile64(job, use);
     }
 }
 
@@ -155,9 +167,12 @@ WI_KERNEL_FN void pack(const CudaJob& job, const float x[4], uint32_t out[4]) {
     }
 }
 
-WI_KERNEL_FN bool is_pattern(const CudaJob& job) {
-    return job.kind == int(Kind::kConstant) || job.kind == int(Kind::kOneHot);
-}
+// What is asked of a job's kind for each block, answered once.
+struct KindOf {
+    bool pattern, normal;
+    WI_KERNEL_FN explicit KindOf(const CudaJob& job)
+        : pattern(job.kind == int(Kind::kConstant) || job.kind == int(Kind::kOneHot)), normal(job.kind == int(Kind::kNormal)) {}
+};
 
 // The elements of a block, packed into words: of a pattern, and of random words.
 template <int kSize>
@@ -168,7 +183,7 @@ WI_KERNEL_FN void pattern_elements(const CudaJob& job, uint64_t block, uint32_t 
 }
 
 template <int kSize>
-WI_KERNEL_FN void random_elements(const CudaJob& job, const uint32_t w[4], uint32_t out[4]) {
+WI_KERNEL_FN void random_elements(const CudaJob& job, bool normal, const uint32_t w[4], uint32_t out[4]) {
     if constexpr (kSize == 8) {
         double x[2];
         make_values(job, w, x);
@@ -178,7 +193,9 @@ WI_KERNEL_FN void random_elements(const CudaJob& job, const uint32_t w[4], uint3
         }
     } else {
         float x[4];
-        if (kSize == 4 && job.kind == int(Kind::kBits)) {
+        if (normal) {
+            Normal32<float, uint32_t>{job}(w, x);
+        } else if (kSize == 4 && job.kind == int(Kind::kBits)) {
             WI_UNROLL for (int i = 0; i < 4; ++i) x[i] = as_float(w[i]);
         } else {
             make_values(job, w, x);
@@ -189,16 +206,16 @@ WI_KERNEL_FN void random_elements(const CudaJob& job, const uint32_t w[4], uint3
 
 // Those elements of a block that lie in the stretch; all at once where they are consecutive and aligned.
 template <int kSize>
-WI_KERNEL_FN void store_block(const CudaJob& job, bool pattern, RandomWords<kSize>& random, const Stretch& stretch, const Piece& piece) {
+WI_KERNEL_FN void store_block(const CudaJob& job, KindOf kind, RandomWords<kSize>& random, const Stretch& stretch, const Piece& piece) {
     using Bits = typename BitsOf<kSize>::Type;
     constexpr int kPerBlock = kSize == 8 ? 2 : 4, kWords = kPerBlock * kSize / 4;
     uint32_t words[4] = {};
-    if (pattern) {
+    if (kind.pattern) {
         pattern_elements<kSize>(job, piece.block, words);
     } else {
         uint32_t w[4];
         random.of_block(job, piece.block, w);
-        random_elements<kSize>(job, w, words);
+        random_elements<kSize>(job, kind.normal, w, words);
     }
     const auto store_one = [&](int i, uint64_t address) {  // words are registers
         const int bit = i * kSize * 8;
@@ -206,13 +223,12 @@ WI_KERNEL_FN void store_block(const CudaJob& job, bool pattern, RandomWords<kSiz
         if constexpr (kSize == 8) bits |= uint64_t(words[2 * i + 1]) << 32;
         *reinterpret_cast<Bits*>(address) = Bits(bits);
     };
-    if (piece.n < 0 || piece.n > stretch.last_whole) return each_element<kPerBlock>(job, stretch, piece, store_one);
-    Words<kWords> elements;
-    if (piece.address % sizeof elements == 0) {
+    if (is_vector<kSize * kPerBlock>(stretch, piece)) {
+        Words<kWords> elements;
         WI_UNROLL for (int i = 0; i < kWords; ++i) elements.word[i] = words[i];
         *reinterpret_cast<Words<kWords>*>(piece.address) = elements;
     } else {
-        WI_UNROLL for (int i = 0; i < kPerBlock; ++i) store_one(i, piece.address + uint64_t(i * kSize));
+        each_element<kSize>(job, stretch, piece, store_one);
     }
 }
 
@@ -234,14 +250,19 @@ WI_KERNEL_FN void fill_tiles(const CudaJob& job, uint32_t& tile, uint32_t last) 
         }
         if (first >= job.index && n != 0) {
             tile += n;
-            return whole_tiles<kSize>(job, job.data + (first - job.index) * kSize, block, n * uint32_t(kTileGroups * 16));
+            const uint64_t address = job.data + (first - job.index) * kSize;
+            return with_tile<kSize>(job, [&](auto of) { of.whole(job, address, block, n * uint32_t(kTileGroups * 16)); });
         }
         most = 1;
     }
     tile += most;
-    const bool pattern = is_pattern(job);
+    if (job.layout == Layout::kGroups) {
+        const uint32_t begin = at * kTileGroups, end = begin + most * kTileGroups, count = uint32_t(job.count);
+        return with_tile<kSize>(job, [&](auto of) { of.rows(job, begin, end < count ? end : count); });
+    }
+    const KindOf kind(job);
     each_block<kSize>(job, at, most, [&](const CudaJob& same, RandomWords<kSize>& random, const Stretch& stretch, const Piece& piece) {
-        store_block<kSize>(same, pattern, random, stretch, piece);
+        store_block<kSize>(same, kind, random, stretch, piece);
     });
 }
 

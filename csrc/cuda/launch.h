@@ -21,11 +21,12 @@ constexpr float kGridScaleLimit = 0x1p-21f;
 enum class Layout : uint16_t {
     kAligned,  // consecutive in index and memory, groups on 16-byte boundaries
     kLinear,   // consecutive in index and memory
+    kGroups,   // rows of whole groups on 16-byte boundaries
     kRows,     // runs of consecutive index, the elements of each `run_stride` apart
     kRuns,     // anything else: runs whose elements lie in dimensions of their own
 };
 
-// A dimension of kRows and kRuns: `size` numbers, each of which adds so much to the address and to the index.
+// A dimension of a region: `size` numbers, each of which adds so much to the address and to the index.
 // n / size is (high half of n * factor + n) >> CudaJob::shifts, for all n < 2^31 (Granlund, Montgomery 1994).
 struct alignas(16) GridDim {
     uint32_t size, factor, bytes, step;
@@ -34,7 +35,7 @@ struct alignas(16) GridDim {
 struct CudaJob {
     uint64_t data;   // address of the first element
     uint64_t index;  // global index of the first element
-    uint64_t count;  // elements; kRows, kRuns: Philox blocks of all runs, fewer than 2^31
+    uint64_t count;  // elements; of regions: Philox blocks (kGroups: groups) of all runs, fewer than 2^31
     uint64_t seed, stream;
     union {
         float params32[kMaxParams];
@@ -46,8 +47,8 @@ struct CudaJob {
     uint8_t storage;
     Layout layout;
     uint32_t run_stride;  // bytes from one element to the next; kRuns: 0
-    // The rest is of kRows and kRuns, all of whose blocks lie in one span of 2^32, and all of whose elements in 2^31 bytes.
-    // Blocks are numbered by dims[0, outer), the first counts fastest; one of the first two is the block within its run.
+    // The rest is of regions, all of whose blocks lie in one span of 2^32, and all of whose elements in 2^31 bytes. Blocks (kGroups:
+    // groups) are numbered by dims[0, outer), the first counts fastest; one of the first two is the block within its run.
     uint32_t run;  // elements of a run
     uint8_t ndim, outer, block_dim, unused;
     uint8_t shifts[kGridDims];

@@ -5,13 +5,23 @@
 #include <stdexcept>
 
 #include "../core/address.h"
-#include "../cpu/dispatch.h"
+#include "../core/philox.h"
 #include "fill_cuda.h"
 
 namespace wi {
 namespace {
 
 bool is_wide(Storage storage) { return storage == Storage::kFloat64; }
+
+bool has_program(const FillJob& job) {
+    switch (job.transform.kind) {
+        case Kind::kBits: return job.storage == Storage::kUInt32;
+        case Kind::kConstant:
+        case Kind::kOneHot: return true;
+        case Kind::kTruncNormalCentral: return job.storage <= Storage::kFloat8E5M2 && !is_wide(job.storage);
+        default: return job.storage <= Storage::kFloat8E5M2;
+    }
+}
 
 // The kind; for a uniform distribution with a large scale kUniformWide, which clamps, to infinities if kUniform would not.
 int kind_of(const FillJob& job, CudaJob& out) {
@@ -84,9 +94,13 @@ Runs runs_of(const Region& r, uint64_t per_block) {
     return {r.ndim - 1, innermost, true};
 }
 
-// Whether offsets within a region, and of a block that is partly in it, fit into 32 bits (of bytes, with a sign), and all its Philox
-// blocks have one high half of their numbers.
-bool is_near(const FillJob& job, const Region& r) {
+// How far a region reaches, in memory and in the global index; with a block that is only partly in it.
+struct Reach {
+    uint64_t bytes, index;
+    bool one_span;  // all its Philox blocks have one high half of their numbers
+};
+
+Reach reach_of(const FillJob& job, const Region& r) {
     const uint64_t per_block = per_block_of(job.storage);
     uint64_t index = 0, elements = per_block * uint64_t(r.ndim == r.outer ? 1 : r.dims[r.ndim - 1].stride);
     for (int d = 0; d < r.ndim; ++d) {
@@ -94,19 +108,46 @@ bool is_near(const FillJob& job, const Region& r) {
         elements += uint64_t(r.dims[d].size - 1) * uint64_t(r.dims[d].stride);
     }
     const bool one_span = job.index / per_block >> 32 == (job.index + index) / per_block >> 32;
-    return one_span && (index + per_block) >> 32 == 0 && elements * uint64_t(item_size(job.storage)) >> 31 == 0;
+    return {elements * uint64_t(item_size(job.storage)), index + per_block, one_span};
+}
+
+constexpr uint64_t kMostBytes = uint64_t(1) << 31, kMostIndex = uint64_t(1) << 32;
+
+// The dimension of a region that is too much for one job along which it is cut: the one that reaches farthest; the shortest one
+// where it is the number of dimensions.
+int dim_to_cut(const Reach& reach, const Region& r) {
+    const auto before = [&](const Dim& a, const Dim& b) {
+        if (reach.bytes >= kMostBytes) return (a.size - 1) * a.stride > (b.size - 1) * b.stride;
+        if (reach.index >= kMostIndex || !reach.one_span) return (a.size - 1) * a.step > (b.size - 1) * b.step;
+        return a.size < b.size;
+    };
+    return int(std::min_element(r.dims, r.dims + r.ndim, before) - r.dims);
+}
+
+// Whether each run has the elements of whole groups, and these can be stored at once.
+bool has_whole_groups(const CudaJob& job, Storage storage, const Region& r, const Runs& runs) {
+    const uint64_t size = uint64_t(item_size(storage)), group = uint64_t(group_elements(storage));
+    bool whole = job.run_stride == size && job.data % 16 == 0 && job.index % group == 0 && runs.length % group == 0;
+    for (int d = 0; d < runs.outer; ++d)
+        whole = whole && uint64_t(r.dims[d].step) % group == 0 && uint64_t(r.dims[d].stride) * size % 16 == 0;
+    return whole;
 }
 
 // Returns 0 if there are more dimensions or blocks than the kernels take.
-uint64_t lay_out_runs(CudaJob& out, Storage storage, const Region& r) {
+uint64_t lay_out_runs(CudaJob& out, Storage storage, Mode mode, const Region& r) {
     const int64_t size = item_size(storage);
-    const uint64_t per_block = per_block_of(storage);
+    uint64_t per_block = per_block_of(storage);
     const Runs runs = runs_of(r, per_block);
-    const uint64_t run_blocks = (runs.length + per_block - 2) / per_block + 1;  // that a run can touch
     const int64_t stride = (runs.outer == r.ndim ? 1 : r.dims[r.ndim - 1].stride) * size;
     out.layout = runs.even ? Layout::kRows : Layout::kRuns;
     out.run_stride = runs.even ? uint32_t(stride) : 0;
     out.run = uint32_t(runs.length);
+    uint64_t run_blocks = (runs.length + per_block - 2) / per_block + 1;  // that a run can touch
+    if (mode == Mode::kStore && has_whole_groups(out, storage, r, runs)) {
+        out.layout = Layout::kGroups;
+        per_block = uint64_t(group_elements(storage));
+        run_blocks = runs.length / per_block;
+    }
     out.count = r.count / runs.length * run_blocks;
 
     std::vector<Counted> dims;  // the one that counts fastest first
@@ -125,27 +166,29 @@ uint64_t lay_out_runs(CudaJob& out, Storage storage, const Region& r) {
     return (out.count + kTileGroups - 1) / kTileGroups;
 }
 
-// For one kernel. What is too much for one of its jobs is cut in halves along the outermost dimension, again and again.
-void append(CudaPart& part, const FillJob& job) {
+// For one kernel. What is too much for one of its jobs is cut in halves, again and again.
+void append(CudaPart& part, const FillJob& job, Mode mode) {
     const Region region = collapse(job.dims, job.ndim);
     CudaJob out = make_job(job, region);
     const bool linear = region.outer == 0 && region.contiguous;
+    const Reach reach = reach_of(job, region);
     uint64_t tiles = 0;
     if (linear)
         tiles = lay_out_linear(out, job.storage);
-    else if (is_near(job, region))
-        tiles = lay_out_runs(out, job.storage, region);
+    else if (reach.bytes < kMostBytes && reach.index < kMostIndex && reach.one_span)
+        tiles = lay_out_runs(out, job.storage, mode, region);
     if (tiles == 0) {
+        const int cut = dim_to_cut(reach, region);
         FillJob half = job;
         half.ndim = region.ndim;
         std::copy(region.dims, region.dims + region.ndim, half.dims);
-        const Dim whole = region.dims[0];
-        half.dims[0].size = whole.size / 2;
-        append(part, half);
-        half.data += half.dims[0].size * whole.stride * item_size(job.storage);
-        half.index += uint64_t(half.dims[0].size * whole.step);
-        half.dims[0].size = whole.size - half.dims[0].size;
-        return append(part, half);
+        const Dim whole = region.dims[cut];
+        half.dims[cut].size = whole.size / 2;
+        append(part, half, mode);
+        half.data += half.dims[cut].size * whole.stride * item_size(job.storage);
+        half.index += uint64_t(half.dims[cut].size * whole.step);
+        half.dims[cut].size = whole.size - half.dims[cut].size;
+        return append(part, half, mode);
     }
     out.first_tile = part.tiles;
     if (part.tiles + tiles >= uint64_t(1) << 32) throw std::invalid_argument("too many elements for one launch");
@@ -168,13 +211,23 @@ Kernel kernel_of(Storage storage, Mode mode) {
 std::vector<CudaPart> make_parts(const std::vector<FillJob>& jobs, Mode mode) {
     std::vector<CudaPart> parts;
     for (const FillJob& job : jobs) {
-        if (!has_kernel(job.transform, job.storage)) continue;  // the kernels rely on it
+        if (!has_program(job)) continue;  // the kernels rely on it
         const Kernel kernel = kernel_of(job.storage, mode);
         auto part = std::find_if(parts.begin(), parts.end(), [=](const CudaPart& p) { return p.kernel == kernel; });
         if (part == parts.end()) part = parts.insert(part, CudaPart{kernel, {}, 0});
-        append(*part, job);
+        append(*part, job, mode);
     }
     return parts;
+}
+
+uint64_t drawn_seed(uint64_t generator_seed, uint64_t position) {
+    using namespace scalar;
+    uint32_t w[8];
+    for (uint64_t i = 0; i < 2; ++i) {
+        const uint64_t block = position / 4 + i;
+        philox4x32_10(uint32_t(block), PhiloxSpan<uint32_t>(generator_seed, ~uint64_t(0), uint32_t(block >> 32)), w + 4 * i);
+    }
+    return uint64_t(w[position % 4]) << 32 | w[position % 4 + 1];
 }
 
 }  // namespace wi

@@ -95,9 +95,20 @@ WI_KERNEL_FN InRun in_run(const CudaJob& job, uint32_t n) {
     return place;
 }
 
+// Whether a block's elements are all in the stretch and can be stored at once.
+template <int kBytes>
+WI_KERNEL_FN bool is_vector(const Stretch& stretch, const Piece& piece) {
+    return piece.n >= 0 && piece.n <= stretch.last_whole && piece.address % kBytes == 0;
+}
+
 // Calls use(i, address) for those elements i of a block that lie in the stretch.
-template <int kPerBlock, class Use>
+template <int kSize, class Use>
 WI_KERNEL_FN void each_element(const CudaJob& job, const Stretch& stretch, const Piece& piece, const Use& use) {
+    constexpr int kPerBlock = kSize == 8 ? 2 : 4;
+    if (piece.n >= 0 && piece.n <= stretch.last_whole) {
+        WI_UNROLL for (int i = 0; i < kPerBlock; ++i) use(i, piece.address + uint64_t(i * kSize));
+        return;
+    }
     if (job.layout != Layout::kRuns) {
         const uint32_t stride = job.run_stride;
         uint64_t address = piece.address;
@@ -120,12 +131,18 @@ WI_KERNEL_FN void each_element(const CudaJob& job, const Stretch& stretch, const
 // them is made each time, and for float64 all that there is.
 template <int kSize>
 struct RandomWords {
+    static constexpr int kMade = 7;  // round keys [3, kMade) of one half
     PhiloxSpan<uint32_t> span;
 
-    WI_KERNEL_FN RandomWords(const CudaJob& job, uint32_t high) : span(job.seed, job.stream, high) {}
+    WI_KERNEL_FN RandomWords(const CudaJob& job, uint32_t high) : span(job.seed, job.stream, high) {
+#if defined(__CUDA_ARCH__)
+        WI_UNROLL for (int r = 3; r < 10; ++r) asm("" : "+r"(span.key0[r]));
+        WI_UNROLL for (int r = kMade; r < 10; ++r) asm("" : "+r"(span.key1[r]));
+#endif
+    }
 
     WI_KERNEL_FN void of_block(const CudaJob& job, uint64_t block, uint32_t w[4]) {
-        span.set_keys(uint32_t(job.seed), uint32_t(job.seed >> 32));
+        WI_UNROLL for (int r = 3; r < kMade; ++r) span.key1[r] = uint32_t(job.seed >> 32) + uint32_t(r) * kPhiloxW1;
         philox4x32_10(uint32_t(block), span, w);
     }
 };
@@ -180,8 +197,8 @@ WI_KERNEL_FN void each_block(const CudaJob& tiles_job, uint32_t tile, uint32_t t
 #pragma unroll 1
         for (uint32_t i = threadIdx.x; i < count; i += kThreads) {
             const CudaJob& job = read_again(tiles_job);
-            Piece piece = {begin + i, address + uint64_t(i) * (kPerBlock * kSize), int32_t(i * kPerBlock - lead)};
-            if (!linear) piece = piece_of<kSize>(job, uint32_t(begin) + i);
+            const Piece piece = linear ? Piece{begin + i, address + uint64_t(i) * (kPerBlock * kSize), int32_t(i * kPerBlock - lead)}
+                                       : piece_of<kSize>(job, uint32_t(begin) + i);
             use(job, random, stretch, piece);
         }
         if (kSize == 8) return;  // RandomWords minds no span

@@ -233,10 +233,14 @@ def _row_sums(rows: Tensor, keys: Tensor) -> Tensor:
     return sums.to(torch.int64)
 
 
+def _refuses_products(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
+
+
 def _multiply(rows: Tensor, keys: Tensor, out: Tensor) -> None:
     """``out = rows @ keys``. On a GPU torch refuses matrix products in deterministic mode, unless an environment variable had
     been set before the first one; this one is exact, so any order of its sums is the same."""
-    if rows.is_cuda and torch.are_deterministic_algorithms_enabled():
+    if _refuses_products(rows.device):
         for lane in range(LANES):
             torch.sum(rows * keys[:, lane], 1, out=out[:, lane])
     else:

@@ -7,7 +7,7 @@ import torch
 from ..numerics.distributions import Distribution
 from ..tensors.named import PLAIN_TYPES
 from ..tensors.torch_private import increment_version
-from . import backend
+from . import backend, drop_in_cuda
 from .backend import kernels
 from .job import FillJob
 from .native import STORAGE, get_num_threads, native_transform, plain_address
@@ -20,11 +20,13 @@ _SMALL = 1 << 15  # elements that one thread fills: kSmall of csrc/cpu/dispatch.
 
 
 def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
-    """A drop-in call on a plain CPU tensor: draws the seed from the default generator and fills, in 2 microseconds.
+    """A drop-in call on a plain tensor: draws the seed from the default generator and fills, on the CPU in 2 microseconds.
 
     Returns:
         False, and nothing is drawn or written, for any other tensor: the caller then takes the careful path.
     """
+    if not tensor.is_cpu:
+        return tensor.is_cuda and drop_in_cuda.draw_and_fill(tensor, distribution)
     dtype = tensor.dtype
     storage = STORAGE.get(dtype)  # the checks of plain_address once more: a call would cost a tenth of a microsecond
     if (
@@ -32,7 +34,6 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
         or not backend.native
         or type(tensor) not in PLAIN_TYPES
         or not distribution.one_pass
-        or not tensor.is_cpu
     ):
         return False
     try:
