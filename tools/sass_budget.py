@@ -6,12 +6,12 @@
 
 The kernels are compiled with the flags of the build and with line numbers, which change no instruction. A hot loop is an
 innermost loop that stores 16 bytes. It belongs to the program (a distribution of csrc/core in a dtype) whose Tile<...>::whole()
-or rows() the store was inlined into: the machine code names lines of the PTX, and these the C++ function. All instructions
-between the loop's ends count, those of rare cases, too; of rows(), the fewest of an iteration, since it has a loop for regions of
-three and more dimensions.
+or rows(), or CombiningTile<...>::whole(), the store was inlined into: the machine code names lines of the PTX, and these the
+C++ function. All instructions between the loop's ends count, those of rare cases, too. Of rows() and of what combines it is the
+fewest of an iteration: they have a loop for regions of three and more dimensions, and what is done where an element is NaN.
 
-`ends` counts the instructions of a thread outside of the loop, for a whole share of a tensor (csrc/cuda/launch.h): the shortest
-ways from the kernel's begin to the loop and from there to its end. `share` is `issue` with them, per sample of the longest share.
+`ends` counts the instructions of a thread outside of the loop, for a whole share of a tensor (csrc/cuda/launch.h): the fewest
+from the kernel's begin to the loop and from there to its end. `share` is `issue` with them, per sample of the longest share.
 
 Columns, per sample: `issue` counts instructions, one slot of the scheduler each; the others are cycles of the units that one
 scheduler feeds: `heavy` of the integer multiplier, `fma` of it and the float32 units together, `alu`, `mufu`, `fp64`. The
@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
 LAUNCH = CSRC / "cuda" / "launch.h"
-KERNELS = tuple(CSRC / "cuda" / f"fill_{bits}bit.cu" for bits in (8, 16, 32, 64))  # one for each size of an element
+KERNELS = (*(CSRC / "cuda" / f"fill_{bits}bit.cu" for bits in (8, 16, 32, 64)), CSRC / "cuda" / "combine.cu")
 BUILD = ROOT / "build" / "sass"
 BUDGET = Path(__file__).with_suffix(".json")
 TOLERANCE = 0.03
@@ -174,11 +174,14 @@ INTEGERS = {"h": "uint8", "t": "uint16", "j": "uint32", "m": "uint64"}  # as the
 
 
 def program_of(function: str) -> str:
-    """distribution/dtype, from the name of Tile<...>::whole as the linker has it; of rows, that and a word more.
+    """distribution/dtype, from the name of Tile<...>::whole as the linker has it; of the others, that and a word more.
 
     >>> program_of("_ZN2wi4cuda4TileINS0_7Block32INS0_8Normal32ELNS_7StorageE3EEEE5wholeERKNS_7CudaJobEmm")
     'Normal32/bfloat16'
     """
+    if combining := re.search(r"13CombiningTileINS0_\d+([A-Z]\w+?)Ifj(?:(Lb[01])E)?EELNS_7StorageE(\d)", function):
+        name = combining[1] + {None: "", "Lb0": "Open", "Lb1": "Clamped"}[combining[2]]
+        return f"{name}/{STORAGES[int(combining[3])]} combined"
     return _program_of(function) + (" rows" if "E4rowsE" in function else "")
 
 
@@ -203,7 +206,7 @@ def whole_of(ptx: Sequence[str], number: int, names: dict[str, str]) -> str:
     """The Tile<...>::whole or rows that a line of the PTX was inlined from: upwards, the next one that is named."""
     for line in reversed(ptx[:number]):
         match = re.search(r"\.loc\b.*function_name (\$\w+)", line)
-        if match and re.search(r"4Tile.*E(5whole|4rows)E", name := names[match[1]]):
+        if match and re.search(r"(4|13Combining)Tile.*E(5whole|4rows)E", name := names[match[1]]):
             return name
     raise ValueError(f"sass_budget: a loop with a {STORE} must be inlined from Tile<...>::whole, got line {number} of the PTX.")
 
@@ -214,7 +217,7 @@ def loops_of(sass: str, ptx: str) -> Iterator[tuple[str, list[str], int]]:
     for begin, end in hot_loops(listing):
         store = next(at for at in range(begin, end + 1) if STORE in listing.instructions[at])
         program = program_of(whole_of(lines, listing.lines[store], names))
-        iteration = listing.way(begin, {end}) if program.endswith(" rows") else range(begin, end + 1)
+        iteration = listing.way(begin, {end}) if " " in program else range(begin, end + 1)
         yield program, [listing.instructions[at] for at in iteration], listing.around(begin, end)
 
 
@@ -239,14 +242,16 @@ class Report(NamedTuple):
     """Of a kernel, or of all, on one architecture."""
 
     costs: dict[str, Cost]
-    registers: int
+    registers: int  # of the kernels that fill
     stack: int  # bytes; spills included
 
 
 def share_bytes() -> int:
     """What a thread stores of the longest share: csrc/cuda/launch.h."""
     text = LAUNCH.read_text()
-    groups, tiles = (int(match[1]) for name in ("kGroupsPerThread", "kShareTiles") if (match := re.search(rf"{name} = (\d+);", text)))
+    groups, tiles = (
+        int(match[1]) for name in ("kGroupsPerThread", "kShareTiles") if (match := re.search(rf"{name} = (\d+);", text))
+    )
     return 16 * groups * tiles
 
 
@@ -356,7 +361,8 @@ def measure(arch: int, to: Callable[[int, Path], Path] = made_ptx) -> Report:
 
 def together(reports: Sequence[Report]) -> Report:
     costs = sorted((item for made in reports for item in made.costs.items()), key=lambda item: item[0].split("/")[::-1])
-    return Report(dict(costs), max(made.registers for made in reports), max(made.stack for made in reports))
+    filling = [made for made in reports if not any(name.endswith(" combined") for name in made.costs)]
+    return Report(dict(costs), max(made.registers for made in filling), max(made.stack for made in reports))
 
 
 # ---- the budget -----------------------------------------------------------------------------------------------------
@@ -405,7 +411,8 @@ def excesses(made: Report, budget: Numbers, targets: Numbers) -> Iterator[str]:
 def table(arch: int, made: Report, budget: Numbers) -> Iterator[str]:
     yield f"sm_{arch}: {made.registers} registers, {made.stack} bytes of stack. Slots and cycles per sample:"
     columns = "".join(f"{column:>8}" for column in COLUMNS)
-    yield f"{'program':<36}{columns}   {'limit':<6}{'share':>8}{'budget: issue':>15}{'heavy':>8}{'share':>8}{'ends':>6}{'bytes stored':>14}"
+    budgeted = f"{'budget: issue':>15}{'heavy':>8}{'share':>8}"
+    yield f"{'program':<36}{columns}   {'limit':<6}{'share':>8}{budgeted}{'ends':>6}{'bytes stored':>14}"
     for name, found in made.costs.items():
         numbers = "".join(f"{found.per_sample[column]:8.2f}" for column in COLUMNS)
         issue, heavy, share = (budget.get(name, {}).get(column, 0.0) for column in BUDGETED)

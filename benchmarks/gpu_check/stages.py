@@ -1,5 +1,5 @@
-"""The stages in the order of what they are worth, as plain data, and how the seconds are divided among them. Knows neither torch
-nor how a stage is run."""
+"""The stages in the order of what they are worth, as plain data, and how the seconds are divided among them. Knows neither
+torch nor how a stage is run."""
 
 from __future__ import annotations
 

@@ -10,26 +10,27 @@
 namespace wi {
 namespace WI_ISA {
 
-// Elements packed into words, and back. A NaN becomes the quiet one.
+// Elements packed into words, and back. A NaN becomes the quiet one; sums of numbers are NaN where one of them is, and hardly ever
+// else: only then each is looked at.
 template <Storage kStorage>
 WI_KERNEL_FN void pack_elements(const float x[4], uint32_t* words) {
     constexpr int kBits = 8 * item_size(kStorage);
+    const float sum = (x[0] + x[1]) + (x[2] + x[3]);
+    if (sum == sum) return PackWords<kStorage>::pack(x, words);
     float numbers[4];  // 0 for NaN
-    uint32_t nan[4];
-    WI_UNROLL for (int i = 0; i < 4; ++i) {
-        nan[i] = nan_mask<float, uint32_t>(x[i]);
-        numbers[i] = as_float(as_bits(x[i]) & ~nan[i]);
-    }
+    WI_UNROLL for (int i = 0; i < 4; ++i) numbers[i] = x[i] == x[i] ? x[i] : 0.0f;
     PackWords<kStorage>::pack(numbers, words);
     WI_UNROLL for (int i = 0; i < 4; ++i)
-        words[i * kBits / 32] |= (nan[i] & Element<Scalar, kStorage>::kNaN) << (i * kBits % 32);
+        if (x[i] != x[i]) words[i * kBits / 32] |= Element<Scalar, kStorage>::kNaN << (i * kBits % 32);
 }
 
 template <Storage kStorage>
 WI_KERNEL_FN void unpack_elements(const uint32_t* words, float x[4]) {
     constexpr int kBits = 8 * item_size(kStorage);
-    WI_UNROLL for (int i = 0; i < 4; ++i)
-        x[i] = Element<Scalar, kStorage>::value(words[i * kBits / 32] >> (i * kBits % 32) & (~0u >> (32 - kBits)));
+    WI_UNROLL for (int i = 0; i < 4; ++i) {
+        const uint32_t bits = words[i * kBits / 32] >> (i * kBits % 32) & (~0u >> (32 - kBits));
+        x[i] = kStorage == Storage::kFloat16 ? float16_value(bits) : Element<Scalar, kStorage>::value(bits);
+    }
 }
 
 // The elements of a block meet the values that are made for them, float32 or float64.
@@ -142,12 +143,95 @@ WI_KERNEL_FN void combine_block(const CudaJob& job, const Combine& how, RandomWo
     combine_elements<kStorage>(job, how, stretch, piece, made);
 }
 
-template <Storage kStorage>
-WI_KERNEL_FN void combine_tiles(const CudaJob& job, const Combine& how, uint32_t tile, uint32_t tiles) {
-    each_block<item_size(kStorage)>(job, tile, tiles, [&](const CudaJob& same, RandomWords<item_size(kStorage)>& random, const Stretch& stretch, const Piece& piece) {
-        combine_block<kStorage>(same, how, random, stretch, piece);
-    });
+// ---- whole tiles ---------------------------------------------------------------------------------------------------------
+
+WI_KERNEL_FN Vector16 load(const Vector16* memory) {
+#if defined(__CUDA_ARCH__)
+    Vector16 v;
+    asm volatile("ld.global.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3]) : "l"(memory) : "memory");
+    return v;
+#else
+    return *memory;
+#endif
 }
+
+// As the Tile of fill_kernel.h, for elements of 2 and 4 bytes.
+template <class Distribution, Storage kStorage>
+struct CombiningTile {
+    static constexpr int kWords = item_size(kStorage), kBlocks = 4 / kWords;  // words of a block, blocks of a group
+
+    // So many bytes of whole and aligned tiles, in one span of 2^32 blocks.
+    WI_KERNEL_FN static void whole(const CudaJob& job, const Combine& how, const WholeTiles& tiles) {
+        const Distribution values(job);
+        PhiloxSpan<uint32_t> span(job.seed, job.stream, uint32_t(tiles.block >> 32));
+        keep(span);
+        uint64_t product = mul_wide(uint32_t(tiles.block) + threadIdx.x * uint32_t(kBlocks), kPhiloxM0);
+        const uint32_t bytes = tiles.bytes();
+#pragma unroll 1
+        for (uint32_t at = threadIdx.x * 16; at < bytes; at += kThreads * 16) {
+            Vector16* const memory = at_offset(tiles.address, at);
+            Vector16 v = load(memory);
+            WI_UNROLL for (int j = 0; j < kBlocks; ++j) {
+                const uint64_t p = product + uint64_t(kPhiloxM0) * uint64_t(j);
+                uint32_t w[4];
+                philox4x32_10_from(HiLo<uint32_t>{uint32_t(p >> 32), uint32_t(p)}, span, w);
+                float made[4];
+                values(w, made);
+                Meeting<kStorage>::combine(how, made, v.word + j * kWords);
+            }
+            store(memory, v);
+            product += uint64_t(kPhiloxM0) * (kThreads * kBlocks);
+        }
+    }
+};
+
+// False: there is no such loop for the job's kind.
+template <Storage kStorage>
+WI_KERNEL_FN bool combine_whole(const CudaJob& job, const Combine& how, const WholeTiles& tiles) {
+    switch (job.kind) {
+        case int(Kind::kUniform): CombiningTile<Uniform32Open<float, uint32_t>, kStorage>::whole(job, how, tiles); return true;
+        case int(Kind::kUniformClamped): CombiningTile<Uniform32Clamped<float, uint32_t>, kStorage>::whole(job, how, tiles); return true;
+        case int(Kind::kNormal): CombiningTile<Normal32<float, uint32_t>, kStorage>::whole(job, how, tiles); return true;
+        case int(Kind::kTruncNormalCentral): CombiningTile<TruncNormalCentral32<float, uint32_t>, kStorage>::whole(job, how, tiles); return true;
+        default: return false;
+    }
+}
+
+template <Storage kStorage>
+WI_KERNEL_FN void combine_tiles(const CudaJob& job, const Combine& how, uint32_t& tile, uint32_t last) {
+    constexpr int kSize = item_size(kStorage);
+    const uint32_t at = tile - job.first_tile;
+    uint32_t most = last - tile < kMostTiles ? last - tile : kMostTiles;
+    if constexpr (kSize == 2 || kStorage == Storage::kFloat32) {
+        if (job.layout == Layout::kAligned) {
+            const WholeTiles whole = whole_tiles<kSize>(job, at, most);
+            if (whole.tiles != 0 && combine_whole<kStorage>(job, how, whole)) {
+                tile += whole.tiles;
+                return;
+            }
+            if (whole.tiles == 0) most = 1;
+        }
+    }
+    tile += most;
+    each_block<kSize>(job, at, most,
+                      [&](const CudaJob& same, RandomWords<kSize>& random, const Stretch& stretch, const Piece& piece) {
+                          combine_block<kStorage>(same, how, random, stretch, piece);
+                      });
+}
+
+struct CombineTiles {  // not a lambda, which nvcc might call instead of inlining it
+    const Combine& how;
+    WI_MEMBER void operator()(const CudaJob& job, uint32_t& tile, uint32_t last) const {
+        switch (Storage(job.storage)) {
+            case Storage::kFloat64: return combine_tiles<Storage::kFloat64>(job, how, tile, last);
+            case Storage::kFloat32: return combine_tiles<Storage::kFloat32>(job, how, tile, last);
+            case Storage::kFloat16: return combine_tiles<Storage::kFloat16>(job, how, tile, last);
+            case Storage::kBFloat16: return combine_tiles<Storage::kBFloat16>(job, how, tile, last);
+            case Storage::kFloat8E4M3: return combine_tiles<Storage::kFloat8E4M3>(job, how, tile, last);
+            default: return combine_tiles<Storage::kFloat8E5M2>(job, how, tile, last);
+        }
+    }
+};
 
 constexpr int kCombiningBlocks = 3;  // on a multiprocessor: a fourth would leave too few registers for float64
 
@@ -157,20 +241,7 @@ inline void
 __global__ void __launch_bounds__(kThreads, kCombiningBlocks)
 #endif
     combine_kernel(const WI_GRID_CONSTANT CombineTable parameters) {
-    const Combine& how = parameters.how;
-    each_share(parameters.table, [&](const CudaJob& job, uint32_t& tile, uint32_t last) {
-        const uint32_t first = tile - job.first_tile, tiles = last - tile < kMostTiles ? last - tile : kMostTiles;
-        tile += tiles;
-        switch (Storage(job.storage)) {
-            case Storage::kFloat64: combine_tiles<Storage::kFloat64>(job, how, first, tiles); break;
-            case Storage::kFloat32: combine_tiles<Storage::kFloat32>(job, how, first, tiles); break;
-            case Storage::kFloat16: combine_tiles<Storage::kFloat16>(job, how, first, tiles); break;
-            case Storage::kBFloat16: combine_tiles<Storage::kBFloat16>(job, how, first, tiles); break;
-            case Storage::kFloat8E4M3: combine_tiles<Storage::kFloat8E4M3>(job, how, first, tiles); break;
-            case Storage::kFloat8E5M2: combine_tiles<Storage::kFloat8E5M2>(job, how, first, tiles); break;
-            default: break;
-        }
-    });
+    each_share(parameters.table, CombineTiles{parameters.how});
 }
 
 }  // namespace WI_ISA

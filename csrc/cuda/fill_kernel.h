@@ -12,40 +12,6 @@ namespace WI_ISA {
 
 // ---- whole tiles ---------------------------------------------------------------------------------------------------------
 
-struct alignas(16) Vector16 {
-    uint32_t word[4];
-};
-
-WI_KERNEL_FN void store(Vector16* out, const Vector16& v) {
-#if defined(__CUDA_ARCH__)  // to global memory, which nvcc cannot know of an address that comes in a table
-    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(out), "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]),
-                 "r"(v.word[3])
-                 : "memory");
-#else
-    *out = v;
-#endif
-}
-
-// base + offset. The plain sum becomes a pointer that is carried along, and copied before each store that is still reading it.
-WI_KERNEL_FN Vector16* at_offset(uint64_t base, uint32_t offset) {
-#if defined(__CUDA_ARCH__)
-    uint64_t address;
-    asm("mad.wide.u32 %0, %1, 1, %2;" : "=l"(address) : "r"(offset), "l"(base));
-    return reinterpret_cast<Vector16*>(address);
-#else
-    return reinterpret_cast<Vector16*>(base + offset);
-#endif
-}
-
-// The round keys are sums with constants; without this nvcc makes them again in every iteration.
-WI_KERNEL_FN void keep(PhiloxSpan<uint32_t>& span) {
-#if defined(__CUDA_ARCH__)
-    WI_UNROLL for (int r = 0; r < 10; ++r) asm("" : "+r"(span.key0[r]), "+r"(span.key1[r]));
-#else
-    (void)span;
-#endif
-}
-
 template <class Values>
 struct Tile {
     using Element = typename Values::Element;
@@ -235,23 +201,14 @@ WI_KERNEL_FN void store_block(const CudaJob& job, KindOf kind, RandomWords<kSize
 // A tile of the launch and some that follow it, up to `last` at most: all of one job. Moves `tile`.
 template <int kSize>
 WI_KERNEL_FN void fill_tiles(const CudaJob& job, uint32_t& tile, uint32_t last) {
-    constexpr uint64_t kPerBlock = kSize == 8 ? 2 : 4, kGroup = kSize == 8 ? 2 : 16 / kSize, kTile = kTileGroups * kGroup;
-    constexpr uint32_t kTileBlocks = uint32_t(kTile / kPerBlock);
     const uint32_t at = tile - job.first_tile;
     uint32_t most = last - tile;
     if (most > kMostTiles) most = kMostTiles;
     if (job.layout == Layout::kAligned) {
-        const uint64_t before = job.index % kGroup, whole = (before + job.count) / kTile;  // tiles that end within the job
-        const uint64_t first = job.index - before + uint64_t(at) * kTile, block = first / kPerBlock;
-        uint32_t n = uint32_t(whole > at ? (whole - at < most ? whole - at : most) : 0);
-        if (uint32_t(block) != 0) {  // tiles up to the end of this span of 2^32 blocks
-            const uint32_t left = (0u - uint32_t(block)) / kTileBlocks;
-            if (left < n) n = left;
-        }
-        if (first >= job.index && n != 0) {
-            tile += n;
-            const uint64_t address = job.data + (first - job.index) * kSize;
-            return with_tile<kSize>(job, [&](auto of) { of.whole(job, address, block, n * uint32_t(kTileGroups * 16)); });
+        const WholeTiles whole = whole_tiles<kSize>(job, at, most);
+        if (whole.tiles != 0) {
+            tile += whole.tiles;
+            return with_tile<kSize>(job, [&](auto of) { of.whole(job, whole.address, whole.block, whole.bytes()); });
         }
         most = 1;
     }

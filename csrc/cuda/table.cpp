@@ -159,7 +159,8 @@ uint64_t lay_out_runs(CudaJob& out, Storage storage, Mode mode, const Region& r)
     dims.insert(dims.begin() + out.block_dim, {run_blocks, block_bytes, int64_t(per_block)});
     if (dims.size() < 2) dims.push_back({1, 0, 0});
     out.outer = uint8_t(dims.size());
-    for (int d = r.ndim; !runs.even && d-- > runs.outer;) dims.push_back({uint64_t(r.dims[d].size), r.dims[d].stride * size, 0});
+    for (int d = r.ndim; !runs.even && d-- > runs.outer;)
+        dims.push_back({uint64_t(r.dims[d].size), r.dims[d].stride * size, 0});
     if (dims.size() > size_t(kGridDims) || out.count >> 31) return 0;
     out.ndim = uint8_t(dims.size());
     for (size_t d = 0; d < dims.size(); ++d) set_dim(out, d, dims[d]);

@@ -63,7 +63,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return made
 
 
-def drawn(tensor: object, distribution: Distribution = Normal(0.0, 1.0)) -> bool:
+def drawn(tensor: object, distribution: Distribution) -> bool:
     played: Any = tensor
     return drop_in.draw_and_fill(played, distribution)
 
@@ -99,7 +99,7 @@ def test_anything_else_takes_the_careful_way(tensor: object, distribution: Distr
 
 def test_another_device_is_the_current_one(calls: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    assert not drawn(Played(torch.empty(3)))
+    assert not drawn(Played(torch.empty(3)), Normal(0.0, 1.0))
     assert calls == []
 
 

@@ -37,7 +37,12 @@ def test_the_budget_is_complete() -> None:
     for numbers in content["budget"].values():
         programs = {name.replace("BlockUniform16", "Uniform32Clamped") for name in numbers}  # the same, from sm_80 on
         both = expected | {"BlockBits/uint32"}
-        assert programs == both | {f"{name} rows" for name in both} | {"kernel"}
+        combined = {
+            f"{name}/{dtype} combined"
+            for name in ("Uniform32Open", "Uniform32Clamped", "Normal32", "TruncNormalCentral32")
+            for dtype in ("float32", "float16", "bfloat16")
+        }
+        assert programs == both | {f"{name} rows" for name in both} | combined | {"kernel"}
         assert numbers["kernel"]["registers"] <= 64, "half of the threads there can be (csrc/cuda/launch.h)"
     for arch, targets in content["targets"].items():
         for name, columns in targets.items():
@@ -143,7 +148,9 @@ def test_what_surrounds_the_loop() -> None:
     cost = report().costs["Normal32/float32"]
     assert cost.ends == 4, "two instructions before the loop; after it a branch that is not taken, and the end"
     assert cost.share == round(2.0 + 4 / (sass_budget.share_bytes() / 4), 3)
-    longer = SASS.replace("        /*00b0*/", "".join(f"        /*00{i}0*/      NOP ;\n" for i in range(100)) + "        /*00b0*/")
+    longer = SASS.replace(
+        "        /*00b0*/", "".join(f"        /*00{i}0*/      NOP ;\n" for i in range(100)) + "        /*00b0*/"
+    )
     tight = {**BUDGET, "Normal32/float32": {"issue": 2.0, "heavy": 1.5, "share": 2.1}}
     assert list(sass_budget.excesses(report(longer), tight, {})) == ["Normal32/float32: share 2.41 per sample, budget 2.10"]
     with pytest.raises(ValueError, match="on a way from the kernel's begin to its end"):
@@ -222,13 +229,22 @@ def test_names_of_programs(part: str, program: str) -> None:
     assert list(report(function=f"_ZN2wi4cuda4TileINS0_{part}E5wholeERKNS_7CudaJobEmm").costs) == [program]
 
 
+def test_names_of_programs_that_combine() -> None:
+    start, end = "_ZN2wi4cuda13CombiningTileINS0_", "EE5wholeERKNS_7CudaJobERKNS_7CombineERKNS0_10WholeTilesE"
+    for part, program in (
+        ("8Normal32IfjEELNS_7StorageE3", "Normal32/bfloat16"),
+        ("9Uniform32IfjLb1EEELNS_7StorageE0", "Uniform32Clamped/float32"),
+    ):
+        assert list(report(function=start + part + end).costs) == [f"{program} combined"]
+
+
 def test_what_is_not_understood_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"the unit of NEW\.OP must be known"):
         report(SASS.replace("MUFU.RSQ", "NEW.OP"))
     with pytest.raises(ValueError, match=r"must be inlined from Tile<\.\.\.>::whole, got line 5"):
         report(function="_ZN2wi4cuda4TileINS0_9BlockBitsEE6linearERKNS_7CudaJobEj")
+    first = SASS.replace("EXIT", "NOP").replace("BRA `(.L_x_2)", "NOP")
     with pytest.raises(ValueError, match=r"one loop with a STG\.E\.128, got two of Normal32/float32"):
-        first = SASS.replace("EXIT", "NOP").replace("BRA `(.L_x_2)", "NOP")
         report(first + SASS.split("RZ ;\n", 1)[1].replace("_0", "_9"))
     with pytest.raises(ValueError, match="ptxas must say what it used"):
         report(said="")

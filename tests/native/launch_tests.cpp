@@ -76,8 +76,9 @@ cudaError_t cudaGetDevice(int* device) {
     return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-    *value = attribute == cudaDevAttrMultiProcessorCount ? kMultiprocessors
-             : attribute == cudaDevAttrComputeCapabilityMajor ? 7 + device : 3;
+    *value = attribute == cudaDevAttrMultiProcessorCount      ? kMultiprocessors
+             : attribute == cudaDevAttrComputeCapabilityMajor ? 7 + device
+                                                              : 3;
     return cudaSuccess;
 }
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int, size_t) {
@@ -210,7 +211,8 @@ void check_many_rows_without_memory() {
 // All blocks of a launch are on the GPU from its begin to its end: as many as fit, or a multiple, with shares of the same length.
 void check_shares() {
     const uint32_t resident = 132 * uint32_t(kResidentBlocks);
-    for (const uint64_t tiles : {1ull, 5ull, 527ull, 528ull, 529ull, 1000ull, 32768ull, 131072ull, 4000000ull, (1ull << 32) - 1}) {
+    for (const uint64_t tiles :
+         {1ull, 5ull, 527ull, 528ull, 529ull, 1000ull, 32768ull, 131072ull, 4000000ull, (1ull << 32) - 1}) {
         const uint32_t blocks = blocks_of(uint32_t(tiles), resident);
         expect(blocks == tiles || (tiles > resident && blocks % resident == 0), "shares: whole waves");
         CudaTable table = {};
@@ -219,7 +221,8 @@ void check_shares() {
         expect(uint64_t(table.share) * blocks + table.longer == tiles && table.longer < blocks, "shares: all tiles");
         expect(table.share + (table.longer > 0) <= kShareTiles, "shares: not too long");
     }
-    const uint32_t tiles = (1u << 26) / (kTileGroups * 4), blocks = blocks_of(tiles, resident);  // 2^26 float32 values on an H200
+    const uint32_t tiles = (1u << 26) / (kTileGroups * 4),
+                   blocks = blocks_of(tiles, resident);  // 2^26 float32 values on an H200
     const double longest = double((tiles + blocks - 1) / blocks) * blocks / tiles;
     expect(blocks == 2 * resident && longest < 1.04, "shares: 2^26 values");
 }
@@ -244,14 +247,15 @@ uint64_t first_of(const CudaJob& job, uint64_t i, uint64_t* bytes) {
 void check_large_regions() {
     const int64_t much = int64_t(3) << 31;
     const std::vector<std::vector<Dim>> shapes = {
-        {{much, 2, 1}},                                    // one strided run
-        {{70000, 40000, 50001}, {40000, 1, 1}},            // rows; more than 2^31 blocks of bytes
-        {{40000, 1, 70001}, {70001, 40000, 1}},            // transposed, the rows of odd length
-        {{9, 1 << 20, int64_t(3) << 34}, {64, 1, 1}},      // rows far apart
-        {{1 << 14, 3 << 20, 1 << 20}, {3, 1, 1}},          // far apart in memory
+        {{much, 2, 1}},                                // one strided run
+        {{70000, 40000, 50001}, {40000, 1, 1}},        // rows; more than 2^31 blocks of bytes
+        {{40000, 1, 70001}, {70001, 40000, 1}},        // transposed, the rows of odd length
+        {{9, 1 << 20, int64_t(3) << 34}, {64, 1, 1}},  // rows far apart
+        {{1 << 14, 3 << 20, 1 << 20}, {3, 1, 1}},      // far apart in memory
     };
     for (const std::vector<Dim>& dims : shapes) {
-        FillJob job = {reinterpret_cast<char*>(uintptr_t(1) << 44), Storage::kFloat32, kNormal, {7, 8}, 12, int(dims.size()), {}};
+        FillJob job = {
+            reinterpret_cast<char*>(uintptr_t(1) << 44), Storage::kFloat32, kNormal, {7, 8}, 12, int(dims.size()), {}};
         std::copy(dims.begin(), dims.end(), job.dims);
         uint64_t elements = 1, made = 0;
         for (const Dim& dim : dims) elements *= uint64_t(dim.size);
@@ -269,7 +273,8 @@ void check_large_regions() {
             expect(one.count >> 31 == 0 && one.run >> 31 == 0, "large regions: within 31 bits");
             for (const uint64_t i : {uint64_t(0), one.count / 2, one.count - 1}) {
                 const uint64_t index = first_of(one, i, &bytes);
-                expect(index / 4 >> 32 == one.index / 4 >> 32 && index - one.index < uint64_t(1) << 32, "large regions: one span");
+                expect(index / 4 >> 32 == one.index / 4 >> 32 && index - one.index < uint64_t(1) << 32,
+                       "large regions: one span");
                 expect(bytes >> 31 == 0, "large regions: within 2^31 bytes");
             }
         }

@@ -29,12 +29,7 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
         return tensor.is_cuda and drop_in_cuda.draw_and_fill(tensor, distribution)
     dtype = tensor.dtype
     storage = STORAGE.get(dtype)  # the checks of plain_address once more: a call would cost a tenth of a microsecond
-    if (
-        storage is None
-        or not backend.native
-        or type(tensor) not in PLAIN_TYPES
-        or not distribution.one_pass
-    ):
+    if storage is None or not backend.native or type(tensor) not in PLAIN_TYPES or not distribution.one_pass:
         return False
     try:
         if not tensor.is_contiguous() or tensor.is_inference() or tensor.is_neg():

@@ -1,4 +1,4 @@
-"""The short way to the kernels for one plain tensor on a GPU, as ``drop_in`` has it for the CPU: no table, no mode, no guard."""
+"""The short way to the kernels for one plain tensor on a GPU, as ``drop_in`` has it for the CPU: no modes, no guard."""
 
 from __future__ import annotations
 

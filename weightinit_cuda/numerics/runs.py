@@ -14,8 +14,8 @@ Dims = tuple[int, ...]
 
 
 def scratch_values(device: torch.device) -> int:
-    """Values to make at a time: below 64 MiB of temporaries, on the CPU no more than a cache's worth for every thread; on a GPU,
-    where the few hundred kernels of a chunk take their time whatever its length, below 1 GiB and 1/128 of its memory.
+    """Values to make at a time: below 64 MiB of temporaries, on the CPU no more than a cache's worth for every thread; on a
+    GPU, where the few hundred kernels of a chunk take their time whatever its length, below 1 GiB and 1/128 of its memory.
 
     3/2 of a power of two, since halving stops below it: 2^18, or 2^16 a thread, for most tensors.
     """

@@ -67,7 +67,7 @@ PRIVATE: dict[str, str] = {
     "torch._C._set_grad_enabled": "constants of small tensors without the cost of torch.no_grad()",
     "torch._C.TensorBase": "the methods of tensors that patched() hides",
     "torch._C._swap_tensor_impl": "materialize_ puts memory under the same objects. Else: optimisers hold other tensors",
-    "torch._C._cuda_getCurrentRawStream": "the stream of a short call on a GPU; only in a torch with CUDA. Else: a microsecond more",
+    "torch._C._cuda_getCurrentRawStream": "the stream of a short call on a GPU; only in a torch with CUDA",
     "torch._debug_has_internal_overlap": "expanded tensors are refused, as torch does",
     "torch.autograd.forward_ad._current_level": "patched() leaves methods to torch under forward-mode autograd",
 }
