@@ -1,18 +1,62 @@
-// The pybind11 module weightinit_cuda._C and nothing else: addresses, sizes and numbers in, no Torch. The caller
-// (weightinit_cuda/engine) has checked everything; what is checked here are invariants, so that a slip raises, not crashes.
+// The pybind11 module weightinit_cuda._C and nothing else: addresses, sizes and numbers in, no Torch.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "blake2b.h"
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
+#include "named_tensors.h"
+#include "plain_tensors.h"
+#include "table.h"
 #if !defined(WEIGHTINIT_NO_CUDA)
 #include "cuda/fill_cuda.h"
 #endif
+
+namespace wi {
+
+namespace {
+
+// Calls fn without the GIL. pybind11's class would not do: at the interpreter's end Python ends a daemon thread that asks for the
+// GIL by unwinding its stack, which no destructor lets through.
+template <class Function>
+void without_gil(const Function& fn) {
+    PyThreadState* const state = PyEval_SaveThread();
+    try {
+        fn();
+    } catch (...) {
+        PyEval_RestoreThread(state);
+        throw;
+    }
+    PyEval_RestoreThread(state);
+}
+
+}  // namespace
+
+void run_interruptibly(const CpuFill& fill, int threads, const uint64_t* seed) {
+    for (int64_t begin = 0; begin < fill.tiles(); begin += kSlabTiles) {
+        without_gil([&] { fill.run(begin, std::min(begin + kSlabTiles, fill.tiles()), threads, seed); });
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    }
+}
+
+void fill_contiguous(uintptr_t data, int storage, uint64_t count, const Transform& transform, uint64_t seed, uint64_t stream,
+                     int threads) {
+    const Storage checked = checked_storage(transform, storage);
+    const Draw draw{seed, stream};
+    require_memory(data, count);
+    if (count <= kSmall) return fill_small(transform, checked, draw, reinterpret_cast<char*>(data), count);
+    std::vector<FillJob> jobs(1);
+    put_contiguous(jobs.front(), data, checked, count, transform, draw);
+    run_interruptibly(CpuFill(std::move(jobs)), threads);
+}
+
+}  // namespace wi
 
 namespace py = pybind11;
 using namespace wi;
@@ -29,51 +73,6 @@ Transform make_transform(int kind, const std::vector<double>& params, const std:
     if (t.kind == Kind::kOneHot && (t.integers[0] < 1 || t.integers[1] < 1))  // divided by
         throw std::invalid_argument("Transform: row and period must be at least 1");
     return t;
-}
-
-Storage checked_storage(const Transform& transform, int storage) {
-    if (storage < 0 || storage >= kStorages || !has_kernel(transform, Storage(storage)))
-        throw std::invalid_argument("no kernel for this kind and storage");
-    return Storage(storage);
-}
-
-// Elements that no address space holds, or at no address: a slip of the caller, not a segmentation fault.
-void require_memory(uintptr_t data, uint64_t elements) {
-    if (elements >> 60) throw std::invalid_argument("more elements than memory can have");
-    if (elements && !data) throw std::invalid_argument("elements must have memory");
-}
-
-// Runs all tiles, looking at Ctrl-C between slabs. The GIL is not released by pybind11's class: at the interpreter's end Python
-// ends a daemon thread that asks for the GIL by unwinding its stack, which no destructor lets through.
-void run_interruptibly(const CpuFill& fill, int threads, const uint64_t* seed = nullptr) {
-    for (int64_t begin = 0; begin < fill.tiles(); begin += kSlabTiles) {
-        PyThreadState* const state = PyEval_SaveThread();
-        fill.run(begin, std::min(begin + kSlabTiles, fill.tiles()), threads, seed);
-        PyEval_RestoreThread(state);
-        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-    }
-}
-
-void fill_contiguous(uintptr_t data, int storage, uint64_t count, const Transform& transform, uint64_t seed, uint64_t stream,
-                     int threads) {
-    const Storage checked = checked_storage(transform, storage);
-    const Draw draw{seed, stream};
-    require_memory(data, count);
-    if (count <= kSmall) return fill_small(transform, checked, draw, reinterpret_cast<char*>(data), count);
-    FillJob job = {};
-    job.data = reinterpret_cast<char*>(data);
-    job.storage = checked;
-    job.transform = transform;
-    job.draw = draw;
-    job.ndim = 1;
-    job.dims[0] = {int64_t(count), 1, 1};
-    run_interruptibly(CpuFill({job}), threads);
-}
-
-// The same with the seed that torch has just drawn into memory, on stream 0: the drop-in call, where every microsecond counts.
-void fill_drawn(uintptr_t data, int storage, uint64_t count, const Transform& transform, uintptr_t seed, int threads) {
-    if (!seed) throw std::invalid_argument("the seed must have memory");
-    fill_contiguous(data, storage, count, transform, *reinterpret_cast<const uint64_t*>(seed), 0, threads);
 }
 
 // (data, storage, transform, seed, stream, index, [(size, stride, step), ...])
@@ -102,27 +101,48 @@ FillJob make_job(const JobTuple& tuple) {
     return job;
 }
 
-std::vector<FillJob> make_jobs(const std::vector<JobTuple>& tuples, int mode) {
-    if (mode < 0 || mode >= kModes) throw std::invalid_argument("mode out of range");
-    std::vector<FillJob> jobs;
-    jobs.reserve(tuples.size());
-    for (const JobTuple& tuple : tuples) {
-        jobs.push_back(make_job(tuple));
-        if (!can_combine(Mode(mode), jobs.back().storage)) throw std::invalid_argument("this storage cannot be combined");
-    }
-    return jobs;
+void append(Table& table, const JobTuple& tuple) { table.jobs.push_back(make_job(tuple)); }
+
+Table make_table(const std::vector<JobTuple>& tuples) {
+    Table table;
+    table.jobs.reserve(tuples.size());
+    for (const JobTuple& tuple : tuples) append(table, tuple);
+    return table;
 }
 
-void fill(const std::vector<JobTuple>& tuples, int threads, int mode, double weight) {
-    run_interruptibly(CpuFill(make_jobs(tuples, mode), {Mode(mode), weight}), threads);
+Combine checked_combine(const Table& table, int mode, double weight) {
+    if (mode < 0 || mode >= kModes) throw std::invalid_argument("mode out of range");
+    for (const FillJob& job : table.jobs)
+        if (!can_combine(Mode(mode), job.storage)) throw std::invalid_argument("this storage cannot be combined");
+    return {Mode(mode), weight};
+}
+
+void fill(Table& table, int threads, int mode, double weight) {
+    const Combine combine = checked_combine(table, mode, weight);
+    run_interruptibly(CpuFill(std::move(table.jobs), combine), threads);
 }
 
 // Jobs made ready once, run under any seed.
-std::unique_ptr<CpuFill> prepare(const std::vector<JobTuple>& tuples) {
-    return std::make_unique<CpuFill>(make_jobs(tuples, int(Mode::kStore)));
-}
+std::unique_ptr<CpuFill> prepare(Table& table) { return std::make_unique<CpuFill>(std::move(table.jobs)); }
 
 void run_prepared(const CpuFill& prepared, uint64_t seed, int threads) { run_interruptibly(prepared, threads, &seed); }
+
+// The streams of names: weightinit_cuda/numerics/streams.py. 0 is the stream of what has none.
+py::list streams_of(const py::list& names, const py::bytes& domain) {
+    char person[16] = {};
+    const std::string tag = domain;
+    if (tag.size() > sizeof person) throw std::invalid_argument("a domain has at most 16 bytes");
+    std::memcpy(person, tag.data(), tag.size());
+    py::list streams(names.size());
+    for (size_t i = 0; i < names.size(); ++i) {
+        Py_ssize_t size = 0;
+        const char* const text = PyUnicode_AsUTF8AndSize(PyList_GET_ITEM(names.ptr(), Py_ssize_t(i)), &size);
+        if (!text) throw py::error_already_set();
+        const uint64_t stream = Blake2b64::digest(text, uint64_t(size), person);
+        streams[i] = py::int_(stream ? stream : 1);
+    }
+    return streams;
+}
 
 #if !defined(WEIGHTINIT_NO_CUDA)
 // Tables ready to launch. Where they do not fit into a kernel's parameters, Python copies bytes() to the device first; or they go
@@ -132,8 +152,9 @@ struct CudaLaunch {
     Combine combine = {};
 };
 
-CudaLaunch make_launch(const std::vector<JobTuple>& tuples, int mode, double weight) {
-    return {make_parts(make_jobs(tuples, mode), Mode(mode)), {Mode(mode), weight}};
+CudaLaunch make_launch(const Table& table, int mode, double weight) {
+    const Combine combine = checked_combine(table, mode, weight);
+    return {make_parts(table.jobs, combine.mode), combine};
 }
 
 size_t rows_of(const CudaLaunch& launch) {
@@ -157,10 +178,7 @@ py::bytes launch_bytes(const CudaLaunch& launch) {
 
 void launch_or_throw(const std::vector<CudaPart>& parts, uintptr_t far, uintptr_t stream, int device, const Combine& combine) {
     std::string error;
-    {
-        const py::gil_scoped_release release;
-        error = launch(parts, far, device, stream, combine);
-    }
+    without_gil([&] { error = launch(parts, far, device, stream, combine); });
     if (!error.empty()) throw std::runtime_error("weightinit_cuda: the kernel launch failed with " + error);
 }
 
@@ -168,7 +186,7 @@ void run_launch(const CudaLaunch& tables, uintptr_t far, uintptr_t stream, int d
     launch_or_throw(tables.parts, far, stream, device, tables.combine);
 }
 
-// As fill_drawn, with a seed drawn from a CUDA generator.
+// Consecutive elements of a tensor that is its own global one, on stream 0, with the seed that a CUDA generator of torch draws.
 void cuda_fill_drawn(uintptr_t data, int storage, uint64_t count, const Transform& transform, uint64_t generator_seed,
                      uint64_t position, uintptr_t stream, int device) {
     require_memory(data, count);
@@ -193,12 +211,30 @@ PYBIND11_MODULE(_C, m) {
         .def(py::init(&make_transform), py::arg("kind"), py::arg("params"), py::arg("integers"));
     m.def("fill_contiguous", &fill_contiguous, py::arg("data"), py::arg("storage"), py::arg("count"), py::arg("transform"),
           py::arg("seed"), py::arg("stream"), py::arg("threads"));
-    m.def("fill_drawn", &fill_drawn, py::arg("data"), py::arg("storage"), py::arg("count"), py::arg("transform"),
-          py::arg("seed"), py::arg("threads"));
+    py::class_<Table>(m, "Table")
+        .def(py::init(&make_table), py::arg("jobs") = std::vector<JobTuple>())
+        .def("append", &append, py::arg("job"))
+        .def("__len__", [](const Table& table) { return table.jobs.size(); });
+    py::implicitly_convertible<py::list, Table>();
     m.def("fill", &fill, py::arg("jobs"), py::arg("threads"), py::arg("mode") = 0, py::arg("weight") = 0.0);
     py::class_<CpuFill>(m, "CpuFill")
         .def(py::init(&prepare), py::arg("jobs"))
         .def("run", &run_prepared, py::arg("seed"), py::arg("threads"));
+    py::class_<Gathered>(m, "Gathered")
+        .def_readonly("tables", &Gathered::tables)
+        .def_readonly("tensors", &Gathered::tensors)
+        .def_readonly("others", &Gathered::others)
+        .def("apart", &Gathered::apart, py::arg("extents"));
+    py::class_<PlainTensors>(m, "PlainTensors")
+        .def(py::init<const py::tuple&, const py::dict&, py::object, py::object, py::object, py::object, py::object>(),
+             py::arg("types"), py::arg("storage"), py::arg("store"), py::arg("transform_of"), py::arg("has_kernels"),
+             py::arg("increment_version"), py::arg("threads"))
+        .def("gather", &PlainTensors::gather, py::arg("jobs"))
+        .def("fill", &PlainTensors::fill, py::arg("tensor"), py::arg("distribution"), py::arg("seed"), py::arg("stream"))
+        .def("draw_and_fill", &PlainTensors::draw_and_fill, py::arg("tensor"), py::arg("distribution"), py::arg("draw"),
+             py::arg("lowest"), py::arg("seed"));
+    m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
+    m.def("streams_of", &streams_of, py::arg("names"), py::arg("domain"));
     m.def("available_isas", &available_isas);
     m.def("selected_isa", &selected_isa);
     m.def("select_isa", &select_isa, py::arg("name"));
@@ -213,7 +249,14 @@ PYBIND11_MODULE(_C, m) {
     m.def("cuda_fill_drawn", &cuda_fill_drawn, py::arg("data"), py::arg("storage"), py::arg("count"), py::arg("transform"),
           py::arg("generator_seed"), py::arg("position"), py::arg("stream"), py::arg("device"));
     m.def("cuda_drawn_seed", &drawn_seed, py::arg("generator_seed"), py::arg("position"));
-    m.def("why_not_on", &why_not_on, py::arg("device"), py::call_guard<py::gil_scoped_release>());
+    m.def(
+        "why_not_on",
+        [](int device) {
+            std::string why;
+            without_gil([&] { why = why_not_on(device); });
+            return why;
+        },
+        py::arg("device"));
     py::class_<CudaLaunch>(m, "CudaLaunch")
         .def(py::init(&make_launch), py::arg("jobs"), py::arg("mode") = 0, py::arg("weight") = 0.0)
         .def("__len__", &rows_of)

@@ -10,7 +10,7 @@ import io
 import os
 import re
 import sys
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -165,14 +165,14 @@ def _mathml(writer: Any, node: nodes.math | nodes.math_block) -> None:
 
 
 class CommandHelp(SphinxDirective):
-    """``.. command-help:: plan``: what ``python -m weightinit_cuda plan --help`` prints."""
+    """``.. command-help:: plan``: what ``weightinit-cuda plan --help`` prints."""
 
     optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        os.environ["COLUMNS"] = "100"  # argparse fills lines of the terminal that it is run in
+        os.environ["COLUMNS"] = "100"  # lines are as long as the terminal is wide
         printed = io.StringIO()
-        with redirect_stdout(printed), suppress(SystemExit):
+        with redirect_stdout(printed):
             main([*self.arguments, "--help"])
         return [nodes.literal_block(text=printed.getvalue(), language="text")]
 

@@ -57,14 +57,29 @@ INCLUDES: dict[str, set[str]] = {
     "cpu/fill_avx2.cpp": {"cpu/kernels.h", "core/lanes_avx2.h", "core/philox_avx2.h", "core/fill.h", "core/combine.h"},
     "cpu/fill_avx512.cpp": {"cpu/kernels.h", "core/lanes_avx512.h", "core/fill.h", "core/combine.h"},
     "cpu/fill_neon.cpp": {"cpu/kernels.h", "core/lanes_neon.h", "core/fill.h", "core/combine.h"},
-    "bindings.cpp": {"cpu/dispatch.h", "cpu/parallel.h", "cuda/fill_cuda.h", "job.h"},
+    "blake2b.h": set(),
+    "table.h": {"cpu/dispatch.h", "job.h"},
+    "named_tensors.h": set(),
+    "named_tensors.cpp": {"named_tensors.h"},
+    "plain_tensors.h": {"table.h"},
+    "plain_tensors.cpp": {"plain_tensors.h"},
+    "bindings.cpp": {
+        "blake2b.h",
+        "cpu/dispatch.h",
+        "cpu/parallel.h",
+        "cuda/fill_cuda.h",
+        "job.h",
+        "named_tensors.h",
+        "plain_tensors.h",
+        "table.h",
+    },
 }
 # cuda/ may use all of core but the vector lanes, the job, and itself.
 ANY_CUDA = {name for name in INCLUDES if name.startswith("core/")} - (LANES - {"core/lanes_scalar.h"}) | {"job.h"}
 # Headers that are not ours, and the only files that may see them.
 SYSTEM: dict[str, str] = {
     r"(immintrin|arm_neon)\.h": r"cpu/(fill_(avx2|avx512|neon)|parallel)\.cpp",
-    r"pybind11/.*": r"bindings\.cpp",
+    r"pybind11/.*": r"(bindings\.cpp|(named|plain)_tensors\.(h|cpp))",
     r"(cuda|cuda_runtime|cuda_.*|device_.*)\.h": r"cuda/.*",
     r"(torch|ATen|c10)/.*": r"nowhere",
     r"(omp|cmath|math)\.h?": r"nowhere",
@@ -135,8 +150,8 @@ def test_every_isa_file_opens_its_own_target_region() -> None:
 # ---- imports --------------------------------------------------------------------------------------------------------
 
 STANDARD = set(sys.stdlib_module_names)
-# Packages beside torch: tables, a file format, templates (which come with torch).
-OPTIONAL = {"rich", "safetensors", "transformers", "numpy", "benchmarks", "jinja2", "markupsafe"}
+# Packages beside torch: the command line, tables, a file format, templates (which come with torch).
+OPTIONAL = {"click", "rich", "safetensors", "transformers", "numpy", "benchmarks", "jinja2", "markupsafe"}
 # What stays small stays small: all that these import.
 ONLY: dict[str, set[str]] = {
     "numerics.reference": {
@@ -203,7 +218,7 @@ ARROWS = {
     "_C": "",
     "_version": "",
     "numerics": "",
-    "tensors": "",
+    "tensors": "_C",
     "engine": "_C _version numerics tensors",
     "init": "engine numerics tensors",
     "rules": "init numerics tensors",
@@ -211,9 +226,9 @@ ARROWS = {
     "recording": "engine init numerics plans rules tensors",
     "checkpoints": "_version engine init plans tensors",
     "diagnosis": "checkpoints init numerics plans recording rules tensors",
-    "cli": "init numerics plans recording rules",
+    "cli": "_version checkpoints diagnosis engine init numerics plans recording rules",
     "__init__": "_version checkpoints diagnosis engine init plans recording rules tensors",
-    "__main__": "__init__ checkpoints cli diagnosis engine plans",
+    "__main__": "cli",
 }
 
 

@@ -134,7 +134,7 @@ def test_rules_instead_of_the_models_code(config: Path, tmp_path: Path, capsys: 
         ('{"model_type": "no such type"}', [], "no such type"),
         ("config", ["--dtype", "int8"], "a floating-point dtype is required"),
         ("config", ["--rules", "no_such_set"], "rules must be one of"),
-        ("plan", ["--rules", "torch"], "rules belong to a config.json"),
+        ("plan", ["--rules", "torch"], "rules belong to a model"),
     ],
 )
 def test_what_is_no_blueprint(

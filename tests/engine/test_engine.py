@@ -348,8 +348,8 @@ def test_jobs_on_the_same_memory(jobs: Callable[[torch.Tensor], list[FillJob]], 
 def test_jobs_side_by_side_are_one_pass() -> None:
     whole = torch.empty(4, 100)
     for jobs in ([sevens(row) for row in whole.flip(0)], [sevens(whole[0]), sevens(whole[2:]), sevens(whole[1])], []):
-        checked = engine.run.checked(jobs)
-        assert list(engine.run.without_overlap(checked)) == [checked]
+        assert [batch.jobs for batch in engine.run.batches(jobs)] == [jobs]
+        assert list(engine.run.without_overlap(jobs)) == [jobs]
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------

@@ -134,9 +134,9 @@ def test_a_draw_in_a_graph_is_refused() -> None:
 @pytest.mark.parametrize("count", [11, 12, 13, 500])
 def test_many_tensors_are_one_launch(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    launch = engine.run.fill_cuda
+    launch = engine.native.launch
     monkeypatch.setattr(
-        engine.run, "fill_cuda", lambda device, native, *how: (calls.append(len(native)), launch(device, native, *how))
+        engine.native, "launch", lambda device, table, *how: (calls.append(len(table)), launch(device, table, *how))
     )
     done = jobs(count, "cuda")
     engine.fill(done)

@@ -111,5 +111,5 @@ def test_plain_tensors_are_one_table() -> None:
     """What makes it fast: no walk over the tensors in Python."""
     net = nn.Sequential(*[nn.Linear(4, 4) for _ in range(3)])
     prepared = engine.Prepared(wi.plan(net).jobs(dict(net.named_parameters())))
-    assert [len(tensors) for _, tensors, _ in prepared._groups] == [6]
-    assert all((table is not None) == engine.backend.native for _, _, table in prepared._groups)
+    assert [len(batch.jobs) for batch, _, _ in prepared._batches] == [6]
+    assert [len(launches) for _, _, launches in prepared._batches] == [int(engine.backend.native)]

@@ -20,6 +20,7 @@ from torch import Tensor
 from .._version import FORMAT
 from ..init.arguments import seed_of
 from ..plans.plan import Plan
+from ..plans.table import visible
 from .files import Checkpoint, Stored, open_checkpoint
 from .regenerate import chunks, unknown
 
@@ -83,7 +84,7 @@ class Report:
                     f"{f.differing:,}" if f.differing else "",
                     "" if f.first is None else str(f.first),
                 )
-                made.add_row(f.name, f.status, *numbers, f.note)
+                made.add_row(visible(f.name), f.status, *numbers, visible(f.note))
         return made
 
     def summary(self) -> str:

@@ -1,14 +1,13 @@
-"""What the command line is given instead of a model: a plan that was saved, or the configuration of a model of transformers.
+"""What the command line is given instead of a model: a plan that was saved, a configuration, or a function that makes a model.
 
-A configuration is built under ``deferred()``, so that nothing of the model's size is allocated; its plan is then that of the
-model's own code, or of rules.
+A model is built under ``deferred()``, so that nothing of its size is allocated; its plan is then that of the model's own code,
+or of rules.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,26 +15,34 @@ import torch
 from torch import Tensor, nn
 
 from ..plans.plan import Plan, plan
+from ..plans.whole_file import read_whole
 from ..recording.deferred import Recording, deferred
 from ..rules import Rules
+from .libraries import NONE, WEIGHTS, Permissions, builder_of, is_configuration, offline_unless, written_config
+from .named_function import NAMED_FUNCTION, function_named
+from .saved_names import SavedNames, saved_names
 
 __all__ = ["Blueprint", "open_blueprint"]
 
 
 class Blueprint(NamedTuple):
-    """A plan; and where it was made of a configuration, what else is known.
+    """A plan; and where it was made of a model, what else is known.
 
     Args:
         plan: the plan.
         model: on meta.
         recorded: its construction.
         values: gives tensors whose values the plan does not say.
+        config: the configuration's file.
+        saved: how the library that made the model names its tensors in files; None if as the plan does.
     """
 
     plan: Plan
     model: nn.Module | None = None
     recorded: Recording | None = None
     values: Callable[[str], Tensor] | None = None
+    config: Path | None = None
+    saved: SavedNames | None = None
 
     @property
     def names(self) -> list[str]:
@@ -43,86 +50,102 @@ class Blueprint(NamedTuple):
         kept = None if self.model is None else self.model.state_dict().keys()
         return [name for name in self.plan.names() if kept is None or name in kept]
 
-    def save_config(self, folder: Path) -> bool:
-        """Writes the configuration as transformers reads it, in the plan's dtype; False if there is none."""
-        config: Any = getattr(self.model, "config", None)
-        if config is None:
-            return False
+    def in_files(self) -> Blueprint:
+        """The same under the names that the library gives the tensors in files."""
+        if self.saved is None or self.values is None:
+            return self
+        plan, values = self.saved.renamed(self.plan, self.names, self.values)
+        return self._replace(plan=plan, values=values, model=None, saved=None)
+
+    @property
+    def weights(self) -> str:
+        """The one file that the library reads; empty if it reads shards."""
+        return WEIGHTS.get(_library_of(self.model), "")
+
+    def config_files(self) -> dict[str, bytes]:
+        """The configuration as its library reads it, in the plan's dtype, by name of the file; none if there is none."""
         dtypes = {entry.dtype for entry in self.plan if not entry.buffer and entry.dtype.is_floating_point}
-        if len(dtypes) == 1:
-            config.dtype = str(dtypes.pop()).removeprefix("torch.")
-        config.architectures = [type(self.model).__name__]
-        config.save_pretrained(folder)
-        return True
+        return written_config(self.model, self.config, dtypes.pop() if len(dtypes) == 1 else None)
 
 
 def open_blueprint(
-    path: str | Path, rules: Rules | None = None, seed: int | None = None, dtype: torch.dtype | None = None
+    source: str | Path,
+    rules: Rules | None = None,
+    seed: int | None = None,
+    dtype: torch.dtype | None = None,
+    permissions: Permissions = NONE,
 ) -> Blueprint:
-    """Reads a file of ``plan.save()``, or a ``config.json`` of transformers (or a folder with one).
+    """Reads a file of ``plan.save()`` or a ``config.json`` of transformers, diffusers or timm (or a folder with one), or calls
+    a function that makes a model.
 
     Args:
-        path: of the file or folder; nothing is downloaded.
-        rules: for a configuration: a set's name or a list of them, instead of the model's own code. What they do not speak of
+        source: the file or folder, ``module:function`` or ``file.py:function``.
+        rules: of a model: a set's name or a list of them, instead of the model's own code. What they do not speak of
             (buffers, mostly) stays as the code has it.
         seed: default the plan's, or 0.
         dtype: of floating-point tensors; default the plan's or the configuration's.
+        permissions: what a configuration may do. By default nothing is downloaded and no code runs that came with it.
 
     Raises:
-        FileNotFoundError, ImportError: no such file, or no transformers.
-        ValueError: it is neither; no rule covers a parameter; or the code leaves one unwritten and there are no rules.
+        FileNotFoundError, ImportError: no such file, or the library is not installed.
+        ValueError: it is none of these; the model cannot be built; no rule covers a parameter; or the code leaves one unwritten
+            and there are no rules.
     """
-    file = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
+    if NAMED_FUNCTION.fullmatch(str(source)) and not Path(source).exists():
+        make = function_named(str(source))  # its module is imported as it is
+        with deferred() as recorded:
+            model = make()
+        return _of_model(model, recorded, rules, seed or 0, dtype)
+    file = Path(source) / "config.json" if Path(source).is_dir() else Path(source)
     data = _json(file)
-    if "model_type" in data or "architectures" in data:
-        return _of_config(file, data, rules, seed or 0, dtype)
+    if is_configuration(data):
+        with offline_unless(permissions.online):
+            build = builder_of(file, data, permissions)
+            with deferred() as recorded:
+                model = build()
+        made = _of_model(model, recorded, rules, seed or 0, dtype or _dtype(data.get("dtype", data.get("torch_dtype"))))
+        return made._replace(config=file)
     if data.get("library") != "weightinit_cuda":
         raise ValueError(
-            f"a plan of this library, or a config.json of transformers with a model_type, is required, got {file}."
+            "a plan of this library, or a config.json of transformers (with a model_type), diffusers (_class_name) or timm"
+            f" (architecture) is required, got {file}."
         )
     if rules is not None:
-        raise ValueError(f"rules belong to a config.json, got {rules} and a plan ({file}).")
-    made = Plan.load(file)
-    made = made if seed is None else made.with_seed(seed)
-    return Blueprint(made if dtype is None else made.with_dtype(dtype))
+        raise ValueError(f"rules belong to a model, got {rules} and a plan ({file}).")
+    saved = Plan.load(file)
+    saved = saved if seed is None else saved.with_seed(seed)
+    return Blueprint(saved if dtype is None else saved.with_dtype(dtype))
 
 
 def _json(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        raise FileNotFoundError(f"a file, or module:function, is required, got {file}, which does not exist.")
+    text = read_whole(file)
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"a JSON file is required, got {error} ({file}).") from None
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        what = "one that is nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise ValueError(f"a JSON file is required, got {what} ({file}).") from None
     if not isinstance(data, dict):
         raise ValueError(f"a JSON object is required, got a {type(data).__name__} ({file}).")
     return data
 
 
-def _of_config(file: Path, data: dict[str, Any], rules: Rules | None, seed: int, dtype: torch.dtype | None) -> Blueprint:
-    model, recorded = _recorded(file)
-    dtype = dtype or _dtype(data.get("dtype", data.get("torch_dtype")))
+def _of_model(model: nn.Module, recorded: Recording, rules: Rules | None, seed: int, dtype: torch.dtype | None) -> Blueprint:
     made = recorded.plan(model, seed, rules=rules)
     if rules is not None:
         own, made = made, plan(model, rules, seed)
         made = Plan((*made, *(entry for entry in own if entry.name not in made)), seed, made.rules)
     values = recorded.values(model, seed, dtype=dtype, rules=rules)
-    return Blueprint(made if dtype is None else made.with_dtype(dtype), model, recorded, values)
+    made = made if dtype is None else made.with_dtype(dtype)
+    return Blueprint(made, model, recorded, values, saved=saved_names(model) if _library_of(model) == "transformers" else None)
 
 
-def _recorded(file: Path) -> tuple[nn.Module, Recording]:
-    """The model that the configuration is of: the first of its ``architectures``, else the bare model of its type."""
-    try:
-        transformers: Any = importlib.import_module("transformers")
-    except ImportError as error:
-        raise ImportError(
-            f"a config.json needs transformers, which cannot be imported ({error}). pip install transformers"
-        ) from None
-    config = transformers.AutoConfig.from_pretrained(str(file), trust_remote_code=False)
-    found = [kind for name in config.architectures or () if (kind := getattr(transformers, name, None)) is not None]
-    with deferred() as recorded:
-        model: nn.Module = found[0](config) if found else transformers.AutoModel.from_config(config)
-    return model, recorded
+def _library_of(model: nn.Module | None) -> str:
+    bases: Sequence[type] = () if model is None else type(model).__mro__
+    return next((top for base in bases if (top := base.__module__.split(".")[0]) in ("transformers", "diffusers", "timm")), "")
 
 
-def _dtype(name: str | None) -> torch.dtype | None:
-    dtype = None if name is None else getattr(torch, str(name).removeprefix("torch."), None)
+def _dtype(name: object) -> torch.dtype | None:
+    dtype = getattr(torch, name.removeprefix("torch."), None) if isinstance(name, str) else None
     return dtype if isinstance(dtype, torch.dtype) and dtype.is_floating_point else None

@@ -1,4 +1,4 @@
-"""``python -m weightinit_cuda demo``: real architectures, initialised by their own code, through the drop-in and by torch.
+"""``weightinit-cuda demo``: real architectures, initialised by their own code, through the drop-in and by torch.
 
 GPT-2 and Llama-3.2-1B's shape are built from their configuration classes, offline. Each is constructed, and its own
 ``init_weights()`` run again on the parameters it has, under ``patched()`` and under ``torch.nn.init``; then its construction is
@@ -28,7 +28,9 @@ from torch import Tensor, nn
 from ..init.patching import patched
 from ..numerics.distributions import Constant, Normal
 from ..recording.deferred import deferred
+from .ending import say
 from .memory import available_bytes, peak_of
+from .terminal import rendered
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -311,16 +313,16 @@ def main(names: Sequence[str] = tuple(MODELS)) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(stderr=True)
     columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     results = []
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("importing transformers", total=STEPS * len(names))
         transformers = importlib.import_module("transformers")
         for model in (MODELS[name] for name in names):
             available = available_bytes()
             if available is not None and available < model.gib * 2**30:
-                progress.print(f"left out: {model.name} takes {model.gib:g} GiB, {available / 2**30:.1f} are available")
+                say(f"left out: {model.name} takes {model.gib:g} GiB, {available / 2**30:.1f} are available")
                 continue
 
             def announce(step: str, name: str = model.name) -> None:
@@ -328,14 +330,14 @@ def main(names: Sequence[str] = tuple(MODELS)) -> int:
 
             results.append(compare(model, transformers, announce))
     for result in results:
-        console.print(_check_table(result))
-    console.print(_time_table(results))
+        say(rendered(_check_table(result), markup=True))
+    say(rendered(_time_table(results)))
     for result in results:
         digests = ", ".join(f"{digest} with threads={threads}" for threads, digest in (result.ours.digests or {}).items())
-        console.print(f"{result.model.name}: hash of all parameters {digests}", highlight=False)
+        say(f"{result.model.name}: hash of all parameters {digests}")
     faults = [fault for result in results for fault in result.faults]
     for fault in faults:
-        console.print(fault, style="red", highlight=False)
+        say(fault)
     return 1 if faults else 0
 
 

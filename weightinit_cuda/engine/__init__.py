@@ -10,7 +10,7 @@ from .drop_in import draw_and_fill, fill_tensor
 from .job import FillJob
 from .prepared import Prepared
 from .run import fill
-from .words import bits, draw_seed
+from .words import bits, draw_seed, streams_of
 
 __all__ = [
     "BackendInfo",
@@ -25,4 +25,5 @@ __all__ = [
     "has_kernels",
     "reference_only",
     "select_cpu",
+    "streams_of",
 ]

@@ -6,9 +6,12 @@ Chosen once at import (``WEIGHTINIT_BACKEND``, ``WEIGHTINIT_CPU``). Values do no
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -22,7 +25,27 @@ try:
     from .. import _C as kernels
 except ImportError as error:  # built with WEIGHTINIT_NATIVE=0, or not built at all
     kernels = None  # type: ignore[assignment]
-    _MISSING = str(error)
+    _MISSING = "no _C was built" if "circular import" in str(error) else str(error)  # what Python suspects of a missing module
+
+
+def _hidden() -> str:
+    """The folder of an installed copy with kernels that this one, in a source tree, hides: Python looks there first."""
+    here = Path(__file__).resolve().parents[1]
+    for folder in sys.path:
+        other = Path(folder or os.curdir).resolve() / here.name
+        if other != here and any((other / f"_C{suffix}").is_file() for suffix in EXTENSION_SUFFIXES):
+            return str(other)
+    return ""
+
+
+def _advice() -> str:
+    """What to do about missing kernels."""
+    if hidden := _hidden():
+        tree = Path(__file__).resolve().parents[2]
+        return (
+            f"They are installed in {hidden}, which the source tree {tree} hides. Run Python in another folder, or `make build`"
+        )
+    return "Reinstall with a C++ compiler"
 
 
 def _choose_backend() -> bool:
@@ -31,11 +54,11 @@ def _choose_backend() -> bool:
     if wanted not in ("", "native", "reference"):
         raise ValueError(f"WEIGHTINIT_BACKEND: must be native or reference, got {wanted!r}.")
     if wanted == "native" and kernels is None:
-        raise ImportError(f"WEIGHTINIT_BACKEND=native, but the compiled kernels are missing: {_MISSING}.")
+        raise ImportError(f"WEIGHTINIT_BACKEND=native, but the compiled kernels are missing: {_MISSING}. {_advice()}.")
     if wanted == "":
         warnings.warn(
             f"weightinit_cuda: the compiled kernels are missing ({_MISSING}); the plain PyTorch reference is used: the same "
-            "values, many times slower. Reinstall with a C++ compiler, or set WEIGHTINIT_BACKEND=reference to silence this.",
+            f"values, many times slower. {_advice()}, or set WEIGHTINIT_BACKEND=reference to silence this.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -84,7 +107,8 @@ class BackendInfo(NamedTuple):
 
 def backend_info() -> BackendInfo:
     """What is compiled in, which instruction set is in use, and why a fallback was taken."""
-    reason = "" if native else _MISSING or "WEIGHTINIT_BACKEND=reference"
+    hidden = f"; kernels are hidden in {_hidden()}" if kernels is None and _hidden() else ""
+    reason = "" if native else f"{_MISSING}{hidden}" or "WEIGHTINIT_BACKEND=reference"
     threads = torch.get_num_threads()
     if kernels is None:
         return BackendInfo("reference", "torch", (), threads, "torch", "not compiled", FORMAT, reason)
@@ -118,7 +142,7 @@ def _why_no_cuda() -> str:
     if why := kernels.why_no_cuda():
         return why
     if not torch.cuda.device_count():
-        return f"compiled for {kernels.cuda_architectures}; torch {torch.__version__} finds no CUDA device"
+        return f"no GPU that torch {torch.__version__} finds; compiled for {kernels.cuda_architectures}"
     return next(filter(None, _known.values()), "")
 
 

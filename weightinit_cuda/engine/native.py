@@ -5,7 +5,7 @@ What each number of a job means is in `csrc/job.h`. Knows no arguments of users:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,21 +15,20 @@ from ..numerics.combine import STORE, Combine
 from ..numerics.distributions import Distribution
 from ..numerics.lowering import Transform, lower
 from ..tensors.named import PLAIN_TYPES
-from ..tensors.torch_private import without_modes
+from ..tensors.torch_private import increment_version, without_modes
 from .backend import has_kernels, kernels
 from .job import FillJob
 
 __all__ = [
     "STORAGE",
     "NativeJob",
-    "fill_cpu",
-    "fill_cuda",
+    "Table",
     "fits",
+    "launch",
     "native_job",
-    "native_of_plain",
     "native_transform",
-    "plain_address",
-    "table",
+    "plain_tensors",
+    "relauncher",
     "write_words",
 ]
 
@@ -73,30 +72,15 @@ def native_transform(distribution: Distribution, dtype: torch.dtype) -> Any:
     return distribution.form(dtype, lambda: native_of(lower(distribution, dtype)))
 
 
+def _of_one_pass(distribution: Distribution, dtype: torch.dtype) -> Any:
+    """The kernels' form of what one pass makes; None for all else."""
+    return native_transform(distribution, dtype) if distribution.one_pass else None
+
+
 @lru_cache(maxsize=4096)  # a constant's 0.0 and -0.0 differ in `integers`
 def native_of(transform: Transform) -> Any:
     """A transform as the kernels take it."""
     return kernels.Transform(int(transform.kind), list(transform.params), list(transform.integers))
-
-
-def plain_address(tensor: torch.Tensor) -> int:
-    """Where a tensor begins that the kernels can fill as it is; 0 for all that needs more care, or has no elements."""
-    if type(tensor) not in PLAIN_TYPES or tensor.dtype not in STORAGE or not has_kernels(tensor.device):
-        return 0
-    try:
-        if tensor.is_contiguous() and not tensor.is_inference() and not tensor.is_neg():
-            return tensor.data_ptr()
-    except RuntimeError:  # layouts that have no such thing
-        pass
-    return 0
-
-
-def native_of_plain(job: FillJob, address: int) -> NativeJob:
-    """The job of a tensor that has a :func:`plain_address`."""
-    dtype = job.tensor.dtype
-    transform = native_transform(job.distribution, dtype)
-    whole = [(job.tensor.numel(), 1, 1)]
-    return NativeJob(address, STORAGE[dtype], transform, job.seed & _MASK64, job.stream & _MASK64, 0, whole)
 
 
 def fits(tensor: torch.Tensor) -> bool:
@@ -124,14 +108,13 @@ def write_words(words: torch.Tensor, seed: int, stream: int, start: int) -> None
     kernels.fill([job], get_num_threads())
 
 
-def fill_cpu(jobs: list[NativeJob], combine: Combine = STORE) -> None:
-    """One parallel pass over all of them."""
-    kernels.fill(jobs, get_num_threads(), *combine)
-
-
-def fill_cuda(device: torch.device, jobs: list[NativeJob], combine: Combine = STORE) -> None:
-    """On the device's current stream: one launch for each size of an element, one in all to combine."""
-    _launch(device, kernels.CudaLaunch(jobs, *combine))
+def launch(device: torch.device, jobs: Any, combine: Combine = STORE) -> None:
+    """A table of jobs: one parallel pass on the CPU; on a GPU, on its current stream, one launch for each size of an element,
+    one in all to combine."""
+    if device.type == "cpu":
+        kernels.fill(jobs, get_num_threads(), *combine)
+    else:
+        _launch(device, kernels.CudaLaunch(jobs, *combine))
 
 
 def _launch(device: torch.device, launch: Any) -> None:
@@ -147,15 +130,24 @@ def _launch(device: torch.device, launch: Any) -> None:
             launch.run(table.data_ptr(), stream, device.index)
 
 
-def table(device: torch.device, jobs: Sequence[NativeJob]) -> Callable[[int], None]:
-    """Jobs on plain tensors of one device as a function of the seed."""
+def relauncher(device: torch.device, jobs: Any) -> Callable[[int], None]:
+    """A table of jobs as a function of the seed."""
     if device.type == "cpu":
-        prepared = kernels.CpuFill(list(jobs))
+        prepared = kernels.CpuFill(jobs)
         return lambda seed: prepared.run(seed, get_num_threads())
-    launch = kernels.CudaLaunch(list(jobs))
+    prepared_launch = kernels.CudaLaunch(jobs)
 
     def run(seed: int) -> None:
         with without_modes():
-            _launch(device, launch.with_seed(seed))
+            _launch(device, prepared_launch.with_seed(seed))
 
     return run
+
+
+Table: Any = kernels and kernels.Table
+"""Jobs for one device, in the form of the kernels."""
+
+plain_tensors: Any = kernels and kernels.PlainTensors(
+    tuple(PLAIN_TYPES), STORAGE, STORE, _of_one_pass, has_kernels, increment_version, get_num_threads
+)
+"""The plain tensors of jobs: dense, of this library's dtypes, each a global tensor of its own. Read without torch's headers."""

@@ -11,7 +11,7 @@ import operator
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any
 
 import torch
 
@@ -21,13 +21,13 @@ from ..numerics.lowering import Transform, lower
 from ..numerics.rounding import REAL_DTYPE
 from ..tensors.boxes import Region
 from ..tensors.torch_private import increment_version, without_modes
+from . import backend, native
 from .checks import check
 from .job import FillJob
-from .native import NativeJob, fill_cpu, fill_cuda, fits, native_job, native_of_plain, plain_address
 from .orthogonal import computing_dtype, orthogonal_matrix
 from .words import MASK64, bits
 
-__all__ = ["Checked", "checked", "fill", "run", "without_overlap"]
+__all__ = ["Batch", "batches", "fill", "without_overlap"]
 
 
 def fill(jobs: Sequence[FillJob]) -> None:
@@ -42,40 +42,102 @@ def fill(jobs: Sequence[FillJob]) -> None:
         NotImplementedError, ValueError: no such layout, dtype, region or distribution; the job is named.
     """
     with without_modes():
-        for apart in without_overlap(checked(jobs)):
-            run(apart)
+        for batch in batches(jobs):
+            batch.run()
 
 
-class Checked(NamedTuple):
-    """A job that can be run, the bytes it writes, and the kernels' form of it where its tensor is plain."""
-
-    job: FillJob
-    extent: tuple[int, int]
-    native: NativeJob | None = None
-
-
-def checked(jobs: Sequence[FillJob]) -> list[Checked]:
-    """The jobs that write something, each of them checked."""
-    return [one for job in jobs if (one := _plain(job) or _checked(job))]
+def batches(jobs: Sequence[FillJob]) -> Iterator[Batch]:
+    """The jobs in order, all checked before the first batch; cut before each one whose memory may overlap that of one since the
+    last cut."""
+    whole = Batch(jobs)
+    if whole.apart():
+        yield whole
+    else:
+        yield from map(Batch, without_overlap(jobs))
 
 
-def _plain(job: FillJob) -> Checked | None:
-    """What most of a model is, in a few microseconds: a dense tensor that is its own global tensor; None for all else."""
-    if job.region is not None or job.combine is not STORE or not job.distribution.one_pass:
-        return None
-    address = plain_address(job.tensor)
-    if not address:
-        return None
-    return Checked(job, (address, address + job.tensor.numel() * job.tensor.itemsize), native_of_plain(job, address))
+class Batch:
+    """Jobs of one pass, checked: those on plain tensors, which are most of a model, in the form of the kernels.
+
+    Args:
+        jobs: as for :func:`fill`.
+
+    Attributes:
+        plain: the plain tensors.
+        tables: the kernels' jobs on them, by device and way of combining.
+        others: the jobs that are more than that, without those that leave their tensors as they are.
+    """
+
+    def __init__(self, jobs: Sequence[FillJob]) -> None:
+        self.jobs = jobs
+        self.plain: Sequence[torch.Tensor] = ()
+        self.tables: dict[tuple[torch.device, Combine], Any] = {}
+        if backend.native:
+            self._gathered = native.plain_tensors.gather(jobs)
+            self.plain, jobs = self._gathered.tensors, self._gathered.others
+            self.tables = {(device, STORE): table for device, table in self._gathered.tables}
+        self.others = [one for job in jobs if (one := _checked(job))]
+
+    def apart(self) -> bool:
+        """Whether no two jobs may write the same memory."""
+        extents = [_extent(job.tensor) for job in self.others]
+        if self.plain:
+            apart: bool = self._gathered.apart(extents)
+            return apart
+        in_order = sorted(extents)
+        return all(end <= begin for (_, end), (begin, _) in pairwise(in_order))
+
+    def run(self) -> None:
+        """Fills; once, since the tables are used up."""
+        written = [job.tensor for job in self.others if not (job.tensor.is_meta or job.tensor.is_inference())]
+        if self.plain or written:
+            increment_version((*self.plain, *written))
+        filled = [job for job in self.others if _writes(job)]
+        self._run_kernels([job for job in filled if not job.distribution.linear_algebra])
+        with torch.no_grad():
+            for job in filled:
+                if isinstance(job.distribution, SparseNormal):
+                    _write_zeros(job, job.distribution)
+            _write_orthogonal([job for job in filled if job.distribution.linear_algebra])
+
+    def _run_kernels(self, jobs: Sequence[FillJob]) -> None:
+        """What one pass makes: by the kernels, else by the reference; constants of integers by torch."""
+        by_reference: list[tuple[FillJob, Transform]] = []
+        copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for job in jobs:
+            if job.tensor.dtype not in REAL_DTYPE:
+                job.tensor.detach().fill_(job.distribution.numbers()["value"])
+                continue
+            for part in _real_parts(_resolved(job, copies)):
+                transform = lower(part.distribution, made_dtype(part.combine.mode, part.tensor.dtype))
+                if native.fits(part.tensor):
+                    key = part.tensor.device, part.combine
+                    self.tables.setdefault(key, native.Table()).append(native.native_job(part, transform))
+                else:
+                    by_reference.append((part, transform))
+        for (device, combine), table in self.tables.items():
+            native.launch(device, table, combine)
+        if by_reference:
+            from ..numerics import reference  # not at import: a program that has the kernels does not need it
+        for part, transform in by_reference:
+            reference.fill(part.tensor, transform, part.seed, part.stream, part.region, part.combine)
+        with torch.no_grad():
+            for tensor, made in copies:
+                tensor.copy_(made)
 
 
-def _checked(job: FillJob) -> Checked | None:
+def _checked(job: FillJob) -> FillJob | None:
     """Any job, checked; None if it leaves the tensor as it is."""
     if job.region is not None:  # shapes and offsets as Python integers, which do not overflow
         job = job._replace(region=Region(*(tuple(map(operator.index, numbers)) for numbers in job.region)))
     check(job)
     combine = settled(job.combine, REAL_DTYPE.get(job.tensor.dtype, torch.float32))
-    return combine and Checked(job._replace(combine=combine), _extent(job.tensor))
+    return combine and job._replace(combine=combine)
+
+
+def _writes(job: FillJob) -> bool:
+    begin, end = _extent(job.tensor)
+    return begin != end
 
 
 def _extent(tensor: torch.Tensor) -> tuple[int, int]:
@@ -87,66 +149,17 @@ def _extent(tensor: torch.Tensor) -> tuple[int, int]:
     return begin, begin + (last + 1) * tensor.itemsize
 
 
-def without_overlap(jobs: Sequence[Checked]) -> Iterator[Sequence[Checked]]:
+def without_overlap(jobs: Sequence[FillJob]) -> Iterator[Sequence[FillJob]]:
     """The jobs in order, cut before each one whose memory may overlap that of a job since the last cut."""
-    in_order = sorted(job.extent for job in jobs)
-    if all(end <= begin for (_, end), (begin, _) in pairwise(in_order)):
-        yield jobs
-        return
     first, since = 0, list[tuple[int, int]]()  # `since` is sorted, and its extents are apart
     for number, job in enumerate(jobs):
-        at = bisect(since, job.extent)
-        if any(begin < job.extent[1] and job.extent[0] < end for begin, end in since[max(at - 1, 0) : at + 1]):
+        extent = _extent(job.tensor)
+        at = bisect(since, extent)
+        if any(begin < extent[1] and extent[0] < end for begin, end in since[max(at - 1, 0) : at + 1]):
             yield jobs[first:number]
             first, since, at = number, [], 0
-        since.insert(at, job.extent)
+        since.insert(at, extent)
     yield jobs[first:]
-
-
-def run(jobs: Sequence[Checked]) -> None:
-    """Fills jobs on memory that does not overlap."""
-    if written := [job.tensor for job, _, _ in jobs if not (job.tensor.is_meta or job.tensor.is_inference())]:
-        increment_version(tuple(written))
-    _run_kernels([one for one in jobs if not one.job.distribution.linear_algebra])
-    with torch.no_grad():
-        for job, (begin, end), _ in jobs:
-            if isinstance(job.distribution, SparseNormal) and begin != end:
-                _write_zeros(job, job.distribution)
-        _write_orthogonal([job for job, (begin, end), _ in jobs if job.distribution.linear_algebra and begin != end])
-
-
-def _run_kernels(jobs: Sequence[Checked]) -> None:
-    """What one pass makes: by the kernels, else by the reference; constants of integers by torch."""
-    native: dict[tuple[torch.device, Combine], list[NativeJob]] = {}
-    by_reference: list[tuple[FillJob, Transform]] = []
-    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for job, (begin, end), plain in jobs:
-        if plain is not None:
-            native.setdefault((job.tensor.device, STORE), []).append(plain)
-            continue
-        if begin == end:
-            continue
-        if job.tensor.dtype not in REAL_DTYPE:
-            job.tensor.detach().fill_(job.distribution.numbers()["value"])
-            continue
-        for part in _real_parts(_resolved(job, copies)):
-            transform = lower(part.distribution, made_dtype(part.combine.mode, part.tensor.dtype))
-            if fits(part.tensor):
-                native.setdefault((part.tensor.device, part.combine), []).append(native_job(part, transform))
-            else:
-                by_reference.append((part, transform))
-    for (device, combine), native_jobs in native.items():
-        if device.type == "cpu":
-            fill_cpu(native_jobs, combine)
-        else:
-            fill_cuda(device, native_jobs, combine)
-    if by_reference:
-        from ..numerics import reference  # not at import: a program that has the kernels does not need it
-    for part, transform in by_reference:
-        reference.fill(part.tensor, transform, part.seed, part.stream, part.region, part.combine)
-    with torch.no_grad():
-        for tensor, made in copies:
-            tensor.copy_(made)
 
 
 def _resolved(job: FillJob, copies: list[tuple[torch.Tensor, torch.Tensor]]) -> FillJob:

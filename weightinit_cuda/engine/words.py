@@ -8,10 +8,12 @@ from typing import SupportsIndex
 
 import torch
 
+from ..numerics.streams import DOMAIN, stream_of
 from ..tensors.torch_private import without_modes
 from . import backend, native
+from .backend import kernels
 
-__all__ = ["bits", "cuda_draw", "draw_seed", "seed_cell"]
+__all__ = ["bits", "cuda_draw", "draw_seed", "seed_cell", "streams_of"]
 
 MASK64 = 0xFFFFFFFFFFFFFFFF
 LOWEST = -(2**63)  # random_(LOWEST, None) draws all 64 bits
@@ -39,6 +41,15 @@ def draw_seed(tensor: torch.Tensor, generator: torch.Generator | None = None) ->
         return _draw_cuda_seed(generator)
     device = tensor.device if generator is None else generator.device
     return int(torch.empty((), dtype=torch.int64, device=device).random_(LOWEST, None, generator=generator).item()) & MASK64
+
+
+def streams_of(names: list[str]) -> list[int]:
+    """:func:`.stream_of` of each name.
+
+    Raises:
+        UnicodeEncodeError: a name holds a lone surrogate.
+    """
+    return kernels.streams_of(names, DOMAIN) if backend.native else list(map(stream_of, names))
 
 
 cuda_draw = threading.Lock()  # two threads must not read the same position

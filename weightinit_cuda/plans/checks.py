@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from reprlib import Repr
+from types import NoneType
 from typing import Any
 
 import torch
@@ -19,10 +21,13 @@ from ..rules import require_sound as require_numbers
 from ..tensors.boxes import Box
 from .entry import Entry
 
-__all__ = ["require_sound", "shown"]
+__all__ = ["can_fill", "require_sound", "shown"]
 
 _short = Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
+
+
+REFUSALS = (ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError, MemoryError)
 
 
 def shown(value: object) -> str:
@@ -36,16 +41,48 @@ def require_sound(entries: Iterable[object]) -> tuple[Entry, ...]:
     Raises:
         ValueError: something else; the entry is named by its number, from 0 on, and by its name.
     """
-    sound: list[Entry] = []
+    entries = tuple(entries)
+    if _plainly_sound(entries):
+        return entries  # type: ignore[return-value]
     of_name: dict[str, Entry] = {}
     for number, entry in enumerate(entries):
         try:
-            sound.append(_entry(entry))
-            _require_agreement(sound[-1], of_name)
-        except (ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError, MemoryError) as error:
+            _require_agreement(_entry(entry), of_name)
+        except REFUSALS as error:
             name = f", {shown(entry.name)}" if isinstance(entry, Entry) else ""
             raise ValueError(f"Plan: {str(error).rstrip('.')} (entry {number}{name}).") from error
-    return tuple(sound)
+    return entries  # type: ignore[return-value]
+
+
+def _plainly_sound(entries: Sequence[object]) -> bool:
+    """Whether a look at each field of all entries at once shows that they are sound: each is the whole of a tensor with one
+    name. Most plans are like that, and have thousands of entries; others are gone through one by one."""
+    if set(map(type, entries)) != {Entry}:
+        return False
+    names, shapes, dtypes, distributions, streams, sources, boxes, aliases, buffers = zip(*entries, strict=True)
+    types = [set(map(type, column)) for column in (names, sources, streams, buffers, boxes, shapes, aliases)]
+    if types != [{str}, {str}, {int}, {bool}, {NoneType}, {tuple}, {tuple}] or any(aliases):
+        return False
+    return (
+        all(map(str.isascii, names))
+        and len(set(names)) == len(names)
+        and 0 <= min(streams) <= max(streams) < 2**64
+        and set(map(type, chain.from_iterable(shapes))) <= {int}
+        and min(chain.from_iterable(shapes), default=0) >= 0
+        and all(map(can_fill, distributions, dtypes, shapes))
+    )
+
+
+def can_fill(distribution: Any, dtype: object, shape: tuple[int, ...]) -> bool:
+    """Whether it is a distribution that a tensor of that dtype and shape can be filled with."""
+    if not isinstance(distribution, Distribution):
+        return False
+    if (key := ("in a plan", dtype, shape)) not in distribution.forms:
+        try:
+            distribution.form(key, lambda: _require_fill(distribution, dtype, shape))
+        except REFUSALS:
+            return False
+    return True
 
 
 def _entry(entry: object) -> Entry:

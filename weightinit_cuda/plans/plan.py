@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import SupportsIndex, TypeVar
 
@@ -22,12 +23,12 @@ from .. import engine
 from .._version import FORMAT, __version__
 from ..engine.job import FillJob
 from ..init.arguments import seed_of
-from ..numerics.streams import stream_of
-from ..rules import Rules, RuleSet, resolve
+from ..numerics.combine import STORE
+from ..rules import Fill, Rules, RuleSet, resolve
 from ..tensors.boxes import Box, Region, intersection, visible
-from ..tensors.named import Model, Named, joined, named_tensors
-from ..tensors.shards import Part, is_dtensor, mark_written, parts
-from .checks import require_sound, shown
+from ..tensors.named import PLAIN_TYPES, Model, Named, joined, named_tensors
+from ..tensors.shards import Part, is_spread, mark_written, parts_to_write
+from .checks import can_fill, require_sound, shown
 from .entry import Entry, as_line, as_text, read_entries
 from .seeds import prefix_of, seed_or_drawn
 from .table import table
@@ -39,6 +40,10 @@ SCHEMA = 1  # of the file. A reader refuses any other
 Module = TypeVar("Module", bound=Model)
 Root = TypeVar("Root", bound=nn.Module)
 Held = Tensor | Sequence[Part]  # all that this rank holds of a tensor, or just the parts that are wanted
+_new = tuple.__new__  # what a NamedTuple's name calls, in half the time: a model has thousands of tensors
+_tensor, _shape, _dtype, _is_meta = map(attrgetter, ("tensor", "shape", "dtype", "is_meta"))
+_COMPARED = ("name", "shape", "dtype", "aliases")
+Covered = tuple[Named, list[Fill]]
 LocalFill = tuple[Entry, Tensor, Region | None]  # an entry, the local memory that it fills, and where that lies
 
 
@@ -150,11 +155,28 @@ class Plan:
 
     def _matched(self, function: str, named: Sequence[Named]) -> dict[str, Tensor]:
         """The model's tensors by the names that the plan lists them under."""
+        if alike := self._alike(named):
+            return alike
         if problems := list(self._problems(named)):
             raise ValueError(
                 "\n  ".join([f"{function}: the model must fit the plan, got {len(problems)} differences.", *problems])
             )
         return {self._names[name]: n.tensor for n in named for name in (n.name, *n.aliases) if name in self._names}
+
+    def _alike(self, named: Sequence[Named]) -> dict[str, Tensor] | None:
+        """The tensors by name if they are the plan's in its order, as far as a look at all of them at once can tell."""
+        listed = [one for one in named if not one.buffer or one.name in self._names]
+        if not listed or any(map(_is_meta, map(_tensor, named))):
+            return None
+        names, tensors, aliases, *_ = zip(*listed, strict=True)
+        columns = names, tuple(map(_shape, tensors)), tuple(map(_dtype, tensors)), aliases
+        return dict(zip(names, tensors, strict=True)) if columns == self._columns else None
+
+    @cached_property
+    def _columns(self) -> tuple[tuple[object, ...], ...]:
+        """Names, shapes, dtypes and aliases of its tensors."""
+        first = [entries[0] for entries in self._by_name.values()]
+        return tuple(tuple(map(itemgetter(field), first)) for field in map(Entry._fields.index, _COMPARED))
 
     def bind(self, model: Model) -> Callable[..., None]:
         """The plan bound to a model's memory, for filling it many times: restarts, ensembles, one seed after another.
@@ -213,29 +235,45 @@ class Plan:
             tensors: by the names the plan lists them under; of the plan's shapes, or DTensors of it.
             seed: instead of the plan's.
         """
-        return _jobs(self._local_fills(tensors), self.seed if seed is None else seed_of("jobs", seed))
+        return self._jobs(tensors, self.seed if seed is None else seed_of("jobs", seed))
 
     def fill_(self, tensors: Mapping[str, Held], *, seed: SupportsIndex | None = None) -> None:
         """As :meth:`apply_`, of the tensors (or parts of them) of a mapping only, which are not checked against the plan."""
         key = self.seed if seed is None else seed_of("fill_", seed)
-        engine.fill(_jobs(self._local_fills(tensors), key))
+        engine.fill(self._jobs(tensors, key))
         for tensor in tensors.values():
-            if isinstance(tensor, Tensor):
+            if type(tensor) not in PLAIN_TYPES and isinstance(tensor, Tensor):
                 mark_written(tensor)
 
-    def _local_fills(self, tensors: Mapping[str, Held]) -> Iterator[LocalFill]:
-        """Every entry with the local memory that it fills: what later entries take is cut out, and what other ranks hold."""
+    def _jobs(self, tensors: Mapping[str, Held], seed: int) -> list[FillJob]:
+        """Every fill of local memory, without what only the model's own code makes."""
+        jobs = []
         for name, entries in self._by_name.items():
-            if name not in tensors:
+            if (held := tensors.get(name)) is None:
                 continue
-            held = tensors[name]
-            local = parts(held, "apply_") if isinstance(held, Tensor) else held
-            if len(entries) == 1 and entries[0].box is None:
-                yield from ((entries[0], *part) for part in local)
+            entry = entries[0]
+            if len(entries) == 1 and entry.box is None and type(held) in PLAIN_TYPES:  # most of most models
+                if entry.distribution.is_fill:
+                    jobs.append(_new(FillJob, (held, entry.distribution, seed, entry.stream, None, name, STORE)))
                 continue
-            whole = Box.whole(entries[0].shape)
-            for entry, left in self.shares(name):
-                yield from ((entry, *found) for box in left for part in local if (found := _local_fill(part, box, whole)))
+            jobs += [
+                FillJob(part, entry.distribution, seed, entry.stream, region, name)
+                for entry, part, region in self._local_fills(name, held)
+                if entry.distribution.is_fill
+            ]
+        return jobs
+
+    def _local_fills(self, name: str, held: Held) -> Iterator[LocalFill]:
+        """The entries of a tensor with the local memory that each fills: what later entries take is cut out, and what other
+        ranks hold."""
+        entries = self._by_name[name]
+        local = parts_to_write(held, "apply_") if isinstance(held, Tensor) else held
+        if len(entries) == 1 and entries[0].box is None:
+            yield from ((entries[0], *part) for part in local)
+            return
+        whole = Box.whole(entries[0].shape)
+        for entry, left in self.shares(name):
+            yield from ((entry, *found) for box in left for part in local if (found := _local_fill(part, box, whole)))
 
     def shares(self, name: str) -> list[tuple[Entry, list[Box]]]:
         """Each entry of a tensor with the boxes that it decides: what no later entry takes.
@@ -321,28 +359,19 @@ class Plan:
         return table(self, title)
 
 
-def _jobs(pieces: Iterable[LocalFill], seed: int) -> list[FillJob]:
-    """The pieces as jobs, without what only the model's own code makes."""
-    return [
-        FillJob(part, entry.distribution, seed, entry.stream, region, entry.name)
-        for entry, part, region in pieces
-        if entry.distribution.is_fill
-    ]
-
-
 class _Bound:
     """A plan with the memory of a model, as it was when this was made."""
 
     def __init__(self, plan: Plan, model: Model) -> None:
         tensors = plan._matched("bind", named_tensors(model))
-        self._prepared = engine.Prepared(_jobs(plan._local_fills(tensors), plan.seed))
-        self._plain = tuple(tensor for tensor in tensors.values() if not is_dtensor(tensor))
-        self._spread = [tensor for tensor in tensors.values() if is_dtensor(tensor)]
+        self._prepared = engine.Prepared(plan._jobs(tensors, plan.seed))
+        self._plain = tuple(tensor for tensor in tensors.values() if not is_spread(tensor))
+        self._spread = [tensor for tensor in tensors.values() if is_spread(tensor)]
         self.places = self.places_now()
 
     def places_now(self) -> tuple[list[int], list[int]]:
         """Where the tensors' memory is now, and how many elements lie there."""
-        shards = tuple(part for tensor in self._spread for part, _ in parts(tensor))
+        shards = tuple(part for tensor in self._spread for part, _ in parts_to_write(tensor))
         local = self._plain + shards
         return list(map(Tensor.data_ptr, local)), list(map(Tensor.numel, local))
 
@@ -401,19 +430,39 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex | None = 
     weight Normal(mean=0.0, std=1.0)
     bias Constant(value=0.0)
     """
-    tensors = named_tensors(model)
-    entries = _entries(model, tensors, rules, prefix_of("plan", prefix))
+    tensors, prefix = named_tensors(model), prefix_of("plan", prefix)
+    covered = resolve(model, tensors, rules)
+    entries = _entries(covered, _streams(covered, prefix))
     return Plan(entries, seed_or_drawn("plan", seed, (named.tensor for named in tensors)), _name_of(rules))
 
 
-def _entries(model: nn.Module, tensors: Sequence[Named], rules: Rules, prefix: str) -> tuple[Entry, ...]:
-    covered = resolve(model, tensors, rules)
+def _entries(covered: Sequence[Covered], streams: Sequence[int]) -> tuple[Entry, ...]:
     entries = []
-    for named, fills in covered:
-        shape, dtype, stream = tuple(named.tensor.shape), named.tensor.dtype, stream_of(joined(prefix, named.name))
+    for ((name, tensor, aliases, _, _, buffer), fills), stream in zip(covered, streams, strict=True):
+        shape, dtype = tuple(tensor.shape), tensor.dtype
         for distribution, box, source in fills:
-            entries.append(Entry(named.name, shape, dtype, distribution, stream, source, box, named.aliases, named.buffer))
+            entries.append(_new(Entry, (name, shape, dtype, distribution, stream, source, box, aliases, buffer)))
     return tuple(entries)
+
+
+def _streams(covered: Sequence[Covered], prefix: str) -> list[int]:
+    return engine.streams_of([joined(prefix, named.name) if prefix else named.name for named, _ in covered])
+
+
+def _is_plain(covered: Sequence[Covered]) -> bool:
+    """Whether all are plain tensors with memory, each filled as a whole, and with what can fill it."""
+    known = set()  # what was looked at: tensors that get the same share one list of fills
+    for (_, tensor, _, _, _, _), fills in covered:
+        if type(tensor) not in PLAIN_TYPES or tensor.is_meta:
+            return False
+        if (key := (id(fills), tensor.shape)) not in known:
+            distribution, box, _ = fills[0]
+            if len(fills) > 1 or box is not None or not distribution.is_fill:
+                return False
+            if not can_fill(distribution, tensor.dtype, tensor.shape):
+                return False
+            known.add(key)
+    return True
 
 
 def _name_of(rules: Rules) -> str:
@@ -432,8 +481,19 @@ def initialize_(model: Root, rules: Rules = "torch", seed: SupportsIndex | None 
     >>> torch.equal(first.weight, net[0].weight)
     True
     """
-    tensors = named_tensors(model)
-    made = Plan(_entries(model, tensors, rules, prefix_of("initialize_", prefix)), rules=_name_of(rules))
+    tensors, prefix = named_tensors(model), prefix_of("initialize_", prefix)
+    covered = resolve(model, tensors, rules)
+    streams = _streams(covered, prefix)
+    if _is_plain(covered):  # then the plan would be gone through once, and forgotten
+        key = seed_or_drawn("initialize_", seed, ())
+        engine.fill(
+            [
+                _new(FillJob, (tensor, fills[0][0], key, stream, None, name, STORE))
+                for ((name, tensor, _, _, _, _), fills), stream in zip(covered, streams, strict=True)
+            ]
+        )
+        return model
+    made = Plan(_entries(covered, streams), rules=_name_of(rules))
     matched = made._matched("initialize_", tensors)
     made.fill_(matched, seed=seed_or_drawn("initialize_", seed, (named.tensor for named in tensors)))
     return model

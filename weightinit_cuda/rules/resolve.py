@@ -11,10 +11,13 @@ from torch.nn.parameter import is_lazy
 
 from ..init.catalog import CATALOG
 from ..numerics.distributions import Distribution
-from ..tensors.named import Named
+from ..tensors.named import PLAIN_TYPES, Named
 from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet, glob
 
 __all__ = ["first_match", "flattened", "require_sound", "resolve"]
+
+Seen = dict[tuple[object, ...], list[Fill]]
+"""Fills by the ids of distribution and rule, which live as long as this does."""
 
 _CUSTOM = "custom"  # the origin of rules that were given, not named
 
@@ -31,17 +34,18 @@ def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tu
         TypeError: the rules are something else.
     """
     tensors = list(tensors)
-    if lazy := [named.name for named in tensors if is_lazy(named.tensor)]:
+    strange = {type(named.tensor) for named in tensors} - PLAIN_TYPES
+    if lazy := [named.name for named in tensors if strange and is_lazy(named.tensor)]:
         raise ValueError(
             f"plan: every tensor must have a shape, got lazy ones that have none yet ({', '.join(lazy)})."
             " Run the model once, on meta if you like."
         )
     flat = list(flattened(model, rules))
     _warn_of_idle_globs([rule for origin, rule in flat if origin == _CUSTOM], tensors)
-    found, problems = [], []
+    found, problems, seen = [], [], Seen()
     for named in tensors:
         try:
-            fills = first_match(flat, named)
+            fills = first_match(flat, named, seen)
         except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
             problems.append(f"{_about(named)}: {error}")
             continue
@@ -92,22 +96,42 @@ def _warn_of_idle_globs(rules: Sequence[Rule], tensors: Sequence[Named]) -> None
                 warnings.warn(f"plan: {rule} matches nothing: no name of the model is like {pattern!r}.", stacklevel=4)
 
 
-def first_match(rules: Iterable[tuple[str, Rule]], named: Named) -> list[Fill]:
-    """The fills of the first rule that has any, with their sources in full."""
+def first_match(rules: Iterable[tuple[str, Rule]], named: Named, seen: Seen | None = None) -> list[Fill]:
+    """The fills of the first rule that has any, with their sources in full.
+
+    Args:
+        rules: each with the name of the set it comes from.
+        named: the tensor.
+        seen: what other tensors of the model got, for those that get the same.
+    """
     for origin, rule in rules:
         try:
-            fills = rule.fills(named)
-            for distribution, _, _ in fills:
-                require_sound(distribution, named.tensor.dtype)
+            if not (fills := rule.fills(named)):
+                continue
+            made, box, source = fills[0]
+            if seen is None or len(fills) > 1 or box is not None:
+                return [_sound(fill, origin, rule, named) for fill in fills]
+            key = (id(made), named.tensor.dtype, id(rule), origin, source)
+            if key not in seen:
+                seen[key] = [_sound(fills[0], origin, rule, named)]
+            return seen[key]
         except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
             raise ValueError(f"{error} ({origin}: {rule})") from error
-        if fills:
-            return [(distribution, box, f"{origin}: {source or rule}") for distribution, box, source in fills]
     return []
+
+
+def _sound(fill: Fill, origin: str, rule: Rule, named: Named) -> Fill:
+    distribution, box, source = fill
+    require_sound(distribution, named.tensor.dtype)
+    return distribution, box, f"{origin}: {source or rule}"
 
 
 def require_sound(distribution: Distribution, dtype: torch.dtype) -> None:
     """Refuses numbers that no fill could use, in the words of ``init``."""
+    distribution.form(("sound", dtype), lambda: _require_sound(distribution, dtype))
+
+
+def _require_sound(distribution: Distribution, dtype: torch.dtype) -> None:
     row = CATALOG.get(f"{distribution.kind}_")
     if row is not None and row.random and not row.by_shape:
         row.scheme(dtype, *distribution.numbers().values())

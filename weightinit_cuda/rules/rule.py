@@ -16,7 +16,8 @@ from functools import cached_property, lru_cache, partial
 from pathlib import PurePath
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .. import init as functions
 from ..init.catalog import CATALOG, DRAWN, distribution_of, function_of
@@ -80,6 +81,7 @@ class Rule:
         for one in self.match:
             _require_match(one)
         self._of_buffers = buffer in self.match
+        self._is_fixed = not any(isinstance(value, Tensor | list) for value in self.params.values())
         self._conditions = tuple(_condition(one) for one in self.match if one != "*")
         if isinstance(self.init, str):
             _require_params(self.init, self.params)
@@ -108,23 +110,28 @@ class Rule:
         Raises:
             TypeError: the rule's function returns something else.
         """
-        if not self.matches(named):
+        if named.buffer is not self._of_buffers or (self._conditions and not self.matches(named)):
             return []
-        given = self._given(named)
+        init = self.init
+        if isinstance(init, str):
+            give = _given_to if self._is_fixed else _given_to.__wrapped__
+            return [(give(self, named.tensor.dtype, named.tensor.shape), None, "")]
+        given = init if isinstance(init, Distribution) else init(named)
         if isinstance(given, list):
             return given
         if given is not None and not isinstance(given, Distribution):
-            raise TypeError(f"{_called(self.init)} must return a distribution, a list of fills or None, got {given!r}")
+            raise TypeError(f"{_called(init)} must return a distribution, a list of fills or None, got {given!r}")
         return [] if given is None else [(given, None, "")]
-
-    def _given(self, named: Named) -> Given:
-        if isinstance(self.init, str):
-            return distribution_of(self.init, named.tensor.dtype, tuple(named.tensor.shape), self.params)
-        return self.init if isinstance(self.init, Distribution) else self.init(named)
 
     def globs(self) -> list[str]:
         """The conditions on names."""
         return [match for match in self.match if isinstance(match, str)]
+
+
+@lru_cache(maxsize=4096)
+def _given_to(rule: Rule, dtype: torch.dtype, shape: torch.Size) -> Distribution:
+    """What a rule with a function of ``init`` gives, remembered where the function's arguments cannot change."""
+    return distribution_of(rule.init, dtype, tuple(shape), rule.params)
 
 
 @dataclass(frozen=True)

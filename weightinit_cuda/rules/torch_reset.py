@@ -10,8 +10,10 @@ import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
@@ -19,7 +21,8 @@ from torch.nn.modules.conv import _ConvNd
 from ..init.catalog import distribution_of
 from ..numerics.distributions import Constant, Distribution
 from ..tensors.boxes import Box
-from ..tensors.named import Named
+from ..tensors.named import Named, modules_of
+from ..tensors.partitioned import shown_whole
 from .rule import Fill, Given, Rule, RuleSet, buffer
 
 __all__ = ["TORCH", "holds_norm", "padded", "torch_reset"]
@@ -31,32 +34,40 @@ ROWS = (nn.Embedding, nn.EmbeddingBag)
 
 
 def _call(function: str, **params: Any) -> Give:
+    @lru_cache(maxsize=1024)
+    def made(dtype: torch.dtype, shape: torch.Size) -> Distribution:
+        return distribution_of(function, dtype, tuple(shape), params)
+
     def give(named: Named, module: Any) -> Distribution:
-        return distribution_of(function, named.tensor.dtype, tuple(named.tensor.shape), params)
+        return made(named.tensor.dtype, named.tensor.shape)
 
     return give
 
 
-def _within(named: Named, bound: float) -> Distribution:
-    return distribution_of("uniform_", named.tensor.dtype, (), {"a": -bound, "b": bound})
+@lru_cache(maxsize=1024)
+def _within(dtype: torch.dtype, bound: float) -> Distribution:
+    return distribution_of("uniform_", dtype, (), {"a": -bound, "b": bound})
+
+
+@lru_cache(maxsize=1024)
+def _within_fan_in(dtype: torch.dtype, weight: torch.Size) -> Distribution:
+    fan_in = math.prod(weight[1:])
+    return _within(dtype, 1 / math.sqrt(fan_in) if fan_in > 0 else 0.0)
 
 
 def _by_fan_in(named: Named, module: Any) -> Given:
     """U(+-1 / sqrt(fan_in)) of the weight beside it; without one (weight_norm, parametrizations) it is nobody's."""
     weight = module._parameters.get("weight")
-    if weight is None:
-        return None
-    fan_in = math.prod(weight.shape[1:])
-    return _within(named, 1 / math.sqrt(fan_in) if fan_in > 0 else 0.0)
+    return None if weight is None else _within_fan_in(named.tensor.dtype, shown_whole(weight).shape)
 
 
 def _by_inputs(named: Named, module: Any) -> Given:
     weight = module._parameters.get("weight")
-    return None if weight is None else _within(named, 1 / math.sqrt(weight.size(1)))
+    return None if weight is None else _within(named.tensor.dtype, 1 / math.sqrt(shown_whole(weight).shape[1]))
 
 
 def _by_hidden_size(named: Named, module: Any) -> Given:
-    return _within(named, 1 / math.sqrt(module.hidden_size) if module.hidden_size > 0 else 0.0)
+    return _within(named.tensor.dtype, 1 / math.sqrt(module.hidden_size) if module.hidden_size > 0 else 0.0)
 
 
 def padded(named: Named, distribution: Distribution) -> list[Fill]:
@@ -100,21 +111,20 @@ _TABLE: list[tuple[type[nn.Module] | tuple[type[nn.Module], ...], str, Give]] = 
 _RESETS = ("reset_parameters", "_reset_parameters")
 
 
-def _keeps_reset(kind: type[nn.Module]) -> bool:
-    """Whether the reset that runs is torch's own, not one of a subclass."""
-    for name in _RESETS:
-        reset = getattr(kind, name, None)
-        if not getattr(reset, "__module__", "torch.nn.").startswith("torch.nn."):
-            return False
-    return True
+@lru_cache(maxsize=4096)
+def _resets(kind: type[nn.Module]) -> Callable[[type[nn.Module]], Any]:
+    """Gets the functions by which modules of this type reset themselves, as they are now: classes may be patched."""
+    names = [name for name in _RESETS if hasattr(kind, name)]
+    return attrgetter(*names) if names else lambda _: ()
 
 
 def torch_reset(named: Named) -> list[Fill] | None:
     """What the module that holds the tensor gives it; None where it is no module of torch.nn, or has its own reset."""
     module = named.module
-    if module is None or not _keeps_reset(type(module)):
+    if module is None:
         return None
-    row = _row(type(module), named.attribute)  # type: ignore[arg-type]  # mypy takes no type for hashable
+    kind: Any = type(module)  # mypy takes no type for hashable
+    row = _row(kind, named.attribute, _resets(kind)(kind))
     if row is None:
         return None
     label, give = row
@@ -125,8 +135,12 @@ def torch_reset(named: Named) -> list[Fill] | None:
 
 
 @lru_cache(maxsize=4096)
-def _row(kind: type[nn.Module], attribute: str) -> tuple[str, Give] | None:
-    """What people call a module of this type, and what its tensor of this name gets; None if the table does not say."""
+def _row(kind: type[nn.Module], attribute: str, resets: Any) -> tuple[str, Give] | None:
+    """What people call a module of this type, and what its tensor of this name gets; None if the table does not say, or if a
+    reset that runs is not torch's own but one of a subclass."""
+    functions = resets if isinstance(resets, tuple) else (resets,)
+    if not all(getattr(reset, "__module__", "torch.nn.").startswith("torch.nn.") for reset in functions):
+        return None
     for types, glob, give in _TABLE:
         if issubclass(kind, types) and fnmatchcase(attribute, glob):
             return _label(kind), give
@@ -147,7 +161,7 @@ def holds_norm(named: Named) -> bool:
 def _torch(model: nn.Module) -> list[Rule]:
     """What modules do to their children comes first: it is done last."""
     whole, zeroed = set(), set()
-    for module in model.modules():
+    for module in modules_of(model):
         if isinstance(module, nn.Transformer):
             whole |= {id(parameter) for parameter in module.parameters() if parameter.dim() > 1}
         if isinstance(module, nn.MultiheadAttention) and module.in_proj_bias is not None:

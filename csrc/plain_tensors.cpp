@@ -1,0 +1,210 @@
+#include "plain_tensors.h"
+
+#include <algorithm>
+
+namespace wi {
+namespace {
+
+enum Field { kTensor, kDistribution, kSeed, kStream, kRegion, kName, kCombine, kFields };  // of engine.job.FillJob
+constexpr size_t kRecent = 16;  // distributions whose transform is remembered: a model has few, and they take turns
+
+py::object attribute(py::handle of, const py::str& name) {
+    PyObject* const found = PyObject_GetAttr(of.ptr(), name.ptr());
+    if (!found) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(found);
+}
+
+// A method's answer; null where torch refuses to answer.
+py::object asked(py::handle method, py::handle tensor) {
+    PyObject* argument = tensor.ptr();
+    PyObject* const answer = PyObject_Vectorcall(method.ptr(), &argument, 1, nullptr);
+    if (!answer) {
+        if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) throw py::error_already_set();
+        PyErr_Clear();
+    }
+    return py::reinterpret_steal<py::object>(answer);
+}
+
+uint64_t bits64(PyObject* number) {
+    const uint64_t bits = PyLong_AsUnsignedLongLongMask(number);
+    if (bits == ~uint64_t(0) && PyErr_Occurred()) throw py::error_already_set();
+    return bits;
+}
+
+}  // namespace
+
+bool Gathered::apart(const std::vector<std::pair<uint64_t, uint64_t>>& extents) const {
+    std::vector<uint64_t> first = begins, after = ends;
+    for (const auto& [begin, end] : extents) {
+        if (begin == end) continue;
+        first.push_back(begin);
+        after.push_back(end);
+    }
+    std::sort(first.begin(), first.end());
+    std::sort(after.begin(), after.end());
+    // Nowhere have two begun that have not ended: the n-th ends before the one after it begins, whichever these are.
+    for (size_t i = 1; i < first.size(); ++i)
+        if (after[i - 1] > first[i]) return false;
+    return true;
+}
+
+struct PlainTensors::Plain {
+    uintptr_t data;
+    int storage;
+    uint64_t count;
+    py::object dtype;
+};
+
+PlainTensors::PlainTensors(const py::tuple& types, const py::dict& storage, py::object store, py::object transform_of,
+                           py::object has_kernels, py::object increment_version, py::object threads)
+    : store_(std::move(store)), transform_of_(std::move(transform_of)), has_kernels_(std::move(has_kernels)),
+      increment_version_(std::move(increment_version)), threads_(std::move(threads)) {
+    for (const auto type : types) types_.push_back(py::reinterpret_borrow<py::object>(type));
+    for (const auto& [dtype, number] : storage)
+        storage_.emplace_back(py::reinterpret_borrow<py::object>(dtype), number.cast<int>());
+    if (types_.empty()) throw std::invalid_argument("at least one type is plain");
+    const py::object& tensor = types_.front();
+    is_contiguous_ = tensor.attr("is_contiguous");
+    is_inference_ = tensor.attr("is_inference");
+    is_neg_ = tensor.attr("is_neg");
+    data_ptr_ = tensor.attr("data_ptr");
+    numel_ = tensor.attr("numel");
+}
+
+bool PlainTensors::holds(py::handle question, py::handle tensor) const { return asked(question, tensor).ptr() == Py_True; }
+
+bool PlainTensors::read(py::handle tensor, Plain& plain) const {
+    const auto is_type = [&](const py::object& type) {
+        return type.ptr() == reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr()));
+    };
+    if (std::none_of(types_.begin(), types_.end(), is_type)) return false;
+    plain.dtype = attribute(tensor, dtype_);
+    const auto is_dtype = [&](const auto& entry) { return entry.first.ptr() == plain.dtype.ptr(); };
+    const auto storage = std::find_if(storage_.begin(), storage_.end(), is_dtype);
+    if (storage == storage_.end() || !holds(is_contiguous_, tensor)) return false;
+    if (asked(is_inference_, tensor).ptr() != Py_False || asked(is_neg_, tensor).ptr() != Py_False) return false;
+    const py::object data = asked(data_ptr_, tensor), count = data ? asked(numel_, tensor) : py::object();
+    if (!data || !count) return false;
+    plain.data = uintptr_t(bits64(data.ptr()));
+    plain.storage = storage->second;
+    plain.count = bits64(count.ptr());
+    return plain.data != 0;
+}
+
+const Transform* PlainTensors::transform(py::handle distribution, py::handle dtype, py::object& keep) const {
+    const py::object forms = attribute(distribution, forms_);
+    PyObject* const known = PyDict_Check(forms.ptr()) ? PyDict_GetItemWithError(forms.ptr(), dtype.ptr()) : nullptr;
+    if (known) {
+        keep = py::reinterpret_borrow<py::object>(known);
+    } else {
+        if (PyErr_Occurred()) throw py::error_already_set();
+        keep = transform_of_(distribution, dtype);
+    }
+    return keep.is_none() ? nullptr : keep.cast<const Transform*>();
+}
+
+void PlainTensors::about_to_write(py::handle tensor) const {
+    const py::tuple one(1);
+    PyTuple_SET_ITEM(one.ptr(), 0, tensor.inc_ref().ptr());
+    PyObject* argument = one.ptr();
+    if (!py::reinterpret_steal<py::object>(PyObject_Vectorcall(increment_version_.ptr(), &argument, 1, nullptr)))
+        throw py::error_already_set();
+}
+
+void PlainTensors::write(const Plain& plain, const Transform& transform, const Draw& draw) const {
+    const int threads = plain.count <= kSmall ? 1 : threads_().cast<int>();
+    fill_contiguous(plain.data, plain.storage, plain.count, transform, draw.seed, draw.stream, threads);
+}
+
+bool PlainTensors::fill(py::handle tensor, py::handle distribution, uint64_t seed, uint64_t stream) const {
+    Plain plain;
+    py::object keep;
+    if (!read(tensor, plain) || attribute(tensor, is_cpu_).ptr() != Py_True) return false;
+    const Transform* const made = transform(distribution, plain.dtype, keep);
+    if (!made) return false;
+    about_to_write(tensor);  // before the fill, which Ctrl-C may end
+    write(plain, *made, {seed, stream});
+    return true;
+}
+
+bool PlainTensors::draw_and_fill(py::handle tensor, py::handle distribution, py::handle draw, py::handle lowest,
+                                 uintptr_t seed) const {
+    Plain plain;
+    py::object keep;
+    if (!seed) throw std::invalid_argument("the seed must have memory");
+    if (!read(tensor, plain) || attribute(tensor, is_cpu_).ptr() != Py_True) return false;
+    const Transform* const made = transform(distribution, plain.dtype, keep);
+    if (!made) return false;
+    PyObject* range[] = {lowest.ptr(), Py_None};
+    if (!py::reinterpret_steal<py::object>(PyObject_Vectorcall(draw.ptr(), range, 2, nullptr))) throw py::error_already_set();
+    about_to_write(tensor);
+    write(plain, *made, {*reinterpret_cast<const uint64_t*>(seed), 0});
+    return true;
+}
+
+Gathered PlainTensors::gather(const py::object& jobs) const {
+    const auto all = py::reinterpret_steal<py::object>(PySequence_Fast(jobs.ptr(), "jobs must be a sequence"));
+    if (!all) throw py::error_already_set();
+    Gathered gathered;
+    std::vector<std::pair<py::object, Table*>> devices;  // null: the kernels do not write there
+    const auto table_on = [&](const py::object& device) {
+        for (const auto& [known, table] : devices)
+            if (known.equal(device)) return table;
+        devices.emplace_back(device, nullptr);
+        if (has_kernels_(device).cast<bool>()) {
+            const py::object table = py::cast(Table());
+            gathered.tables.append(py::make_tuple(device, table));
+            devices.back().second = table.cast<Table*>();
+        }
+        return devices.back().second;
+    };
+    std::pair<bool, Table*> on_cpu = {false, nullptr};
+    const auto table_of = [&](py::handle tensor) {
+        if (attribute(tensor, is_cpu_).ptr() != Py_True) return table_on(attribute(tensor, device_));
+        if (!on_cpu.first) on_cpu = {true, table_on(attribute(tensor, device_))};
+        return on_cpu.second;
+    };
+    struct Form {  // of a distribution and a dtype that live as long as the jobs
+        PyObject *distribution, *dtype;
+        const Transform* made;
+        py::object keep;
+    } recent[kRecent] = {};
+    const auto form = [&](py::handle distribution, py::handle dtype) {
+        Form& known = recent[(reinterpret_cast<uintptr_t>(distribution.ptr()) >> 4) % kRecent];
+        if (known.distribution != distribution.ptr() || known.dtype != dtype.ptr()) {
+            known.distribution = nullptr;
+            known.made = transform(distribution, dtype, known.keep);
+            known.distribution = distribution.ptr();
+            known.dtype = dtype.ptr();
+        }
+        return known.made;
+    };
+    Plain plain;
+    const Py_ssize_t n = PySequence_Fast_GET_SIZE(all.ptr());
+    gathered.begins.reserve(size_t(n));
+    gathered.ends.reserve(size_t(n));
+    for (Py_ssize_t i = 0; i < n; ++i) {
+        PyObject* const job = PySequence_Fast_GET_ITEM(all.ptr(), i);
+        if (!PyTuple_Check(job) || PyTuple_GET_SIZE(job) != kFields)
+            throw std::invalid_argument("a job must have seven fields");
+        const auto field = [job](Field which) { return py::handle(PyTuple_GET_ITEM(job, which)); };
+        const py::handle tensor = field(kTensor);
+        const bool whole = field(kRegion).is_none() && field(kCombine).is(store_);
+        Table* const table = whole && read(tensor, plain) ? table_of(tensor) : nullptr;
+        const Transform* const made = table ? form(field(kDistribution), plain.dtype) : nullptr;
+        if (!made) {
+            gathered.others.append(py::handle(job));
+            continue;
+        }
+        const Storage storage = checked_storage(*made, plain.storage);
+        const Draw draw = {bits64(field(kSeed).ptr()), bits64(field(kStream).ptr())};
+        if (table->jobs.empty()) table->jobs.reserve(size_t(n - i));
+        put_contiguous(table->jobs.emplace_back(), plain.data, storage, plain.count, *made, draw);
+        gathered.tensors.append(tensor);
+        gathered.begins.push_back(plain.data);
+        gathered.ends.push_back(plain.data + plain.count * uint64_t(item_size(storage)));
+    }
+    return gathered;
+}
+
+}  // namespace wi
