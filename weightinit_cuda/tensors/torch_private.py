@@ -26,6 +26,7 @@ __all__ = [
     "TensorBase",
     "TorchDispatchMode",
     "compiled_code_runs",
+    "cuda_stream",
     "device_constructors",
     "dispatch_modes",
     "fake_mode",
@@ -80,6 +81,7 @@ PRIVATE: dict[str, str] = {
     "torch.Tensor._make_wrapper_subclass": "a partitioned parameter is shown as the whole tensor",
     "torch._C.TensorBase": "the methods of tensors that patched() hides",
     "torch._C._swap_tensor_impl": "materialize_ puts memory under the same objects. Else: optimisers hold other tensors",
+    "torch._C._cuda_getCurrentRawStream": "the stream of a short call on a GPU; only in a torch with CUDA",
     "torch._debug_has_internal_overlap": "expanded tensors are refused, as torch does",
     "torch.autograd.forward_ad._current_level": "patched() leaves methods to torch under forward-mode autograd",
 }
@@ -96,6 +98,12 @@ PYTHON_KEY = torch._C.DispatchKey.Python
 set_grad_enabled = torch._C._set_grad_enabled
 swap_tensor_impl = torch._C._swap_tensor_impl
 TensorBase = torch._C.TensorBase
+
+
+def cuda_stream(device: int) -> int:
+    """The handle of the current stream of a GPU."""
+    handle: int = torch._C._cuda_getCurrentRawStream(device)
+    return handle
 
 
 def outside_transforms() -> AbstractContextManager[Any]:
