@@ -7,8 +7,9 @@ themselves, ``weight.data.normal_()`` and ``.uniform_()``: these become attribut
 
 In place of both stands a fork: ours in threads that have entered ``patched()``, torch's own in all others, and torch's own too
 where operators are recorded or transformed and a fill through a pointer would go unseen (torch.compile, torch.jit.trace,
-functorch, dispatch modes). While ``deferred()`` records a thread, a call of such a function is one step of the recording, or runs
-torch's function; those that torch's operators do not show are ours, which are operators themselves (``torch_ops``). This file knows how to get under torch; what the functions do is in ``init``.
+functorch, dispatch modes). While ``deferred()`` records a thread, a call is one step of the recording, or else runs torch's
+function; those that torch's operators do not show are ours, which are operators themselves (``torch_ops``). This file knows how
+to get under torch; what the functions do is in ``init``.
 """
 
 from __future__ import annotations

@@ -96,8 +96,8 @@ def _settle(target: Target, real: Tensor) -> None:
     for tensor in rest:
         if tensor.is_meta:
             put_under(tensor, real.detach())
-    if first is not real and first.is_meta:
-        put_under(first, real.detach() if is_dtensor(real) else real)  # FSDP swaps a DTensor once more: it must have no other user
+    if first is not real and first.is_meta:  # FSDP swaps a DTensor once more: nobody else may have it
+        put_under(first, real.detach() if is_dtensor(real) else real)
 
 
 def copy_boxes(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:

@@ -85,7 +85,7 @@ def put_under(tensor: Tensor, real: Tensor) -> None:
 
 
 def refresh(model: nn.Module, wrapped: bool) -> None:
-    """What modules do after their parameters have moved: cuDNN's flat weights; FSDP2's views of its shards, if there are any."""
+    """What modules do after their parameters have moved: cuDNN's flat weights, FSDP2's views of shards."""
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()

@@ -103,7 +103,8 @@ class Claims:
             return claims.entries(there)
         if name in self._plain:
             return [Claimed(*self._plain_fill(name), self._plain[name].source, None)]
-        entries = [self._claimed(name, box, value) for box, value in self._parts.get(name, ()) if not isinstance(value, Nothing)]
+        parts = self._parts.get(name, ())
+        entries = [self._claimed(name, box, value) for box, value in parts if not isinstance(value, Nothing)]
         alike = len({entry._replace(box=None) for entry in entries}) == 1 and name not in self.unwritten
         return [entries[0]._replace(box=None)] if alike else entries
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..numerics.distributions import Constant, Distribution
+from ..numerics.distributions import Distribution
 from ..tensors.torch_private import TensorBase, device_constructors, dispatch_modes, function_modes, register_builtin
 from .short_ways import ONE, ZERO, constant, fill, make
 from .tape import CPU, META
