@@ -176,10 +176,28 @@ py::bytes launch_bytes(const CudaLaunch& launch) {
     return py::bytes(bytes);
 }
 
-void run_launch(const CudaLaunch& tables, uintptr_t far, uintptr_t stream, int device) {
+void launch_or_throw(const std::vector<CudaPart>& parts, uintptr_t far, uintptr_t stream, int device, const Combine& combine) {
     std::string error;
-    without_gil([&] { error = launch(tables.parts, far, device, stream, tables.combine); });
+    without_gil([&] { error = launch(parts, far, device, stream, combine); });
     if (!error.empty()) throw std::runtime_error("weightinit_cuda: the kernel launch failed with " + error);
+}
+
+void run_launch(const CudaLaunch& tables, uintptr_t far, uintptr_t stream, int device) {
+    launch_or_throw(tables.parts, far, stream, device, tables.combine);
+}
+
+// Consecutive elements of a tensor that is its own global one, on stream 0, with the seed that a CUDA generator of torch draws.
+void cuda_fill_drawn(uintptr_t data, int storage, uint64_t count, const Transform& transform, uint64_t generator_seed,
+                     uint64_t position, uintptr_t stream, int device) {
+    require_memory(data, count);
+    FillJob job = {};
+    job.data = reinterpret_cast<char*>(data);
+    job.storage = checked_storage(transform, storage);
+    job.transform = transform;
+    job.draw = {drawn_seed(generator_seed, position), 0};
+    job.ndim = 1;
+    job.dims[0] = {int64_t(count), 1, 1};
+    launch_or_throw(make_parts({job}, Mode::kStore), 0, stream, device, {});
 }
 #endif
 
@@ -228,6 +246,9 @@ PYBIND11_MODULE(_C, m) {
     m.def("why_no_cuda", [] { return ""; });
     m.attr("cuda_architectures") = WEIGHTINIT_ARCHITECTURES;
     m.attr("cuda_inline_jobs") = kInlineJobs;
+    m.def("cuda_fill_drawn", &cuda_fill_drawn, py::arg("data"), py::arg("storage"), py::arg("count"), py::arg("transform"),
+          py::arg("generator_seed"), py::arg("position"), py::arg("stream"), py::arg("device"));
+    m.def("cuda_drawn_seed", &drawn_seed, py::arg("generator_seed"), py::arg("position"));
     m.def(
         "why_not_on",
         [](int device) {

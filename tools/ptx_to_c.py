@@ -76,6 +76,12 @@ static inline uint32_t f16(float f) {
     const float a = as_f32(bits_f32(f) & 0x7FFFFFFF);
     return f != f ? 0x7FFF : (bits_f32(f) >> 16 & 0x8000) | (a < 65536 ? units(a, 10, -14) : 0x7C00);
 }
+static inline float from_f16(uint32_t h) {
+    const uint32_t e = h >> 10 & 31, m = h & 1023, sign = h >> 15 << 31;
+    if (e == 31) return as_f32(m ? 0x7FFFFFFF : sign | 0x7F800000);
+    const float a = e ? as_f32((e + 112) << 23 | m << 13) : (float)m * 0x1p-24f;
+    return as_f32(sign | bits_f32(a));
+}
 static inline uint32_t f8(float f, int mantissa, int lowest, float largest) {
     const float a = as_f32(bits_f32(f) & 0x7FFFFFFF);
     return f != f ? 0x7F : (bits_f32(f) >> 24 & 0x80) | units(a < largest ? a : largest, mantissa, lowest);
@@ -260,6 +266,8 @@ def _operations() -> Iterator[tuple[str, Operation]]:
         yield f"selp.{t}", Operation(t, (t, t, "pred"), "c ? a : b")
         for name, sign in _COMPARE.items():  # false where an operand is NaN
             yield f"setp.{name}.{t}", Operation("pred", (t, t), "a < b || a > b" if name == "ne" else f"a {sign} b")
+        yield f"setp.nan.{t}", Operation("pred", (t, t), "a != a || b != b")
+        yield f"setp.num.{t}", Operation("pred", (t, t), "a == a && b == b")
     for name in ("rsqrt", "rcp"):  # of normal numbers alone, by gpu_*_approx
         for ftz in ("", ".ftz"):
             yield f"{name}.approx{ftz}.f32", Operation("f32", ("f32",), f"gpu_{name}_approx(a)")
@@ -267,6 +275,7 @@ def _operations() -> Iterator[tuple[str, Operation]]:
         yield f"{name}.f32", Operation("f32", ("f32", "f32"), f"{name}_f32(a, b)")
         yield f"{name}.f16x2", Operation("b32", ("b32", "b32"), f"pick2(a, b, {larger}, 0x7C00)")
         yield f"{name}.bf16x2", Operation("b32", ("b32", "b32"), f"pick2(a, b, {larger}, 0x7F80)")
+    yield "cvt.f32.f16", Operation("f32", ("b16",), "from_f16(a)")
     yield "cvt.rn.f16x2.f32", Operation("b32", ("f32", "f32"), "f16(a) << 16 | f16(b)")
     yield "cvt.rn.bf16x2.f32", Operation("b32", ("f32", "f32"), "bf16(a) << 16 | bf16(b)")
     for t, form in (("e4m3", "3, -6, 448"), ("e5m2", "2, -14, 57344")):

@@ -1,4 +1,4 @@
-"""What the kernel's hot loops cost in machine code, against a committed budget: no GPU is needed, only nvcc and nvdisasm.
+"""What the kernels' programs cost in machine code, against a committed budget: no GPU is needed, only nvcc and nvdisasm.
 
     python tools/sass_budget.py                 the table; exit status 1 if something costs over 3 % more than its budget
     python tools/sass_budget.py --arch 80 100   the same for other architectures than those of the budget
@@ -6,8 +6,12 @@
 
 The kernels are compiled with the flags of the build and with line numbers, which change no instruction. A hot loop is an
 innermost loop that stores 16 bytes. It belongs to the program (a distribution of csrc/core in a dtype) whose Tile<...>::whole()
-the store was inlined into: the machine code names lines of the PTX, and these the C++ function. All instructions between the
-loop's ends count, those of rare cases, too.
+or rows(), or CombiningTile<...>::whole(), the store was inlined into: the machine code names lines of the PTX, and these the
+C++ function. All instructions between the loop's ends count, those of rare cases, too. Of rows() and of what combines it is the
+fewest of an iteration: they have a loop for regions of three and more dimensions, and what is done where an element is NaN.
+
+`ends` counts the instructions of a thread outside of the loop, for a whole share of a tensor (csrc/cuda/launch.h): the fewest
+from the kernel's begin to the loop and from there to its end. `share` is `issue` with them, per sample of the longest share.
 
 Columns, per sample: `issue` counts instructions, one slot of the scheduler each; the others are cycles of the units that one
 scheduler feeds: `heavy` of the integer multiplier, `fma` of it and the float32 units together, `alu`, `mufu`, `fp64`. The
@@ -25,7 +29,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -33,7 +37,8 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
-KERNELS = tuple(CSRC / "cuda" / f"fill_{bits}bit.cu" for bits in (8, 16, 32, 64))  # one for each size of an element
+LAUNCH = CSRC / "cuda" / "launch.h"
+KERNELS = (*(CSRC / "cuda" / f"fill_{bits}bit.cu" for bits in (8, 16, 32, 64)), CSRC / "cuda" / "combine.cu")
 BUILD = ROOT / "build" / "sass"
 BUDGET = Path(__file__).with_suffix(".json")
 TOLERANCE = 0.03
@@ -97,6 +102,7 @@ _LABEL = re.compile(r"^(\.L\w+):")
 _LINE = re.compile(r'^\s*//## File "\.nv_debug_ptx_txt", line (\d+)')
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(.*?)\s*;")
 _TARGET = re.compile(r"\bBRA\b.*`\(([^)]+)\)")
+_ALWAYS = re.compile(r"BRA(\.\w+)* `\([^)]+\)|BRX.*|EXIT|RET.*")  # what never goes on to the next instruction
 
 
 class Listing(NamedTuple):
@@ -109,6 +115,37 @@ class Listing(NamedTuple):
     def target(self, at: int) -> int | None:
         match = _TARGET.search(self.instructions[at])
         return self.labels.get(match[1]) if match else None
+
+    def successors(self, at: int) -> list[int]:
+        """What may follow an instruction."""
+        text = self.instructions[at]
+        if opcode_of(text).startswith("BRX"):
+            return [self.labels[label] for label in re.findall(r"\.L\w+", text) if label in self.labels]
+        target = self.target(at)
+        following = [] if target is None else [target]
+        return following if _ALWAYS.fullmatch(text) else [*following, *range(at + 1, min(at + 2, len(self.instructions)))]
+
+    def way(self, begin: int, ends: Collection[int]) -> list[int]:
+        """The fewest instructions from one to any of some others, both included. Empty: there is no way."""
+        before, now = {begin: -1}, [begin]
+        while now and not (found := [at for at in now if at in ends]):
+            following = {n: at for at in now for n in self.successors(at) if n not in before}
+            before.update(following)
+            now = list(following)
+        way = found[:1] if now else []
+        while way and way[-1] != begin:
+            way.append(before[way[-1]])
+        return way[::-1]
+
+    def around(self, begin: int, end: int) -> int:
+        """Instructions outside of a loop, from the kernel's first to its last."""
+        before = self.way(0, {begin})
+        out = {n for at in range(begin, end + 1) for n in self.successors(at) if not begin <= n <= end}
+        exits = {at for at, text in enumerate(self.instructions) if opcode_of(text) == "EXIT"}
+        after = [way for at in sorted(out) if (way := self.way(at, exits))]
+        if not before or not after:
+            raise ValueError("sass_budget: a hot loop must be on a way from the kernel's begin to its end.")
+        return len(before) - 1 + min(map(len, after))
 
 
 def parse(text: str) -> Listing:
@@ -137,11 +174,18 @@ INTEGERS = {"h": "uint8", "t": "uint16", "j": "uint32", "m": "uint64"}  # as the
 
 
 def program_of(function: str) -> str:
-    """distribution/dtype, from the name of Tile<...>::whole as the linker has it.
+    """distribution/dtype, from the name of Tile<...>::whole as the linker has it; of the others, that and a word more.
 
     >>> program_of("_ZN2wi4cuda4TileINS0_7Block32INS0_8Normal32ELNS_7StorageE3EEEE5wholeERKNS_7CudaJobEmm")
     'Normal32/bfloat16'
     """
+    if combining := re.search(r"13CombiningTileINS0_\d+([A-Z]\w+?)Ifj(?:(Lb[01])E)?EELNS_7StorageE(\d)", function):
+        name = combining[1] + {None: "", "Lb0": "Open", "Lb1": "Clamped"}[combining[2]]
+        return f"{name}/{STORAGES[int(combining[3])]} combined"
+    return _program_of(function) + (" rows" if "E4rowsE" in function else "")
+
+
+def _program_of(function: str) -> str:
     values = re.search(r"4TileINS0_(?:7Block(?:32|64)INS0_)?(\d+)(\w+)", function)
     assert values is not None
     name, rest = values[2][: int(values[1])], values[2][int(values[1]) :]
@@ -159,20 +203,22 @@ def names_in(ptx: str) -> dict[str, str]:
 
 
 def whole_of(ptx: Sequence[str], number: int, names: dict[str, str]) -> str:
-    """The Tile<...>::whole that a line of the PTX was inlined from: upwards, the next one that is named."""
+    """The Tile<...>::whole or rows that a line of the PTX was inlined from: upwards, the next one that is named."""
     for line in reversed(ptx[:number]):
         match = re.search(r"\.loc\b.*function_name (\$\w+)", line)
-        if match and re.search(r"4Tile.*E5wholeE", name := names[match[1]]):
+        if match and re.search(r"(4|13Combining)Tile.*E(5whole|4rows)E", name := names[match[1]]):
             return name
     raise ValueError(f"sass_budget: a loop with a {STORE} must be inlined from Tile<...>::whole, got line {number} of the PTX.")
 
 
-def loops_of(sass: str, ptx: str) -> Iterator[tuple[str, list[str]]]:
-    """Each program with its hot loop."""
+def loops_of(sass: str, ptx: str) -> Iterator[tuple[str, list[str], int]]:
+    """Each program with its hot loop, and how many instructions there are around it."""
     listing, lines, names = parse(sass), ptx.splitlines(), names_in(ptx)
     for begin, end in hot_loops(listing):
         store = next(at for at in range(begin, end + 1) if STORE in listing.instructions[at])
-        yield program_of(whole_of(lines, listing.lines[store], names)), listing.instructions[begin : end + 1]
+        program = program_of(whole_of(lines, listing.lines[store], names))
+        iteration = listing.way(begin, {end}) if " " in program else range(begin, end + 1)
+        yield program, [listing.instructions[at] for at in iteration], listing.around(begin, end)
 
 
 class Cost(NamedTuple):
@@ -180,7 +226,12 @@ class Cost(NamedTuple):
 
     per_sample: dict[str, float]  # by COLUMNS
     store: int  # bytes that a thread stores in one iteration
+    ends: int  # instructions outside of the loop
+    share: float  # instructions per sample of a whole share
     faults: tuple[str, ...]  # what a hot loop must not have
+
+    def budgeted(self, column: str) -> float:
+        return self.share if column == "share" else self.per_sample[column]
 
     @property
     def limit(self) -> str:
@@ -191,19 +242,29 @@ class Report(NamedTuple):
     """Of a kernel, or of all, on one architecture."""
 
     costs: dict[str, Cost]
-    registers: int
+    registers: int  # of the kernels that fill
     stack: int  # bytes; spills included
 
 
-def cost(loop: Sequence[str], program: str, arch: int) -> Cost:
+def share_bytes() -> int:
+    """What a thread stores of the longest share: csrc/cuda/launch.h."""
+    text = LAUNCH.read_text()
+    groups, tiles = (
+        int(match[1]) for name in ("kGroupsPerThread", "kShareTiles") if (match := re.search(rf"{name} = (\d+);", text))
+    )
+    return 16 * groups * tiles
+
+
+def cost(loop: Sequence[str], program: str, arch: int, ends: int) -> Cost:
     stores = [name for line in loop if re.match(r"STG?\b", name := opcode_of(line))]
     wide = sum(name.startswith(STORE) for name in stores)
     faults = sorted({name for line in loop if BARRED.fullmatch(name := opcode_of(line).split(".")[0])})
     if len(stores) > wide:
         faults.append("a store of less than 16 bytes")
-    samples = wide * 128 // int(re.findall(r"/[a-z]+(\d+)", program)[0])
-    per_sample = {column: round(total / samples, 3) for column, total in count(loop, arch).items()}
-    return Cost(per_sample, 16 * wide, tuple(faults))
+    bits = int(re.findall(r"/[a-z]+(\d+)", program)[0])
+    per_sample = {column: round(total * bits / (wide * 128), 3) for column, total in count(loop, arch).items()}
+    share = round(per_sample["issue"] + ends * bits / (8 * share_bytes()), 3)
+    return Cost(per_sample, 16 * wide, ends, share, tuple(faults))
 
 
 _USE = re.compile(r"(\d+) bytes stack frame.*?Used (\d+) registers", re.DOTALL)
@@ -216,10 +277,10 @@ def report(sass: str, ptx: str, said: str, arch: int) -> Report:
         ValueError: a loop whose program or an instruction whose unit is not known; two loops of one program.
     """
     costs: dict[str, Cost] = {}
-    for program, loop in loops_of(sass, ptx):
+    for program, loop, ends in loops_of(sass, ptx):
         if program in costs:
             raise ValueError(f"sass_budget: each program must have one loop with a {STORE}, got two of {program}.")
-        costs[program] = cost(loop, program, arch)
+        costs[program] = cost(loop, program, arch, ends)
     use = _USE.search(said)
     if use is None:
         raise ValueError(f"sass_budget: ptxas must say what it used, got:\n{said}")
@@ -300,12 +361,13 @@ def measure(arch: int, to: Callable[[int, Path], Path] = made_ptx) -> Report:
 
 def together(reports: Sequence[Report]) -> Report:
     costs = sorted((item for made in reports for item in made.costs.items()), key=lambda item: item[0].split("/")[::-1])
-    return Report(dict(costs), max(made.registers for made in reports), max(made.stack for made in reports))
+    filling = [made for made in reports if not any(name.endswith(" combined") for name in made.costs)]
+    return Report(dict(costs), max(made.registers for made in filling), max(made.stack for made in reports))
 
 
 # ---- the budget -----------------------------------------------------------------------------------------------------
 
-BUDGETED = ("issue", "heavy")
+BUDGETED = ("issue", "heavy", "share")
 Numbers = dict[str, dict[str, float]]  # by program and column; the program "kernel" has registers only
 
 
@@ -323,7 +385,7 @@ def budgeted() -> list[int]:
 def write_budget(reports: dict[int, Report]) -> None:
     budget: dict[str, Numbers] = {}
     for arch, made in reports.items():
-        costs = {name: {column: found.per_sample[column] for column in BUDGETED} for name, found in made.costs.items()}
+        costs = {name: {column: found.budgeted(column) for column in BUDGETED} for name, found in made.costs.items()}
         budget[f"sm_{arch}"] = {"kernel": {"registers": made.registers}, **costs}
     text = json.dumps({"nvcc": release(), "targets": read_budget()["targets"], "budget": budget}, indent=1)
     BUDGET.write_text(re.sub(r"\{\s+(\"[^{}]*?)\s+\}", lambda match: "{" + " ".join(match[1].split()) + "}", text) + "\n")
@@ -339,7 +401,7 @@ def excesses(made: Report, budget: Numbers, targets: Numbers) -> Iterator[str]:
     for name, found in made.costs.items():
         yield from (f"{name}: {fault}" for fault in found.faults)
         for column in BUDGETED:
-            value, allowed = found.per_sample[column], budget.get(name, {}).get(column, 0.0)
+            value, allowed = found.budgeted(column), budget.get(name, {}).get(column, 0.0)
             if value > allowed * (1 + TOLERANCE):
                 yield f"{name}: {column} {value:.2f} per sample, budget {allowed:.2f}"
             if value > (target := targets.get(name, {}).get(column, value)):
@@ -349,11 +411,15 @@ def excesses(made: Report, budget: Numbers, targets: Numbers) -> Iterator[str]:
 def table(arch: int, made: Report, budget: Numbers) -> Iterator[str]:
     yield f"sm_{arch}: {made.registers} registers, {made.stack} bytes of stack. Slots and cycles per sample:"
     columns = "".join(f"{column:>8}" for column in COLUMNS)
-    yield f"{'program':<36}{columns}   {'limit':<6}{'budget: issue':>15}{'heavy':>8}{'bytes stored':>14}"
+    budgeted = f"{'budget: issue':>15}{'heavy':>8}{'share':>8}"
+    yield f"{'program':<36}{columns}   {'limit':<6}{'share':>8}{budgeted}{'ends':>6}{'bytes stored':>14}"
     for name, found in made.costs.items():
         numbers = "".join(f"{found.per_sample[column]:8.2f}" for column in COLUMNS)
-        issue, heavy = (budget.get(name, {}).get(column, 0.0) for column in BUDGETED)
-        yield f"{name:<36}{numbers}   {found.limit:<6}{issue:15.2f}{heavy:8.2f}{found.store:14}"
+        issue, heavy, share = (budget.get(name, {}).get(column, 0.0) for column in BUDGETED)
+        yield (
+            f"{name:<36}{numbers}   {found.limit:<6}{found.share:8.2f}{issue:15.2f}{heavy:8.2f}{share:8.2f}"
+            f"{found.ends:6}{found.store:14}"
+        )
 
 
 def check(reports: dict[int, Report]) -> list[str]:

@@ -38,7 +38,7 @@ class Gathered:
 class PlainTensors:
     def __init__(
         self,
-        types: tuple[type[torch.Tensor], ...],
+        types: tuple[type, ...],
         storage: Mapping[torch.dtype, int],
         store: object,
         transform_of: Callable[[Any, torch.dtype], Transform | None],
@@ -66,6 +66,17 @@ cuda_architectures: str  # as CMake has them; empty without CUDA
 cuda_inline_jobs: int
 
 def why_not_on(device: int) -> str: ...  # makes the device's context
+def cuda_drawn_seed(generator_seed: int, position: int) -> int: ...
+def cuda_fill_drawn(
+    data: int,
+    storage: int,
+    count: int,
+    transform: Transform,
+    generator_seed: int,
+    position: int,
+    stream: int,
+    device: int,
+) -> None: ...
 
 class CudaLaunch:
     def __init__(self, jobs: _Jobs, mode: int = 0, weight: float = 0.0) -> None: ...

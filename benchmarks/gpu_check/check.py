@@ -16,7 +16,7 @@ from typing import Any
 from . import module
 from .files import write_json
 from .processes import Ended, run
-from .stages import STAGES, Stage, State, Status
+from .stages import STAGES, Stage, State, Status, granted
 
 __all__ = ["Check", "Outcome"]
 
@@ -38,6 +38,7 @@ class Outcome:
     """What became of a stage.
 
     Args:
+        limit: the seconds that it was granted.
         said: in a line, what it found, or why it found nothing.
         output: the end of what it printed.
     """
@@ -45,6 +46,7 @@ class Outcome:
     stage: Stage
     state: State = State.NOT_BEGUN
     seconds: float = 0.0
+    limit: float = 0.0
     said: str = ""
     output: str = ""
 
@@ -81,11 +83,11 @@ class Check:
     def run(self) -> bool:
         """Runs all stages, whatever becomes of one of them, unless there is nothing to run them on."""
         unusable = ""
-        for outcome in self.outcomes:
+        for number, outcome in enumerate(self.outcomes):
             if unusable:
                 outcome.said = unusable
                 continue
-            self._run(outcome)
+            self._run(outcome, self.stages[number:])
             self.show("\n".join(_lines_about(outcome)))
             self._write()
             if outcome.state is State.UNUSABLE:
@@ -100,13 +102,13 @@ class Check:
                 outcome.state, outcome.said = State.LOST, "the whole check was interrupted"
         self._write()
 
-    def _run(self, outcome: Outcome) -> None:
+    def _run(self, outcome: Outcome, stages: Sequence[Stage]) -> None:
         stage = outcome.stage
         left = self.seconds - AT_THE_END - (perf_counter() - self.begin)
         if left < LEAST:
             outcome.state, outcome.said = State.LOST, f"the budget of {self.seconds:g} s was spent before it"
             return
-        limit = min(stage.limit, left)
+        limit = outcome.limit = granted(stages, left)
         self.show(f"== {perf_counter() - self.begin:.0f} s: {stage.name}, {limit:.0f} s at most: {stage.what}")
         with tempfile.TemporaryDirectory() as folder:
             file = self.out / stage.file if stage.file else Path(folder, "found.json")
@@ -127,7 +129,7 @@ class Check:
                 "name": outcome.stage.name,
                 "state": outcome.state.value,
                 "seconds": round(outcome.seconds, 2),
-                "limit": outcome.stage.limit,
+                "limit": round(outcome.limit, 1),
                 "file": outcome.stage.file,
                 "said": outcome.said,
                 "output": outcome.output,

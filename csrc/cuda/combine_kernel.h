@@ -10,32 +10,27 @@
 namespace wi {
 namespace WI_ISA {
 
-// n words that are read and written at once.
-template <int n>
-struct alignas(4 * n) Words {
-    uint32_t word[n];
-};
-
-// Elements packed into words, and back. A NaN becomes the quiet one.
+// Elements packed into words, and back. A NaN becomes the quiet one; sums of numbers are NaN where one of them is, and hardly ever
+// else: only then each is looked at.
 template <Storage kStorage>
 WI_KERNEL_FN void pack_elements(const float x[4], uint32_t* words) {
     constexpr int kBits = 8 * item_size(kStorage);
+    const float sum = (x[0] + x[1]) + (x[2] + x[3]);
+    if (sum == sum) return PackWords<kStorage>::pack(x, words);
     float numbers[4];  // 0 for NaN
-    uint32_t nan[4];
-    WI_UNROLL for (int i = 0; i < 4; ++i) {
-        nan[i] = nan_mask<float, uint32_t>(x[i]);
-        numbers[i] = as_float(as_bits(x[i]) & ~nan[i]);
-    }
+    WI_UNROLL for (int i = 0; i < 4; ++i) numbers[i] = x[i] == x[i] ? x[i] : 0.0f;
     PackWords<kStorage>::pack(numbers, words);
     WI_UNROLL for (int i = 0; i < 4; ++i)
-        words[i * kBits / 32] |= (nan[i] & Element<Scalar, kStorage>::kNaN) << (i * kBits % 32);
+        if (x[i] != x[i]) words[i * kBits / 32] |= Element<Scalar, kStorage>::kNaN << (i * kBits % 32);
 }
 
 template <Storage kStorage>
 WI_KERNEL_FN void unpack_elements(const uint32_t* words, float x[4]) {
     constexpr int kBits = 8 * item_size(kStorage);
-    WI_UNROLL for (int i = 0; i < 4; ++i)
-        x[i] = Element<Scalar, kStorage>::value(words[i * kBits / 32] >> (i * kBits % 32) & (~0u >> (32 - kBits)));
+    WI_UNROLL for (int i = 0; i < 4; ++i) {
+        const uint32_t bits = words[i * kBits / 32] >> (i * kBits % 32) & (~0u >> (32 - kBits));
+        x[i] = kStorage == Storage::kFloat16 ? float16_value(bits) : Element<Scalar, kStorage>::value(bits);
+    }
 }
 
 // The elements of a block meet the values that are made for them, float32 or float64.
@@ -98,70 +93,145 @@ WI_KERNEL_FN void make_pattern64(const CudaJob& job, uint64_t block, double v[2]
 }
 
 WI_KERNEL_FN void make(const CudaJob& job, Storage made, uint64_t block, const uint32_t w[4], float v[4]) {
-    if (make_values(job, w, v)) return;
-    if (job.program / kStorages == int(Kind::kConstant)) return make_pattern32<false>(job, made, block, v);
-    make_pattern32<true>(job, made, block, v);
+    if (job.kind == int(Kind::kConstant)) return make_pattern32<false>(job, made, block, v);
+    if (job.kind == int(Kind::kOneHot)) return make_pattern32<true>(job, made, block, v);
+    make_values(job, w, v);
 }
 
 WI_KERNEL_FN void make(const CudaJob& job, Storage, uint64_t block, const uint32_t w[4], double v[2]) {
-    if (make_values(job, w, v)) return;
-    if (job.program / kStorages == int(Kind::kConstant)) return make_pattern64<false>(job, block, v);
-    make_pattern64<true>(job, block, v);
+    if (job.kind == int(Kind::kConstant)) return make_pattern64<false>(job, block, v);
+    if (job.kind == int(Kind::kOneHot)) return make_pattern64<true>(job, block, v);
+    make_values(job, w, v);
 }
 
 // Those elements of a block that lie in the stretch; all at once where they are consecutive and aligned.
 template <Storage kStorage>
-WI_KERNEL_FN void combine_elements(const CudaJob& job, const Combine& how, const Stretch& stretch, uint64_t block,
+WI_KERNEL_FN void combine_elements(const CudaJob& job, const Combine& how, const Stretch& stretch, const Piece& piece,
                                    const typename Meeting<kStorage>::Value* made) {
     using M = Meeting<kStorage>;
     constexpr int kSize = item_size(kStorage), kBits = 8 * kSize;
     using Bits = typename BitsOf<kSize>::Type;
-    const uint64_t n = block * uint64_t(M::kPerBlock) - stretch.first, count = stretch.end - stretch.first;  // n wraps before first
-    const uint64_t address = stretch.address + n * uint64_t(kSize);
     Words<M::kWords> elements;
-    if (job.layout == Layout::kLinear && n < count && n + M::kPerBlock <= count && address % (4 * M::kWords) == 0) {
-        Words<M::kWords>* const memory = reinterpret_cast<Words<M::kWords>*>(address);
+    if (is_vector<sizeof elements>(stretch, piece)) {
+        Words<M::kWords>* const memory = reinterpret_cast<Words<M::kWords>*>(piece.address);
         elements = *memory;
         M::combine(how, made, elements.word);
         *memory = elements;
         return;
     }
     WI_UNROLL for (int i = 0; i < M::kWords; ++i) elements.word[i] = 0;
-    WI_UNROLL for (int i = 0; i < M::kPerBlock; ++i) {
-        if (n + uint64_t(i) >= count) continue;
-        const Bits bits = *reinterpret_cast<const Bits*>(address_of(job, stretch, n + uint64_t(i), kSize));
+    each_element<kSize>(job, stretch, piece, [&](int i, uint64_t address) {
+        const Bits bits = *reinterpret_cast<const Bits*>(address);
         elements.word[i * kBits / 32] |= uint32_t(bits) << (i * kBits % 32);
         if constexpr (kSize == 8) elements.word[2 * i + 1] = uint32_t(bits >> 32);
-    }
+    });
     M::combine(how, made, elements.word);
-    WI_UNROLL for (int i = 0; i < M::kPerBlock; ++i) {
-        if (n + uint64_t(i) >= count) continue;
+    each_element<kSize>(job, stretch, piece, [&](int i, uint64_t address) {
         uint64_t bits = elements.word[i * kBits / 32] >> (i * kBits % 32);
         if constexpr (kSize == 8) bits |= uint64_t(elements.word[2 * i + 1]) << 32;
-        *reinterpret_cast<Bits*>(address_of(job, stretch, n + uint64_t(i), kSize)) = Bits(bits);
+        *reinterpret_cast<Bits*>(address) = Bits(bits);
+    });
+}
+
+template <Storage kStorage>
+WI_KERNEL_FN void combine_block(const CudaJob& job, const Combine& how, RandomWords<item_size(kStorage)>& random,
+                                const Stretch& stretch, const Piece& piece) {
+    uint32_t w[4];
+    random.of_block(job, piece.block, w);
+    typename Meeting<kStorage>::Value made[4];
+    make(job, made_storage(how.mode, kStorage), piece.block, w, made);
+    combine_elements<kStorage>(job, how, stretch, piece, made);
+}
+
+// ---- whole tiles ---------------------------------------------------------------------------------------------------------
+
+WI_KERNEL_FN Vector16 load(const Vector16* memory) {
+#if defined(__CUDA_ARCH__)
+    Vector16 v;
+    asm volatile("ld.global.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(v.word[0]), "=r"(v.word[1]), "=r"(v.word[2]), "=r"(v.word[3]) : "l"(memory) : "memory");
+    return v;
+#else
+    return *memory;
+#endif
+}
+
+// As the Tile of fill_kernel.h, for elements of 2 and 4 bytes.
+template <class Distribution, Storage kStorage>
+struct CombiningTile {
+    static constexpr int kWords = item_size(kStorage), kBlocks = 4 / kWords;  // words of a block, blocks of a group
+
+    // So many bytes of whole and aligned tiles, in one span of 2^32 blocks.
+    WI_KERNEL_FN static void whole(const CudaJob& job, const Combine& how, const WholeTiles& tiles) {
+        const Distribution values(job);
+        PhiloxSpan<uint32_t> span(job.seed, job.stream, uint32_t(tiles.block >> 32));
+        keep(span);
+        uint64_t product = mul_wide(uint32_t(tiles.block) + threadIdx.x * uint32_t(kBlocks), kPhiloxM0);
+        const uint32_t bytes = tiles.bytes();
+#pragma unroll 1
+        for (uint32_t at = threadIdx.x * 16; at < bytes; at += kThreads * 16) {
+            Vector16* const memory = at_offset(tiles.address, at);
+            Vector16 v = load(memory);
+            WI_UNROLL for (int j = 0; j < kBlocks; ++j) {
+                const uint64_t p = product + uint64_t(kPhiloxM0) * uint64_t(j);
+                uint32_t w[4];
+                philox4x32_10_from(HiLo<uint32_t>{uint32_t(p >> 32), uint32_t(p)}, span, w);
+                float made[4];
+                values(w, made);
+                Meeting<kStorage>::combine(how, made, v.word + j * kWords);
+            }
+            store(memory, v);
+            product += uint64_t(kPhiloxM0) * (kThreads * kBlocks);
+        }
+    }
+};
+
+// False: there is no such loop for the job's kind.
+template <Storage kStorage>
+WI_KERNEL_FN bool combine_whole(const CudaJob& job, const Combine& how, const WholeTiles& tiles) {
+    switch (job.kind) {
+        case int(Kind::kUniform): CombiningTile<Uniform32Open<float, uint32_t>, kStorage>::whole(job, how, tiles); return true;
+        case int(Kind::kUniformClamped): CombiningTile<Uniform32Clamped<float, uint32_t>, kStorage>::whole(job, how, tiles); return true;
+        case int(Kind::kNormal): CombiningTile<Normal32<float, uint32_t>, kStorage>::whole(job, how, tiles); return true;
+        case int(Kind::kTruncNormalCentral): CombiningTile<TruncNormalCentral32<float, uint32_t>, kStorage>::whole(job, how, tiles); return true;
+        default: return false;
     }
 }
 
-WI_KERNEL_FN void combine_block(const CudaJob& job, const Combine& how, const Stretch& stretch, uint64_t block) {
-    const Storage storage = Storage(job.program % kStorages);
-    uint32_t w[4];
-    words_of_block(job, block, w);
-    if (storage == Storage::kFloat64) {
-        double made[2];
-        make(job, storage, block, w, made);
-        return combine_elements<Storage::kFloat64>(job, how, stretch, block, made);
+template <Storage kStorage>
+WI_KERNEL_FN void combine_tiles(const CudaJob& job, const Combine& how, uint32_t& tile, uint32_t last) {
+    constexpr int kSize = item_size(kStorage);
+    const uint32_t at = tile - job.first_tile;
+    uint32_t most = last - tile < kMostTiles ? last - tile : kMostTiles;
+    if constexpr (kSize == 2 || kStorage == Storage::kFloat32) {
+        if (job.layout == Layout::kAligned) {
+            const WholeTiles whole = whole_tiles<kSize>(job, at, most);
+            if (whole.tiles != 0 && combine_whole<kStorage>(job, how, whole)) {
+                tile += whole.tiles;
+                return;
+            }
+            if (whole.tiles == 0) most = 1;
+        }
     }
-    float made[4];
-    make(job, made_storage(how.mode, storage), block, w, made);
-    switch (storage) {
-        case Storage::kFloat32: return combine_elements<Storage::kFloat32>(job, how, stretch, block, made);
-        case Storage::kFloat16: return combine_elements<Storage::kFloat16>(job, how, stretch, block, made);
-        case Storage::kBFloat16: return combine_elements<Storage::kBFloat16>(job, how, stretch, block, made);
-        case Storage::kFloat8E4M3: return combine_elements<Storage::kFloat8E4M3>(job, how, stretch, block, made);
-        case Storage::kFloat8E5M2: return combine_elements<Storage::kFloat8E5M2>(job, how, stretch, block, made);
-        default: return;
-    }
+    tile += most;
+    each_block<kSize>(job, at, most,
+                      [&](const CudaJob& same, RandomWords<kSize>& random, const Stretch& stretch, const Piece& piece) {
+                          combine_block<kStorage>(same, how, random, stretch, piece);
+                      });
 }
+
+struct CombineTiles {  // not a lambda, which nvcc might call instead of inlining it
+    const Combine& how;
+    WI_MEMBER void operator()(const CudaJob& job, uint32_t& tile, uint32_t last) const {
+        switch (Storage(job.storage)) {
+            case Storage::kFloat64: return combine_tiles<Storage::kFloat64>(job, how, tile, last);
+            case Storage::kFloat32: return combine_tiles<Storage::kFloat32>(job, how, tile, last);
+            case Storage::kFloat16: return combine_tiles<Storage::kFloat16>(job, how, tile, last);
+            case Storage::kBFloat16: return combine_tiles<Storage::kBFloat16>(job, how, tile, last);
+            case Storage::kFloat8E4M3: return combine_tiles<Storage::kFloat8E4M3>(job, how, tile, last);
+            default: return combine_tiles<Storage::kFloat8E5M2>(job, how, tile, last);
+        }
+    }
+};
 
 constexpr int kCombiningBlocks = 3;  // on a multiprocessor: a fourth would leave too few registers for float64
 
@@ -171,12 +241,7 @@ inline void
 __global__ void __launch_bounds__(kThreads, kCombiningBlocks)
 #endif
     combine_kernel(const WI_GRID_CONSTANT CombineTable parameters) {
-    for (uint32_t tile = blockIdx.x; tile < parameters.table.tiles; tile += gridDim.x) {
-        const CudaJob& job = job_of(parameters.table, tile);
-        each_block(job, tile - job.first_tile, [&](const CudaJob& same, const Stretch& stretch, uint64_t block) {
-            combine_block(same, parameters.how, stretch, block);
-        });
-    }
+    each_share(parameters.table, CombineTiles{parameters.how});
 }
 
 }  // namespace WI_ISA

@@ -128,6 +128,17 @@ struct PackWords<Storage::kFloat8E5M2> {
     }
 };
 
+// The value of a float16's bits. Of a NaN some NaN.
+WI_KERNEL_FN float float16_value(uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(uint16_t(bits)));
+    return x;
+#else
+    return Element<Scalar, Storage::kFloat16>::value(bits);
+#endif
+}
+
 // The unsigned integer of so many bytes.
 template <int kBytes>
 struct BitsOf;
@@ -146,6 +157,12 @@ struct BitsOf<4> {
 template <>
 struct BitsOf<8> {
     using Type = uint64_t;
+};
+
+// n words that are read and written at once.
+template <int n>
+struct alignas(4 * n) Words {
+    uint32_t word[n];
 };
 
 }  // namespace WI_ISA

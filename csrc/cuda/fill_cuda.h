@@ -20,6 +20,10 @@ struct CudaPart {
 // The jobs as the kernels' tables, in order within each.
 std::vector<CudaPart> make_parts(const std::vector<FillJob>& jobs, Mode mode);
 
+// The seed that a CUDA generator of torch draws with this seed of its own at this position: words position and position + 1 of the
+// last of its streams, which torch's kernels do not reach.
+uint64_t drawn_seed(uint64_t generator_seed, uint64_t position);
+
 // Launches every part on the device, or on the current one if that is negative. `far`: address in device memory of all parts' jobs,
 // one after another; or 0: they travel in the launches' parameters, kInlineJobs at a time.
 // Returns an empty string or the CUDA error's name and text.

@@ -12,40 +12,6 @@ namespace WI_ISA {
 
 // ---- whole tiles ---------------------------------------------------------------------------------------------------------
 
-struct alignas(16) Vector16 {
-    uint32_t word[4];
-};
-
-WI_KERNEL_FN void store(Vector16* out, const Vector16& v) {
-#if defined(__CUDA_ARCH__)  // to global memory, which nvcc cannot know of an address that comes in a table
-    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(out), "r"(v.word[0]), "r"(v.word[1]), "r"(v.word[2]),
-                 "r"(v.word[3])
-                 : "memory");
-#else
-    *out = v;
-#endif
-}
-
-// base + offset. The plain sum becomes a pointer that is carried along, and copied before each store that is still reading it.
-WI_KERNEL_FN Vector16* at_offset(uint64_t base, uint32_t offset) {
-#if defined(__CUDA_ARCH__)
-    uint64_t address;
-    asm("mad.wide.u32 %0, %1, 1, %2;" : "=l"(address) : "r"(offset), "l"(base));
-    return reinterpret_cast<Vector16*>(address);
-#else
-    return reinterpret_cast<Vector16*>(base + offset);
-#endif
-}
-
-// The round keys are sums with constants; without this nvcc makes them again in every iteration.
-WI_KERNEL_FN void keep(PhiloxSpan<uint32_t>& span) {
-#if defined(__CUDA_ARCH__)
-    WI_UNROLL for (int r = 0; r < 10; ++r) asm("" : "+r"(span.key0[r]), "+r"(span.key1[r]));
-#else
-    (void)span;
-#endif
-}
-
 template <class Values>
 struct Tile {
     using Element = typename Values::Element;
@@ -65,141 +31,196 @@ struct Tile {
         }
     }
 
-    // All groups of a tile, whole and aligned, in one span of 2^32 blocks.
-    WI_KERNEL_FN static void whole(const CudaJob& job, uint64_t first_group_byte, uint64_t first_block) {
+    // So many bytes of whole and aligned tiles, in one span of 2^32 blocks.
+    WI_KERNEL_FN static void whole(const CudaJob& job, uint64_t address, uint64_t first_block, uint32_t bytes) {
         const Values values(job);
         PhiloxSpan<uint32_t> span(job.seed, job.stream, uint32_t(first_block >> 32));
         if (sizeof(Element) < 8) keep(span);  // float64 needs the registers
         uint64_t block = first_block + threadIdx.x * uint32_t(kBlocks);
         uint64_t product = mul_wide(uint32_t(block), kPhiloxM0);
+        const auto next = [&](Vector16* out) {
+            Vector16 v;
+            group(values, span, product, block, v.word);
+            store(out, v);
+            product += uint64_t(kPhiloxM0) * (kThreads * kBlocks);
+            block += kThreads * kBlocks;
+        };
+        if constexpr (sizeof(Element) == 8) {  // in one register less
+            Vector16* out = reinterpret_cast<Vector16*>(address) + threadIdx.x;
 #pragma unroll 1
-        for (uint32_t at = threadIdx.x * 16; at < kTileGroups * 16; at += kUnroll * kThreads * 16) {
-            Vector16* const out = at_offset(first_group_byte, at);
-            WI_UNROLL for (int u = 0; u < kUnroll; ++u) {
-                Vector16 v;
-                group(values, span, product, block, v.word);
-                store(out + u * kThreads, v);
-                product += uint64_t(kPhiloxM0) * (kThreads * kBlocks);
-                block += kThreads * kBlocks;
+            for (uint32_t left = bytes; left != 0; left -= kThreads * 16, out += kThreads) next(out);
+        } else {
+#pragma unroll 1
+            for (uint32_t at = threadIdx.x * 16; at < bytes; at += kUnroll * kThreads * 16) {
+                Vector16* const out = at_offset(address, at);
+                WI_UNROLL for (int u = 0; u < kUnroll; ++u) next(out + u * kThreads);
             }
+        }
+    }
+
+    // The groups [begin, end) of a region whose rows are whole groups.
+    WI_KERNEL_FN static void rows(const CudaJob& job, uint32_t begin, uint32_t end) {
+        const Values values(job);
+        PhiloxSpan<uint32_t> span(job.seed, job.stream, uint32_t(job.index / uint64_t(Values::kPerBlock) >> 32));
+        if (sizeof(Element) < 8) keep(span);
+#pragma unroll 1
+        for (uint32_t i = begin + threadIdx.x; i < end; i += kThreads) {
+            const CudaJob& again = read_again(job);
+            const Place place = place_of(again, i);
+            const uint64_t block = (again.index + place.index) / uint64_t(Values::kPerBlock);
+            Vector16 v;
+            group(values, span, mul_wide(uint32_t(block), kPhiloxM0), block, v.word);
+            store(reinterpret_cast<Vector16*>(again.data + place.bytes), v);
         }
     }
 };
 
-WI_HOST_DEVICE constexpr int program_of(Kind kind, Storage storage) { return int(kind) * kStorages + int(storage); }
-
-// A whole tile of the job's program; nothing where there is no such program.
-template <Storage kStorage>
-WI_KERNEL_FN void whole32(const CudaJob& job, uint64_t address, uint64_t block) {
-    switch (job.program) {
-        case program_of(Kind::kUniform, kStorage): return Tile<Block32<Uniform32Open, kStorage>>::whole(job, address, block);
-        case program_of(Kind::kUniformClamped, kStorage): return Tile<typename BlockUniformClamped<kStorage>::Type>::whole(job, address, block);
-        case program_of(Kind(kUniformWide), kStorage): return Tile<Block32<UniformWide32, kStorage>>::whole(job, address, block);
-        case program_of(Kind::kNormal, kStorage): return Tile<Block32<Normal32, kStorage>>::whole(job, address, block);
-        case program_of(Kind::kTruncNormalCentral, kStorage): return Tile<Block32<TruncNormalCentral32, kStorage>>::whole(job, address, block);
-        case program_of(Kind::kTruncNormal, kStorage): return Tile<Block32<TruncNormal32, kStorage>>::whole(job, address, block);
+// Calls use(tile) with the Tile of the job's program, whose storage is this one.
+template <Storage kStorage, class Use>
+WI_KERNEL_FN void with_tile32(const CudaJob& job, const Use& use) {
+    switch (job.kind) {
+        case int(Kind::kUniform): return use(Tile<Block32<Uniform32Open, kStorage>>());
+        case int(Kind::kUniformClamped): return use(Tile<typename BlockUniformClamped<kStorage>::Type>());
+        case kUniformWide: return use(Tile<Block32<UniformWide32, kStorage>>());
+        case int(Kind::kNormal): return use(Tile<Block32<Normal32, kStorage>>());
+        case int(Kind::kTruncNormalCentral): return use(Tile<Block32<TruncNormalCentral32, kStorage>>());
+        default: return use(Tile<Block32<TruncNormal32, kStorage>>());
     }
 }
 
-WI_KERNEL_FN void whole64(const CudaJob& job, uint64_t address, uint64_t block) {
-    switch (job.program) {
-        case program_of(Kind::kUniform, Storage::kFloat64):
-        case program_of(Kind::kUniformClamped, Storage::kFloat64): return Tile<Block64<Uniform64>>::whole(job, address, block);
-        case program_of(Kind::kNormal, Storage::kFloat64): return Tile<Block64<Normal64>>::whole(job, address, block);
-        case program_of(Kind::kTruncNormal, Storage::kFloat64): return Tile<Block64<TruncNormal64>>::whole(job, address, block);
+template <class Use>
+WI_KERNEL_FN void with_tile64(const CudaJob& job, const Use& use) {
+    switch (job.kind) {
+        case int(Kind::kUniform):
+        case int(Kind::kUniformClamped): return use(Tile<Block64<Uniform64>>());
+        case int(Kind::kNormal): return use(Tile<Block64<Normal64>>());
+        default: return use(Tile<Block64<TruncNormal64>>());
     }
 }
 
-template <int kSize>
-WI_KERNEL_FN void whole_tile(const CudaJob& job, uint64_t address, uint64_t block) {
+template <int kSize, class Use>
+WI_KERNEL_FN void with_tile(const CudaJob& job, const Use& use) {
     using Bits = typename BitsOf<kSize>::Type;
-    if (job.program / kStorages == int(Kind::kConstant)) return Tile<BlockPattern<Bits, false>>::whole(job, address, block);
-    if (job.program / kStorages == int(Kind::kOneHot)) return Tile<BlockPattern<Bits, true>>::whole(job, address, block);
+    if (job.kind == int(Kind::kConstant)) return use(Tile<BlockPattern<Bits, false>>());
+    if (job.kind == int(Kind::kOneHot)) return use(Tile<BlockPattern<Bits, true>>());
     if constexpr (kSize == 1) {
-        whole32<Storage::kFloat8E4M3>(job, address, block);
-        whole32<Storage::kFloat8E5M2>(job, address, block);
+        if (job.storage == int(Storage::kFloat8E4M3)) return with_tile32<Storage::kFloat8E4M3>(job, use);
+        with_tile32<Storage::kFloat8E5M2>(job, use);
     } else if constexpr (kSize == 2) {
-        whole32<Storage::kFloat16>(job, address, block);
-        whole32<Storage::kBFloat16>(job, address, block);
+        if (job.storage == int(Storage::kFloat16)) return with_tile32<Storage::kFloat16>(job, use);
+        with_tile32<Storage::kBFloat16>(job, use);
     } else if constexpr (kSize == 4) {
-        if (job.program == program_of(Kind::kBits, Storage::kUInt32)) return Tile<BlockBits>::whole(job, address, block);
-        whole32<Storage::kFloat32>(job, address, block);
+        if (job.kind == int(Kind::kBits)) return use(Tile<BlockBits>());
+        with_tile32<Storage::kFloat32>(job, use);
     } else {
-        whole64(job, address, block);
+        with_tile64(job, use);
     }
 }
 
 // ---- everything else -----------------------------------------------------------------------------------------------------
 
-// The elements of a block, packed into words. False: there is no such program.
+// Values, packed into the words of their storage type.
 template <int kSize>
-WI_KERNEL_FN bool block_elements(const CudaJob& job, uint64_t block, uint32_t out[4]) {
+WI_KERNEL_FN void pack(const CudaJob& job, const float x[4], uint32_t out[4]) {
+    if constexpr (kSize == 1) {
+        if (job.storage == int(Storage::kFloat8E4M3)) return PackWords<Storage::kFloat8E4M3>::pack(x, out);
+        return PackWords<Storage::kFloat8E5M2>::pack(x, out);
+    } else if constexpr (kSize == 2) {
+        if (job.storage == int(Storage::kFloat16)) return PackWords<Storage::kFloat16>::pack(x, out);
+        return PackWords<Storage::kBFloat16>::pack(x, out);
+    } else {
+        PackWords<Storage::kFloat32>::pack(x, out);
+    }
+}
+
+// What is asked of a job's kind for each block, answered once.
+struct KindOf {
+    bool pattern, normal;
+    WI_KERNEL_FN explicit KindOf(const CudaJob& job)
+        : pattern(job.kind == int(Kind::kConstant) || job.kind == int(Kind::kOneHot)), normal(job.kind == int(Kind::kNormal)) {}
+};
+
+// The elements of a block, packed into words: of a pattern, and of random words.
+template <int kSize>
+WI_KERNEL_FN void pattern_elements(const CudaJob& job, uint64_t block, uint32_t out[4]) {
     using Bits = typename BitsOf<kSize>::Type;
-    const Storage storage = Storage(job.program % kStorages);
-    if (job.program / kStorages == int(Kind::kConstant)) {
-        BlockPattern<Bits, false>{job}(nullptr, block, out);
-        return true;
-    }
-    if (job.program / kStorages == int(Kind::kOneHot)) {
-        BlockPattern<Bits, true>{job}(nullptr, block, out);
-        return true;
-    }
-    uint32_t w[4];
-    words_of_block(job, block, w);
-    if (kSize == 4 && job.program == program_of(Kind::kBits, Storage::kUInt32)) {
-        WI_UNROLL for (int i = 0; i < 4; ++i) out[i] = w[i];
-        return true;
-    }
+    if (job.kind == int(Kind::kConstant)) return BlockPattern<Bits, false>{job}(nullptr, block, out);
+    BlockPattern<Bits, true>{job}(nullptr, block, out);
+}
+
+template <int kSize>
+WI_KERNEL_FN void random_elements(const CudaJob& job, bool normal, const uint32_t w[4], uint32_t out[4]) {
     if constexpr (kSize == 8) {
         double x[2];
-        if (storage != Storage::kFloat64 || !make_values(job, w, x)) return false;
+        make_values(job, w, x);
         WI_UNROLL for (int i = 0; i < 2; ++i) {
             out[2 * i] = uint32_t(as_bits(x[i]));
             out[2 * i + 1] = uint32_t(as_bits(x[i]) >> 32);
         }
-        return true;
     } else {
         float x[4];
-        if (!make_values(job, w, x)) return false;
-        switch (storage) {
-            case Storage::kFloat32: PackWords<Storage::kFloat32>::pack(x, out); return true;
-            case Storage::kFloat16: PackWords<Storage::kFloat16>::pack(x, out); return true;
-            case Storage::kBFloat16: PackWords<Storage::kBFloat16>::pack(x, out); return true;
-            case Storage::kFloat8E4M3: PackWords<Storage::kFloat8E4M3>::pack(x, out); return true;
-            case Storage::kFloat8E5M2: PackWords<Storage::kFloat8E5M2>::pack(x, out); return true;
-            default: return false;
+        if (normal) {
+            Normal32<float, uint32_t>{job}(w, x);
+        } else if (kSize == 4 && job.kind == int(Kind::kBits)) {
+            WI_UNROLL for (int i = 0; i < 4; ++i) x[i] = as_float(w[i]);
+        } else {
+            make_values(job, w, x);
         }
+        pack<kSize>(job, x, out);
     }
 }
 
-// Those elements of a block that lie in the stretch.
+// Those elements of a block that lie in the stretch; all at once where they are consecutive and aligned.
 template <int kSize>
-WI_KERNEL_FN void store_block(const CudaJob& job, const Stretch& stretch, uint64_t block) {
+WI_KERNEL_FN void store_block(const CudaJob& job, KindOf kind, RandomWords<kSize>& random, const Stretch& stretch, const Piece& piece) {
     using Bits = typename BitsOf<kSize>::Type;
-    constexpr int kPerBlock = kSize == 8 ? 2 : 4;
+    constexpr int kPerBlock = kSize == 8 ? 2 : 4, kWords = kPerBlock * kSize / 4;
     uint32_t words[4] = {};
-    if (!block_elements<kSize>(job, block, words)) return;
-    const uint64_t n = block * uint64_t(kPerBlock) - stretch.first, count = stretch.end - stretch.first;  // n wraps before first
-    WI_UNROLL for (int i = 0; i < kPerBlock; ++i) {  // words are registers
-        if (n + uint64_t(i) >= count) continue;
+    if (kind.pattern) {
+        pattern_elements<kSize>(job, piece.block, words);
+    } else {
+        uint32_t w[4];
+        random.of_block(job, piece.block, w);
+        random_elements<kSize>(job, kind.normal, w, words);
+    }
+    const auto store_one = [&](int i, uint64_t address) {  // words are registers
         const int bit = i * kSize * 8;
         uint64_t bits = words[bit / 32] >> (bit % 32);
         if constexpr (kSize == 8) bits |= uint64_t(words[2 * i + 1]) << 32;
-        *reinterpret_cast<Bits*>(address_of(job, stretch, n + uint64_t(i), kSize)) = Bits(bits);
+        *reinterpret_cast<Bits*>(address) = Bits(bits);
+    };
+    if (is_vector<kSize * kPerBlock>(stretch, piece)) {
+        Words<kWords> elements;
+        WI_UNROLL for (int i = 0; i < kWords; ++i) elements.word[i] = words[i];
+        *reinterpret_cast<Words<kWords>*>(piece.address) = elements;
+    } else {
+        each_element<kSize>(job, stretch, piece, store_one);
     }
 }
 
+// A tile of the launch and some that follow it, up to `last` at most: all of one job. Moves `tile`.
 template <int kSize>
-WI_KERNEL_FN void fill_tile(const CudaJob& job, uint32_t tile) {
-    constexpr uint64_t kPerBlock = kSize == 8 ? 2 : 4, kGroup = kSize == 8 ? 2 : 16 / kSize;
-    if (job.layout == Layout::kLinear && job.aligned) {
-        const uint64_t start = job.index / kGroup * kGroup;  // the first group begins here
-        const uint64_t first = start + uint64_t(tile) * (kTileGroups * kGroup), end = first + kTileGroups * kGroup;
-        const uint64_t block = first / kPerBlock;
-        if (first >= job.index && end <= job.index + job.count && block >> 32 == (end - 1) / kPerBlock >> 32)
-            return whole_tile<kSize>(job, job.data + (first - job.index) * kSize, block);
+WI_KERNEL_FN void fill_tiles(const CudaJob& job, uint32_t& tile, uint32_t last) {
+    const uint32_t at = tile - job.first_tile;
+    uint32_t most = last - tile;
+    if (most > kMostTiles) most = kMostTiles;
+    if (job.layout == Layout::kAligned) {
+        const WholeTiles whole = whole_tiles<kSize>(job, at, most);
+        if (whole.tiles != 0) {
+            tile += whole.tiles;
+            return with_tile<kSize>(job, [&](auto of) { of.whole(job, whole.address, whole.block, whole.bytes()); });
+        }
+        most = 1;
     }
-    each_block(job, tile, store_block<kSize>);
+    tile += most;
+    if (job.layout == Layout::kGroups) {
+        const uint32_t begin = at * kTileGroups, end = begin + most * kTileGroups, count = uint32_t(job.count);
+        return with_tile<kSize>(job, [&](auto of) { of.rows(job, begin, end < count ? end : count); });
+    }
+    const KindOf kind(job);
+    each_block<kSize>(job, at, most, [&](const CudaJob& same, RandomWords<kSize>& random, const Stretch& stretch, const Piece& piece) {
+        store_block<kSize>(same, kind, random, stretch, piece);
+    });
 }
 
 #if defined(WI_EMULATED)
@@ -210,10 +231,7 @@ template <int kSize>
 __global__ void __launch_bounds__(kThreads, kResidentBlocks)
 #endif
     fill_kernel(const WI_GRID_CONSTANT CudaTable table) {
-    for (uint32_t tile = blockIdx.x; tile < table.tiles; tile += gridDim.x) {
-        const CudaJob& job = job_of(table, tile);
-        fill_tile<kSize>(job, tile - job.first_tile);
-    }
+    each_share(table, fill_tiles<kSize>);
 }
 
 }  // namespace WI_ISA

@@ -58,18 +58,33 @@ std::string load(Kernel kernel, int device) {
            "; compiled for " WEIGHTINIT_ARCHITECTURES ")";
 }
 
+// How many blocks of a kernel the current device can run at the same time.
+uint32_t resident_blocks(Kernel kernel, int device) {
+    int multiprocessors = 0, blocks = 0;
+    cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, function_of(kernel), kThreads, 0);
+    return uint32_t(std::max(multiprocessors, 1)) * uint32_t(std::max(blocks, 1));
+}
+
+struct Loaded {
+    std::string error;  // empty if there is none
+    uint32_t resident;
+};
+
 // The same, once for each kernel and device. What it says is remembered, whether good or bad.
-std::string loaded(Kernel kernel, int device) {
+const Loaded& loaded(Kernel kernel, int device) {
     static std::mutex mutex;
-    static std::map<std::pair<Kernel, int>, std::string> known;
+    static std::map<std::pair<Kernel, int>, Loaded> known;  // whose elements stay where they are
     const std::lock_guard<std::mutex> lock(mutex);
     const auto place = known.find({kernel, device});
     if (place != known.end()) return place->second;
-    return known[{kernel, device}] = load(kernel, device);
+    const std::string error = load(kernel, device);
+    return known[{kernel, device}] = {error, error.empty() ? resident_blocks(kernel, device) : 0};
 }
 
 // Jobs [begin, end) of a part, whose first tile is that of the first job.
-std::string launch(const CudaPart& part, size_t begin, size_t end, uint64_t far, uint64_t stream, const Combine& how) {
+std::string launch(const CudaPart& part, size_t begin, size_t end, uint32_t resident, uint64_t far, uint64_t stream,
+                   const Combine& how) {
     CombineTable parameters;  // of which a kernel that fills takes the table alone
     memset(static_cast<void*>(&parameters), 0, sizeof parameters);
     CudaTable& table = parameters.table;
@@ -83,16 +98,17 @@ std::string launch(const CudaPart& part, size_t begin, size_t end, uint64_t far,
     }
     parameters.how = how;
     void* arguments[] = {&parameters};
-    const dim3 grid(std::min(table.tiles, uint32_t(1) << 20));  // values do not depend on it; a block strides over the rest
-    return message(
-        cudaLaunchKernel(function_of(part.kernel), grid, dim3(kThreads), arguments, 0, reinterpret_cast<cudaStream_t>(stream)));
+    const uint32_t blocks = blocks_of(table.tiles, resident);  // values do not depend on it
+    share_among(table, blocks);
+    return message(cudaLaunchKernel(function_of(part.kernel), dim3(blocks), dim3(kThreads), arguments, 0,
+                                    reinterpret_cast<cudaStream_t>(stream)));
 }
 
-std::string launch_part(const CudaPart& part, uint64_t far, uint64_t stream, const Combine& how) {
-    if (far) return launch(part, 0, part.jobs.size(), far, stream, how);
+std::string launch_part(const CudaPart& part, uint32_t resident, uint64_t far, uint64_t stream, const Combine& how) {
+    if (far) return launch(part, 0, part.jobs.size(), resident, far, stream, how);
     for (size_t begin = 0; begin < part.jobs.size(); begin += kInlineJobs) {
         const size_t end = std::min(begin + kInlineJobs, part.jobs.size());
-        const std::string error = launch(part, begin, end, 0, stream, how);
+        const std::string error = launch(part, begin, end, resident, 0, stream, how);
         if (!error.empty()) return error;
     }
     return {};
@@ -107,8 +123,9 @@ std::string launch(const std::vector<CudaPart>& parts, uint64_t far, int device,
     std::string error = use(device);
     if (error.empty() && device < 0) error = message(cudaGetDevice(&device));
     for (size_t i = 0; error.empty() && i < parts.size(); ++i) {
-        error = loaded(parts[i].kernel, device);
-        if (error.empty()) error = launch_part(parts[i], far, stream, how);
+        const Loaded& kernel = loaded(parts[i].kernel, device);
+        error = kernel.error;
+        if (error.empty()) error = launch_part(parts[i], kernel.resident, far, stream, how);
         if (far) far += parts[i].jobs.size() * sizeof(CudaJob);
     }
     return error;
@@ -116,7 +133,7 @@ std::string launch(const std::vector<CudaPart>& parts, uint64_t far, int device,
 
 std::string why_not_on(int device) {
     const std::string error = use(device);
-    return error.empty() ? loaded(Kernel::kFill32, device) : error;
+    return error.empty() ? loaded(Kernel::kFill32, device).error : error;
 }
 
 }  // namespace wi

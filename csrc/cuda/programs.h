@@ -119,27 +119,25 @@ struct BlockUniformClamped<kStorage, true> {
     using Type = BlockUniform16<kStorage>;
 };
 
-// The values of a block of any kind that is a distribution, before they are rounded to the storage type. False: it is none.
-WI_KERNEL_FN bool make_values(const CudaJob& job, const uint32_t w[4], float x[4]) {
-    switch (job.program / kStorages) {
-        case int(Kind::kUniform): Uniform32Open<float, uint32_t>{job}(w, x); return true;
-        case int(Kind::kUniformClamped): Uniform32Clamped<float, uint32_t>{job}(w, x); return true;
-        case kUniformWide: UniformWide32<float, uint32_t>{job}(w, x); return true;
-        case int(Kind::kNormal): Normal32<float, uint32_t>{job}(w, x); return true;
-        case int(Kind::kTruncNormalCentral): TruncNormalCentral32<float, uint32_t>{job}(w, x); return true;
-        case int(Kind::kTruncNormal): TruncNormal32<float, uint32_t>{job}(w, x); return true;
-        default: return false;
+// The values of a block of any kind that is a distribution, before they are rounded to the storage type.
+WI_KERNEL_FN void make_values(const CudaJob& job, const uint32_t w[4], float x[4]) {
+    switch (job.kind) {
+        case int(Kind::kUniform): return Uniform32Open<float, uint32_t>{job}(w, x);
+        case int(Kind::kUniformClamped): return Uniform32Clamped<float, uint32_t>{job}(w, x);
+        case kUniformWide: return UniformWide32<float, uint32_t>{job}(w, x);
+        case int(Kind::kNormal): return Normal32<float, uint32_t>{job}(w, x);
+        case int(Kind::kTruncNormalCentral): return TruncNormalCentral32<float, uint32_t>{job}(w, x);
+        default: return TruncNormal32<float, uint32_t>{job}(w, x);
     }
 }
 
-WI_KERNEL_FN bool make_values(const CudaJob& job, const uint32_t w[4], double x[2]) {
+WI_KERNEL_FN void make_values(const CudaJob& job, const uint32_t w[4], double x[2]) {
     const uint64_t d0 = uint64_t(w[0]) << 32 | w[1], d1 = uint64_t(w[2]) << 32 | w[3];
-    switch (job.program / kStorages) {
+    switch (job.kind) {
         case int(Kind::kUniform):
-        case int(Kind::kUniformClamped): Uniform64<double, uint64_t>{job}(d0, d1, x); return true;
-        case int(Kind::kNormal): Normal64<double, uint64_t>{job}(d0, d1, x); return true;
-        case int(Kind::kTruncNormal): TruncNormal64<double, uint64_t>{job}(d0, d1, x); return true;
-        default: return false;
+        case int(Kind::kUniformClamped): return Uniform64<double, uint64_t>{job}(d0, d1, x);
+        case int(Kind::kNormal): return Normal64<double, uint64_t>{job}(d0, d1, x);
+        default: return TruncNormal64<double, uint64_t>{job}(d0, d1, x);
     }
 }
 

@@ -25,7 +25,7 @@ from emulation import EXTREME
 import weightinit_cuda as wi
 from benchmarks.gpu_check import bits, bundle, counters, emulated, facts, gpu_tests, graphs, module, report, timed, work
 from benchmarks.gpu_check.check import Check
-from benchmarks.gpu_check.stages import STAGES, Stage, State, Status
+from benchmarks.gpu_check.stages import STAGES, Stage, State, Status, granted
 from benchmarks.showing import readme_table, results_file
 from weightinit_cuda import engine
 from weightinit_cuda.numerics.combine import Mode
@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def script(name: str, text: str, limit: float = 20.0, file: str = "") -> Stage:
     """A stage that is a few lines of Python, which starts in no time."""
-    return Stage(name, f"a stage that is {name}", limit, file, (sys.executable, "-S", "-c", textwrap.dedent(text)))
+    return Stage(name, f"a stage that is {name}", limit, 0.0, file, (sys.executable, "-S", "-c", textwrap.dedent(text)))
 
 
 def hanging(out: Path) -> Stage:
@@ -128,6 +128,24 @@ def test_a_spent_budget(tmp_path: Path) -> None:
     assert check.outcomes[1].said == "the budget of 5.5 s was spent before it"
 
 
+@pytest.mark.parametrize("seconds", [10.0, 120.0, 300.0, 540.0, 900.0, 2000.0])
+def test_whatever_stages_take_they_fit(seconds: float) -> None:
+    """All take what they are granted. Where there is enough for the least of each, each gets it."""
+    left, given = seconds, list[float]()
+    for number in range(len(STAGES)):
+        given.append(granted(STAGES[number:], left))
+        left -= given[-1]
+    assert left >= 0
+    assert all(its <= stage.limit for stage, its in zip(STAGES, given, strict=True))
+    if seconds >= sum(stage.least for stage in STAGES):
+        assert all(its >= stage.least for stage, its in zip(STAGES, given, strict=True))
+
+
+def test_the_least_of_all_stages_fits_into_one_call() -> None:
+    assert sum(stage.least for stage in STAGES) < 540 - 60
+    assert all(0 < stage.least < stage.limit for stage in STAGES)
+
+
 def test_nothing_runs_without_a_gpu(tmp_path: Path) -> None:
     unusable = script("device", f"print('no GPU: there is none'); raise SystemExit({Status.UNUSABLE})")
     check, _ = checked([unusable, script("next", "print('ran')")], tmp_path)
@@ -142,7 +160,7 @@ from pathlib import Path
 from benchmarks.gpu_check import __main__ as program
 from benchmarks.gpu_check.stages import Stage
 forever = (sys.executable, "-S", "-c", "import os, signal; print(os.getpid(), flush=True); signal.pause()")
-program.STAGES = (Stage("forever", "never ends", 60.0, "", forever), Stage("next", "is not begun", 60.0))
+program.STAGES = (Stage("forever", "never ends", 60.0, command=forever), Stage("next", "is not begun", 60.0))
 sys.exit(program.main(["--out", sys.argv[1]]))
 """
 

@@ -74,6 +74,15 @@ def random_bits(shape: Sequence[int], dtype: torch.dtype = torch.float32, seed: 
 # ---- the definition -------------------------------------------------------------------------------------------------
 
 
+def test_without_matrix_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in deterministic mode on a GPU."""
+    tensors = [torch.randn(3, 70, 41), torch.randn(20_000).bfloat16(), torch.arange(300, dtype=torch.uint8)]
+    hashes = [tensor_hash(tensor) for tensor in tensors]
+    monkeypatch.setattr(module, "_refuses_products", lambda device: True)
+    monkeypatch.delattr(torch, "mm")
+    assert [tensor_hash(tensor) for tensor in tensors] == hashes
+
+
 @each_dtype
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (0, 3), (3, 5), (2, 3, 2, 2)], ids=str)
 def test_hash_is_its_definition(shape: tuple[int, ...], dtype: torch.dtype) -> None:

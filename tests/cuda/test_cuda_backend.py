@@ -56,7 +56,7 @@ def test_no_device_is_asked_before_torch_has(asked: list[int], monkeypatch: pyte
     assert not backend.has_kernels(WORKS)  # a fake tensor's
     assert asked == []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert backend.backend_info().cuda.startswith("compiled for 80-real 90; torch ")
+    assert backend.backend_info().cuda.startswith("no GPU that torch ")
     monkeypatch.setattr(backend.kernels, "why_no_cuda", lambda: "built without CUDA")
     assert backend.backend_info().cuda == "built without CUDA"
 

@@ -92,8 +92,8 @@ def test_combined_bits(programs: dict[int, Path], architecture: int, mode: str, 
 # the normal numbers that they see. add, sub and mul without .rn are missing, since ptxas may contract them; so is fma in
 # float64, where the format has none. That no fma is one that the source does not ask for is shown by the bits.
 FLOAT = re.compile(
-    r"(add|sub|mul)\.rn\.f(32|64)|fma\.rn\.f32|(div|sqrt)\.rn\.f64|(neg|mov|selp)\.f(32|64)|setp\.(lt|gt|le|ge|eq)\.f(32|64)"
-    r"|(ld|st)(\.\w+)*\.f(32|64)|cvt\.rn\.f32\.(s32|f64)|cvt\.rn(\.satfinite)?\.(b?f16|e4m3|e5m2)x2\.f32"
+    r"(add|sub|mul)\.rn\.f(32|64)|fma\.rn\.f32|(div|sqrt)\.rn\.f64|(neg|mov|selp)\.f(32|64)|setp\.(lt|gt|le|ge|eq|nan|num)\.f(32|64)"
+    r"|(ld|st)(\.\w+)*\.f(32|64)|cvt\.rn\.f32\.(s32|f64)|cvt\.f32\.f16|cvt\.rn(\.satfinite)?\.(b?f16|e4m3|e5m2)x2\.f32"
     r"|(min|max)\.(f32|b?f16x2)|(rsqrt|rcp)\.approx(\.ftz)?\.f32"
 )
 ONE, HALF = "0f3F800000", "0f3F000000"
@@ -234,6 +234,11 @@ CASES = {
     "mov.f32 %f1, 0f80000000; mov.f32 %f2, 0f00000000; min.f32 %f3, %f2, %f1; mov.b32 %r3, %f3;": 1 << 31,
     "mov.f32 %f1, 0f80000000; mov.f32 %f2, 0f00000000; max.f32 %f3, %f1, %f2; mov.b32 %r3, %f3;": 0,
     "mov.f32 %f1, 0fFFC00001; mov.f32 %f2, 0f3F800000; max.f32 %f3, %f1, %f2; mov.b32 %r3, %f3;": 0x3F800000,
+    "mov.u16 %rs2, 0x8001; cvt.f32.f16 %f1, %rs2; mov.b32 %r3, %f1;": 0xB3800000,
+    "mov.u16 %rs2, 0x7BFF; cvt.f32.f16 %f1, %rs2; mov.b32 %r3, %f1;": 0x477FE000,
+    "mov.u16 %rs2, 0xFC00; cvt.f32.f16 %f1, %rs2; mov.b32 %r3, %f1;": 0xFF800000,
+    "mov.f32 %f1, 0fFFC00001; mov.f32 %f2, 0f3F800000; setp.nan.f32 %p1, %f2, %f1; selp.b64 %rd7, 1, 2, %p1;": 1,
+    "mov.f32 %f1, 0f7F800000; mov.f32 %f2, 0f3F800000; setp.num.f32 %p1, %f2, %f1; selp.b64 %rd7, 1, 2, %p1;": 1,
     "max.f16x2 %r3, 0x80003C00, 0x00007C01;": 0x00003C00,
     "min.f16x2 %r3, 0x8000BC00, 0x0000BC01;": 0x8000BC01,
     "min.bf16x2 %r3, 0x7FC13F80, 0xFFC03F81;": 0x7FFF3F80,

@@ -32,6 +32,15 @@ def test_hashes(shape: tuple[int, ...], dtype: torch.dtype) -> None:
         assert combine(parts) == tensor_hash(tensor)
 
 
+def test_deterministic_mode() -> None:
+    tensor = torch.arange(90_000).view(300, 300).float()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert tensor_hash(tensor.cuda()) == tensor_hash(tensor)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_largest_sums_are_exact() -> None:
     """Float64 matrix products of the GPU's library, at the edge of what float64 holds."""
     tensor = torch.full((64, 8, 1024), -(2**15), dtype=torch.int16)

@@ -63,6 +63,18 @@ def test_seeds_do_not_depend_on_what_is_filled() -> None:
     assert torch.equal(wi.init.normal_(torch.empty(10, device="cuda")), large[:10])
 
 
+def test_the_short_way_draws_as_the_careful_one() -> None:
+    """Contiguous tensors take the one, transposed ones the other."""
+    torch.cuda.manual_seed(3)
+    short = [wi.init.uniform_(torch.empty(30, 7, device="cuda")) for _ in range(2)]
+    offset = torch.cuda.default_generators[torch.cuda.current_device()].get_offset()
+    torch.cuda.manual_seed(3)
+    careful = [wi.init.uniform_(torch.empty(7, 30, device="cuda").T) for _ in range(2)]
+    assert equal(short, careful)
+    assert offset == torch.cuda.default_generators[torch.cuda.current_device()].get_offset() == 8
+    assert [tensor._version for tensor in short] == [1, 1]
+
+
 def test_patched_modules() -> None:
     weights = []
     for _ in range(2):

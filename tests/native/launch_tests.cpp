@@ -27,7 +27,7 @@ using namespace wi;
 
 namespace {
 
-constexpr int kDevices = 3, kUnknownDevice = 2;  // the last one is of a kind that there is no code for
+constexpr int kMultiprocessors = 3, kDevices = 3, kUnknownDevice = 2;  // the last one is of a kind that there is no code for
 
 struct Launch {
     Kernel kernel;
@@ -76,7 +76,13 @@ cudaError_t cudaGetDevice(int* device) {
     return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-    *value = attribute == cudaDevAttrComputeCapabilityMajor ? 7 + device : 3;
+    *value = attribute == cudaDevAttrMultiProcessorCount      ? kMultiprocessors
+             : attribute == cudaDevAttrComputeCapabilityMajor ? 7 + device
+                                                              : 3;
+    return cudaSuccess;
+}
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int, size_t) {
+    *blocks = kResidentBlocks;
     return cudaSuccess;
 }
 cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
@@ -202,6 +208,80 @@ void check_many_rows_without_memory() {
     }
 }
 
+// All blocks of a launch are on the GPU from its begin to its end: as many as fit, or a multiple, with shares of the same length.
+void check_shares() {
+    const uint32_t resident = 132 * uint32_t(kResidentBlocks);
+    for (const uint64_t tiles :
+         {1ull, 5ull, 527ull, 528ull, 529ull, 1000ull, 32768ull, 131072ull, 4000000ull, (1ull << 32) - 1}) {
+        const uint32_t blocks = blocks_of(uint32_t(tiles), resident);
+        expect(blocks == tiles || (tiles > resident && blocks % resident == 0), "shares: whole waves");
+        CudaTable table = {};
+        table.tiles = uint32_t(tiles);
+        share_among(table, blocks);
+        expect(uint64_t(table.share) * blocks + table.longer == tiles && table.longer < blocks, "shares: all tiles");
+        expect(table.share + (table.longer > 0) <= kShareTiles, "shares: not too long");
+    }
+    const uint32_t tiles = (1u << 26) / (kTileGroups * 4),
+                   blocks = blocks_of(tiles, resident);  // 2^26 float32 values on an H200
+    const double longest = double((tiles + blocks - 1) / blocks) * blocks / tiles;
+    expect(blocks == 2 * resident && longest < 1.04, "shares: 2^26 values");
+}
+
+// Number i of the blocks or groups of a region, as the kernels find it, by ordinary division: global index of its first element.
+uint64_t first_of(const CudaJob& job, uint64_t i, uint64_t* bytes) {
+    uint64_t index = job.index;
+    *bytes = 0;
+    for (int d = 0; d < job.outer; ++d) {
+        const GridDim& dim = job.dims[d];
+        const uint64_t at = i % dim.size;
+        const uint32_t n = uint32_t(i), by_factor = uint32_t(((uint64_t(n) * dim.factor >> 32) + n) >> job.shifts[d]);
+        expect(by_factor == i / dim.size, "regions: division by multiplication");
+        index += at * dim.step;
+        *bytes += at * dim.bytes;
+        i /= dim.size;
+    }
+    return index;
+}
+
+// Regions too large for one job: cut into several, each within the limits, that have all elements. No memory is touched.
+void check_large_regions() {
+    const int64_t much = int64_t(3) << 31;
+    const std::vector<std::vector<Dim>> shapes = {
+        {{much, 2, 1}},                                // one strided run
+        {{70000, 40000, 50001}, {40000, 1, 1}},        // rows; more than 2^31 blocks of bytes
+        {{40000, 1, 70001}, {70001, 40000, 1}},        // transposed, the rows of odd length
+        {{9, 1 << 20, int64_t(3) << 34}, {64, 1, 1}},  // rows far apart
+        {{1 << 14, 3 << 20, 1 << 20}, {3, 1, 1}},      // far apart in memory
+    };
+    for (const std::vector<Dim>& dims : shapes) {
+        FillJob job = {
+            reinterpret_cast<char*>(uintptr_t(1) << 44), Storage::kFloat32, kNormal, {7, 8}, 12, int(dims.size()), {}};
+        std::copy(dims.begin(), dims.end(), job.dims);
+        uint64_t elements = 1, made = 0;
+        for (const Dim& dim : dims) elements *= uint64_t(dim.size);
+        const std::vector<CudaPart> parts = make_parts({job}, Mode::kStore);
+        expect(parts.size() == 1 && parts[0].jobs.size() > 1 && parts[0].jobs.size() <= 128, "large regions: a few jobs");
+        for (const CudaJob& one : parts[0].jobs) {
+            if (one.layout == Layout::kAligned || one.layout == Layout::kLinear) {  // of a single row
+                made += one.count;
+                continue;
+            }
+            uint64_t bytes = 0, runs = 1;
+            for (int d = 0; d < one.outer; ++d) runs *= d == one.block_dim ? 1 : one.dims[d].size;
+            made += runs * one.run;
+            expect(one.layout == Layout::kGroups || one.layout == Layout::kRows, "large regions: the layout");
+            expect(one.count >> 31 == 0 && one.run >> 31 == 0, "large regions: within 31 bits");
+            for (const uint64_t i : {uint64_t(0), one.count / 2, one.count - 1}) {
+                const uint64_t index = first_of(one, i, &bytes);
+                expect(index / 4 >> 32 == one.index / 4 >> 32 && index - one.index < uint64_t(1) << 32,
+                       "large regions: one span");
+                expect(bytes >> 31 == 0, "large regions: within 2^31 bytes");
+            }
+        }
+        expect(made == elements, "large regions: all elements");
+    }
+}
+
 void check_a_device_without_code() {
     const std::string why = why_not_on(kUnknownDevice);
     expect(why.find("cudaErrorNoKernelImageForDevice: in words") == 0, "no code: CUDA's words");
@@ -223,6 +303,8 @@ int main() {
     check_mixed_dtypes();
     check_first_use_in_a_capture();
     check_many_rows_without_memory();
+    check_shares();
+    check_large_regions();
     check_a_device_without_code();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;

@@ -12,6 +12,7 @@ import math
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from bitwise import raw, same_bits
 from oracle import block_of
 
 from weightinit_cuda.numerics import coefficients as table
-from weightinit_cuda.numerics import reference
+from weightinit_cuda.numerics import reference, runs
 from weightinit_cuda.numerics.lowering import Kind, Transform
 
 INF = math.inf
@@ -567,6 +568,13 @@ def test_fill_equals_values_of_the_index(transform: Transform, dtype: torch.dtyp
     assert same_bits(
         whole.view(-1).view(torch.uint8).view(105, -1)[order].reshape(-1), raw(reference.values(transform, dtype, 5, 9, order))
     )
+
+
+@pytest.mark.parametrize(("gib", "values"), [(1, 3 << 17), (16, 1 << 19), (141, 141 << 15), (1000, 3 << 21)])
+def test_chunks_are_longer_on_a_gpu(gib: int, values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=gib << 30))
+    assert runs.scratch_values(torch.device("cuda", 0)) == values
+    assert runs.scratch_values(torch.device("cpu")) <= runs.scratch_values(torch.device("mps")) == 3 << 17
 
 
 @pytest.mark.parametrize(("transform", "dtype"), RANDOM)

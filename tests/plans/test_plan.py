@@ -22,7 +22,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 import weightinit_cuda as wi
 from weightinit_cuda import engine
 from weightinit_cuda.engine.job import FillJob
-from weightinit_cuda.numerics.distributions import Computed, Distribution, Normal
+from weightinit_cuda.numerics.distributions import Computed, Constant, Distribution, Normal, OneHot, TruncNormal
 from weightinit_cuda.numerics.streams import stream_of
 from weightinit_cuda.tensors.boxes import Box
 
@@ -51,6 +51,8 @@ def line(name: str, shape: Sequence[int], distribution: Distribution, **more: An
     dtype = more.pop("dtype", torch.float32)
     return Entry(name, tuple(shape), dtype, distribution, more.pop("stream", stream_of(name)), "test", **more)
 
+
+NORMAL_OF_TEXT = Normal("0", 1.0)  # type: ignore[arg-type]
 
 # ---- filling -----------------------------------------------------------------------------------------------------------
 
@@ -128,6 +130,40 @@ def test_applying_is_one_call_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> 
     names = [job.name for job in jobs]
     assert len(names) == 20 * 11  # 9 tensors of floats each, the table in three pieces; and a counter of batches
     assert len({job.tensor.data_ptr() for job in jobs}) == len(names)  # nothing twice
+
+
+@pytest.mark.parametrize("rules", ["torch", "kaiming", [Rule("*.bias", Constant(0.5)), "xavier"]], ids=str)
+def test_initialize_is_plan_and_apply(rules: Any) -> None:
+    """Of a model that is plain tensors alone no plan is made, and of any other one is: the values are the same."""
+
+    def plain() -> nn.Module:
+        return nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.Linear(7, 3).double(), nn.Linear(3, 2).bfloat16())
+
+    for make in (plain, net):
+        for prefix in ("", "layers.0"):
+            expected = wi.plan(make(), rules, seed=9, prefix=prefix).apply_(make())
+            require_equal(wi.initialize_(make(), rules, seed=9, prefix=prefix), expected)
+
+
+def test_what_cannot_be_filled_is_named_by_initialize_too() -> None:
+    """The same words, whichever way the model would have been filled."""
+    for wrong in (TruncNormal(0.0, 1.0, 2.0, 1.0), OneHot(1.0, -1, 1, 1, 0, 1), OneHot(1.0, 2**70, 1, 1, 0, 1), NORMAL_OF_TEXT):
+        for model in (nn.Linear(2, 2), nn.Sequential(nn.Embedding(3, 2, padding_idx=0), nn.Linear(2, 2))):
+            rules = [Rule("*bias", wrong), "torch"]
+            with pytest.raises(ValueError, match=r"Plan|plan") as by_plan:
+                wi.plan(model, rules, seed=1).apply_(model)
+            before = torch.get_rng_state()
+            with pytest.raises(ValueError, match=r"Plan|plan") as at_once:
+                wi.initialize_(model, rules)
+            assert str(at_once.value) == str(by_plan.value)
+            assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_computed_entries_are_left_as_they_are() -> None:
+    model = nn.Linear(2, 2)
+    before = model.bias.detach().clone()
+    wi.initialize_(model, [Rule("bias", Computed("x")), "torch"], seed=1)
+    assert torch.equal(model.bias, before)
 
 
 def test_initialize_works_in_place_and_returns_the_model() -> None:

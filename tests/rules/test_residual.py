@@ -108,6 +108,43 @@ def test_models_of_transformers(kind: str, config: str, found: set[str]) -> None
     assert len(ends(model)) == 4
 
 
+WHISPER = {
+    f"{part}_{what}": number
+    for part in ("encoder", "decoder")
+    for what, number in (("layers", 2), ("attention_heads", 2), ("ffn_dim", 16))
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "found"),
+    [
+        ("T5", {"d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 2, "num_heads": 2}, {"o", "wo"}),
+        ("Whisper", {"d_model": 8, "pad_token_id": 0, "decoder_start_token_id": 1, **WHISPER}, {"out_proj", "fc2"}),
+        (
+            "Mixtral",
+            {
+                "hidden_size": 8,
+                "num_hidden_layers": 10,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "num_local_experts": 4,
+            },
+            {"o_proj"},
+        ),
+        ("ResNet", {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [3, 3], "layer_type": "basic"}, {"convolution"}),
+    ],
+)
+def test_stacks_in_stacks_and_experts(kind: str, sizes: dict[str, object], found: set[str]) -> None:
+    """An encoder and a decoder of one class, two attentions in a block, a router, stages of blocks."""
+    transformers = pytest.importorskip("transformers", "5")
+    words = {} if kind == "ResNet" else {"vocab_size": 16}
+    with torch.device("meta"):
+        model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**sizes, **words))
+    names = [name for name, _ in ends(model)]
+    assert {name.split(".")[-2] for name in names} == found
+    assert len(names) == {"ResNet": 5}.get(kind, 10)
+
+
 @pytest.mark.filterwarnings("error")
 def test_gpt2_finds_branches_under_other_names() -> None:
     made = wi.plan(Net(Block), "gpt2")

@@ -517,3 +517,25 @@ def test_mup_refuses() -> None:
         plan(experts(8), mup(nn.Linear(2, 2), normal))
     with pytest.raises(ValueError, match="as many dimensions"):
         plan(nn.Linear(2, 2), mup(nn.Conv1d(2, 2, 1)))
+
+
+def test_one_distribution_in_several_dtypes() -> None:
+    """What a rule gave one tensor is looked at again for another dtype, and shown with each rule that gave it."""
+    narrow = TruncNormal(0.0, 1.0, 1.001, 1.002)  # holds no value of bfloat16
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).bfloat16())
+    with pytest.raises(ValueError, match=r"1\.weight.*bfloat16") as refused:
+        wi.plan(model, [wi.Rule("*.weight", narrow), "torch"])
+    assert "0.weight" not in str(refused.value)
+    given = Constant(2.0)
+    plan = wi.plan(model[0], [wi.Rule("weight", given), wi.Rule("bias", lambda named: given)])
+    assert "Rule('weight'" in plan["weight"][0].source
+    assert "Rule('bias'" in plan["bias"][0].source
+
+
+def test_arguments_that_can_change_are_read_anew() -> None:
+    std = torch.tensor(0.5)
+    rule = wi.Rule("*", "normal_", std=std)
+    model = nn.Linear(2, 2)
+    assert wi.plan(model, rule)["weight"][0].distribution == Normal(0.0, 0.5)
+    std.fill_(0.25)
+    assert wi.plan(model, rule)["weight"][0].distribution == Normal(0.0, 0.25)

@@ -232,3 +232,15 @@ def test_recorded_code_says_the_same() -> None:
     with wi.deferred() as recorded:
         model = nn.ModuleList([nn.Transformer(8, 2, 1, 1, 12, batch_first=True), nn.Embedding(5, 3, 1), nn.LSTM(3, 4)])
     assert recorded.plan(model, seed=0).diff(wi.plan(model, "torch", seed=0)) == []
+
+
+def test_a_reset_that_is_replaced_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules remember what they gave, but classes may be patched between two plans."""
+    attention = nn.MultiheadAttention(4, 2)
+    for model, name in ((nn.Linear(2, 2), "reset_parameters"), (attention, "_reset_parameters")):
+        wi.plan(model)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(model), name, lambda self: None)
+            with pytest.raises(ValueError, match="no rule covers it"):
+                wi.plan(model)
+        wi.plan(model)

@@ -225,8 +225,22 @@ def _row_sums(rows: Tensor, keys: Tensor) -> Tensor:
     sums = torch.empty((len(rows), LANES), dtype=torch.float64, device=rows.device)
     for begin in range(0, len(rows), step):
         some = rows[begin : begin + step]
-        torch.mm(scratch[: len(some)].copy_(some), keys, out=sums[begin : begin + step])
+        _multiply(scratch[: len(some)].copy_(some), keys, sums[begin : begin + step])
     return sums.to(torch.int64)
+
+
+def _refuses_products(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
+
+
+def _multiply(rows: Tensor, keys: Tensor, out: Tensor) -> None:
+    """``out = rows @ keys``. On a GPU torch refuses matrix products in deterministic mode, unless an environment variable had
+    been set before the first one; this one is exact, so any order of its sums is the same."""
+    if _refuses_products(rows.device):
+        for lane in range(LANES):
+            torch.sum(rows * keys[:, lane], 1, out=out[:, lane])
+    else:
+        torch.mm(rows, keys, out=out)
 
 
 @lru_cache(maxsize=32)  # layers repeat their shapes; 320 kB each at most

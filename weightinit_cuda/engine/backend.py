@@ -18,7 +18,7 @@ import torch
 
 from .._version import FORMAT
 
-__all__ = ["BackendInfo", "backend_info", "has_kernels", "kernels", "reference_only", "select_cpu"]
+__all__ = ["BackendInfo", "backend_info", "has_kernels", "is_known_to_work", "kernels", "reference_only", "select_cpu"]
 
 _MISSING = ""
 try:
@@ -129,6 +129,11 @@ def has_kernels(device: torch.device) -> bool:
     if device.type == "cuda" and native and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return not _why_not_on(torch.cuda.current_device() if device.index is None else device.index)
     return native and device.type == "cpu"
+
+
+def is_known_to_work(index: int) -> bool:
+    """Whether a GPU was asked, and the compiled kernels write to it."""
+    return native and _known.get(index) == ""
 
 
 def _why_no_cuda() -> str:

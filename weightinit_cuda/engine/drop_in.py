@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ..numerics.distributions import Distribution
-from . import backend
+from . import backend, drop_in_cuda
 from .job import FillJob
 from .native import plain_tensors
 from .run import fill
@@ -19,7 +19,7 @@ _draw_and_fill: Callable[..., bool] = getattr(plain_tensors, "draw_and_fill", No
 
 
 def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
-    """A drop-in call on a plain CPU tensor: draws the seed from the default generator and fills.
+    """A drop-in call on a plain tensor: draws the seed from the default generator and fills.
 
     Returns:
         False, and nothing is drawn or written, for any other tensor: the caller then takes the careful path.
@@ -27,7 +27,9 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
     if not backend.native:
         return False
     draw, seed = seed_cell.both
-    return _draw_and_fill(tensor, distribution, draw, LOWEST, seed)
+    if _draw_and_fill(tensor, distribution, draw, LOWEST, seed):
+        return True
+    return tensor.is_cuda and drop_in_cuda.draw_and_fill(tensor, distribution)
 
 
 def fill_tensor(tensor: torch.Tensor, distribution: Distribution, seed: int, stream: int = 0) -> None:

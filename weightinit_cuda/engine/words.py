@@ -13,7 +13,7 @@ from ..tensors.torch_private import without_modes
 from . import backend, native
 from .backend import kernels
 
-__all__ = ["bits", "draw_seed", "seed_cell", "streams_of"]
+__all__ = ["bits", "cuda_draw", "draw_seed", "seed_cell", "streams_of"]
 
 MASK64 = 0xFFFFFFFFFFFFFFFF
 LOWEST = -(2**63)  # random_(LOWEST, None) draws all 64 bits
@@ -52,7 +52,7 @@ def streams_of(names: list[str]) -> list[int]:
     return kernels.streams_of(names, DOMAIN) if backend.native else list(map(stream_of, names))
 
 
-_cuda_draw = threading.Lock()
+cuda_draw = threading.Lock()  # two threads must not read the same position
 
 
 def _draw_cuda_seed(generator: torch.Generator) -> int:
@@ -61,7 +61,7 @@ def _draw_cuda_seed(generator: torch.Generator) -> int:
     torch's CUDA generator is Philox with key ``initial_seed()`` and a position, ``get_offset()``; its kernels use the upper
     half of the counter for threads from 0 on. Counting those from the top keeps our block apart from all of theirs.
     """
-    with _cuda_draw:  # two threads must not read the same position
+    with cuda_draw:
         offset = generator.get_offset()
         generator.set_offset(offset + 4)
     w0, w1 = bits(generator.initial_seed(), stream=MASK64, n=2, start=offset).tolist()

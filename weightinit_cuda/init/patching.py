@@ -7,8 +7,9 @@ themselves, ``weight.data.normal_()`` and ``.uniform_()``: these become attribut
 
 In place of both stands a fork: ours in threads that have entered ``patched()``, torch's own in all others, and torch's own too
 where operators are recorded or transformed and a fill through a pointer would go unseen (torch.compile, torch.jit.trace,
-functorch, dispatch modes). While ``deferred()`` records a thread, functions that torch's operators do not show are ours, which
-are operators themselves (``torch_ops``). This file knows how to get under torch; what the functions do is in ``init``.
+functorch, dispatch modes). While ``deferred()`` records a thread, a call is one step of the recording, or else runs torch's
+function; those that torch's operators do not show are ours, which are operators themselves (``torch_ops``). This file knows how
+to get under torch; what the functions do is in ``init``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FunctionType, TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -40,17 +41,17 @@ from ..tensors.torch_private import (
     functorch_transform,
     jit_trace,
 )
-from .catalog import CATALOG
+from .catalog import CATALOG, Function
 from .torch_function import InitFunction
 
 __all__ = ["patch", "patched", "recording", "unpatch"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# The names in torch.nn.init, and whether deferred() records a call as one fill. torch's deprecated names call the others, and
-# its private fills with a constant are called by ours too.
-_FUNCTIONS = {name: row.recorded for row in CATALOG.values() for name in (row.name, row.private) if name}
-_FUNCTIONS["calculate_gain"] = False
+# The names in torch.nn.init. torch's deprecated names call the others, and its private fills with a constant are called by ours
+# too.
+_ROWS = {name: row for row in CATALOG.values() for name in (row.name, row.private) if name}
+_FUNCTIONS = (*_ROWS, "calculate_gain")
 _METHODS = {"uniform_": ("from", "to", "generator"), "normal_": ("mean", "std", "generator")}  # generator by keyword only
 
 # Looked up once: they are asked in every call, whose whole work may be ten elements.
@@ -60,10 +61,20 @@ _dynamo_traces = torch.compiler.is_dynamo_compiling
 _ANSWERS = ("tolist", "numpy")  # methods that ask for values, and no operator
 
 
+class Records(Protocol):
+    """Who records a thread."""
+
+    def value(self, tensor: Tensor) -> Tensor:
+        """The real values of a tensor on meta."""
+
+    def called(self, function: Function, tensor: Tensor, own: tuple[Any, ...]) -> bool:
+        """Records a call of a function; False, and nothing is recorded, where it is to be run."""
+
+
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.entered: list[object] = []  # the patched() that this thread is in
-        self.value: Callable[[Tensor], Tensor] | None = None  # while it is recorded: the real values of a tensor on meta
+        self.recorder: Records | None = None
 
 
 _lock = threading.RLock()
@@ -102,21 +113,22 @@ _calls: dict[str, Callable[..., Any]] = {}  # all that a function of torch.nn.in
 
 
 def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable[..., Any]:
+    row = _ROWS.get(torchs.__name__)
+    code = torchs.__code__
+    own = slice(1, code.co_argcount - ("generator" in code.co_varnames[: code.co_argcount]))  # it comes last
+
     def call(*args: Any) -> Any:
+        if _dynamo_traces():
+            return torchs(*args)
+        recorder = _thread.recorder
+        if recorder is not None and row is not None:
+            if recorder.called(row, args[0], args[own]):
+                return args[0]
+            if row.recorded and isinstance(args[0], Tensor) and args[0].is_meta and not is_lazy(args[0]):
+                return ours(*args)
         return ours(*args) if _ours_now() else torchs(*args)
 
-    def recorded_call(*args: Any) -> Any:
-        if (
-            _dynamo_traces()
-            or _thread.value is None
-            or not isinstance(args[0], Tensor)
-            or not args[0].is_meta
-            or is_lazy(args[0])
-        ):
-            return call(*args)
-        return ours(*args)
-
-    return recorded_call if _FUNCTIONS[torchs.__name__] else call
+    return call
 
 
 def _calling_code(function: FunctionType) -> CodeType:
@@ -171,10 +183,20 @@ def _fillable(tensor: object) -> bool:
 
 
 def _forked_method(name: str) -> Callable[..., Any]:
-    torchs, ours, names = getattr(TensorBase, name), getattr(init, name), _METHODS[name]
+    torchs, ours, names, row = getattr(TensorBase, name), getattr(init, name), _METHODS[name], CATALOG[name]
 
     @functools.wraps(torchs)
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if (
+            not _dynamo_traces()
+            and (recorder := _thread.recorder) is not None
+            and not kwargs
+            and len(args) <= 2
+            and not (self.requires_grad and torch.is_grad_enabled())
+            and not self.is_inference()
+            and recorder.called(row, self, (*args, *(0.0, 1.0)[len(args) :]))
+        ):
+            return self
         if not (_ours_now() and _fillable(self)):
             return torchs(self, *args, **kwargs)
         if has_torch_function_unary(self):
@@ -195,8 +217,8 @@ def _answering_method(name: str) -> Callable[..., Any]:
 
     @functools.wraps(torchs)
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        value = None if _dynamo_traces() else _thread.value
-        return torchs(self if value is None or not self.is_meta else value(self), *args, **kwargs)
+        recorder = None if _dynamo_traces() else _thread.recorder
+        return torchs(self if recorder is None or not self.is_meta else recorder.value(self), *args, **kwargs)
 
     return method
 
@@ -264,27 +286,24 @@ def _release() -> None:
 
 
 @contextmanager
-def recording(value: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Puts our operators and real values under the callers of this thread, for ``deferred()``.
-
-    Args:
-        value: gives the real values of a tensor on meta.
+def recording(recorder: Records) -> Iterator[None]:
+    """Puts a recorder, and real values, under the callers of this thread, for ``deferred()``.
 
     Raises:
         RuntimeError: the thread is recorded already, or is inside torch.compile or torch.jit.trace.
     """
     global _recorded
-    if _thread.value is not None:
+    if _thread.recorder is not None:
         raise RuntimeError("deferred: must not be nested in a thread, got a second one. Use the recording of the outer block.")
     _acquire("deferred")
     with _lock:
         _recorded += 1
         _set_methods(_answers)
-    _thread.value = value
+    _thread.recorder = recorder
     try:
         yield
     finally:
-        _thread.value = None
+        _thread.recorder = None
         with _lock:
             _recorded -= 1
             if _recorded == 0:

@@ -14,11 +14,17 @@ Dims = tuple[int, ...]
 
 
 def scratch_values(device: torch.device) -> int:
-    """Values to make at a time: below 64 MiB of temporaries, on the CPU no more than a cache's worth for every thread.
+    """Values to make at a time: below 64 MiB of temporaries, on the CPU no more than a cache's worth for every thread; on a
+    GPU, where the few hundred kernels of a chunk take their time whatever its length, below 1 GiB and 1/128 of its memory.
 
     3/2 of a power of two, since halving stops below it: 2^18, or 2^16 a thread, for most tensors.
     """
-    return 3 << 17 if device.type != "cpu" else min(torch.get_num_threads() * 3 << 15, 3 << 17)
+    if device.type == "cpu":
+        return min(torch.get_num_threads() * 3 << 15, 3 << 17)
+    if device.type != "cuda":
+        return 3 << 17
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return max(3 << 17, min(memory >> 15, 3 << 21))  # 170 bytes a value
 
 
 def _run_dims(global_shape: Dims, shape: Dims) -> int:

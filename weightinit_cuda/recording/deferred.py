@@ -8,7 +8,6 @@ fill, a replay for the rest.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -27,16 +26,17 @@ from ..plans.entry import Entry
 from ..plans.plan import Plan
 from ..plans.seeds import prefix_of
 from ..rules import Rules, resolve
-from ..tensors.boxes import Box, intersection, remainder
-from ..tensors.named import Named, named_tensors
-from ..tensors.shards import is_dtensor, parts
+from ..tensors.boxes import remainder
+from ..tensors.named import PLAIN_TYPES, Named, named_tensors
+from ..tensors.shards import is_dtensor
 from .folding import Folded
-from .memory import allocate, finish, put_under
+from .materialize import copy_boxes, finish, is_one_fill, materialize, move_others, real_memory
 from .ownership import Claims
-from .recorder import GivenData, Recorder
+from .recorder import Recorder
 from .replay import needed, place_of, replay
+from .stand_ins import standing_in
 from .tape import CPU, META, FillStep, Memory, View
-from .targets import Target, attributes, container, tied
+from .targets import Found, Target, attributes
 from .views import box_of
 from .wholes import Made, Whole, Wholes, registered
 
@@ -58,7 +58,7 @@ class Recording:
 
     def __init__(self) -> None:
         self._recorder = Recorder()
-        self._modules: WeakKeyDictionary[nn.Module, dict[str, View]] = WeakKeyDictionary()
+        self._modules: WeakKeyDictionary[nn.Module, dict[str, View | Memory]] = WeakKeyDictionary()
         self._wholes = Wholes(self._modules)
         self._elsewhere = Whole(lambda: None, made=False)  # of all parts that come with a prefix
         self._active = False
@@ -102,7 +102,7 @@ class Recording:
         Raises:
             ValueError: the code leaves tensors unwritten, or never made them; all of them are named.
         """
-        targets = self._targets("plan", model)
+        targets = self._found("plan", model).targets
         whole, claims = self._claims("plan", model, targets, prefix)
         return self._plan("plan", model, [t for t in targets if not t.attribute], whole, claims, seed, rules)
 
@@ -136,16 +136,11 @@ class Recording:
             ValueError: as :meth:`plan`. Nothing is allocated then.
             RuntimeError: called inside the block.
         """
-        targets, claims, plan = self._decided("materialize_", model, seed, dtype, rules, prefix)
+        found, claims, plan = self._decided("materialize_", model, seed, dtype, rules, prefix, lean=dtype is None)
         with torch.no_grad():
-            real = _real(targets, plan, None if device is None else torch.device(device))
-            plan.fill_(real)
-            self._compute(targets, claims, plan.seed, real)
-            for target in targets:
-                for tensor in target.objects:
-                    _settle(tensor, real[target.named.name])
-            _move_others(model, targets, device, dtype)
-            finish(model)
+            materialize(found, claims, plan, None if device is None else torch.device(device), self._compute)
+            move_others(found.others, device, dtype)
+            finish(model, [named.tensor for named in (*(t.named for t in found.targets), *found.others)])
         return model
 
     def values(
@@ -175,14 +170,14 @@ class Recording:
         >>> recorded.values(net)("steps")
         tensor([0., 1., 4.])
         """
-        targets, claims, plan = self._decided("values", model, seed, dtype, rules, prefix)
-        by_name = {target.named.name: target for target in targets}
+        found, claims, plan = self._decided("values", model, seed, dtype, rules, prefix)
+        by_name = {target.named.name: target for target in found.targets}
 
         def value(name: str) -> Tensor:
             target = by_name[plan[name][0].name]
             chosen = [by_name[target.within], target] if target.within else [target]
             with torch.no_grad():
-                real = _real(chosen, plan, CPU)
+                real = real_memory(chosen, plan, CPU)
                 plan.fill_(real)
                 self._compute(chosen, claims, plan.seed, real)
             return real[target.named.name]
@@ -191,16 +186,16 @@ class Recording:
 
     def unwritten(self, model: nn.Module) -> list[str]:
         """The tensors that the code only allocates (``torch.empty``), wholly or in part."""
-        targets = self._targets("unwritten", model)
-        names = Claims(self._recorder.steps, self._folded, _views(targets)).unwritten
+        targets = self._found("unwritten", model).targets
+        names = Claims(self._recorder.steps, self._folded, _held(targets)).unwritten
         return [target.named.name for target in targets if target.named.name in names and not target.attribute]
 
     def overwritten(self, model: nn.Module) -> dict[str, list[str]]:
         """For each tensor the lines of code whose random fill later fills overwrite wholly: what eager construction draws in
         vain."""
         found: dict[str, list[str]] = {}
-        for target in self._targets("overwritten", model):
-            memory, frame = target.view.memory, target.view.geometry
+        for target in self._found("overwritten", model).targets:
+            memory, frame = target.memory, target.view.geometry
             steps = [self._recorder.steps[number] for number in memory.steps]
             views = [(step, view) for step in steps for view in step.writes if view.memory is memory]
             boxes = [box_of(frame, view.geometry) for _, view in views]
@@ -219,12 +214,15 @@ class Recording:
         dtype: torch.dtype | None,
         rules: Rules | None,
         prefix: str | None,
-    ) -> tuple[list[Target], Claims, Plan]:
-        """All tensors of the model, plain attributes too, what is claimed of them, and their plan."""
-        targets = self._targets(function, model)
-        whole, claims = self._claims(function, model, targets, prefix)
+        lean: bool = False,
+    ) -> tuple[Found, Claims, Plan]:
+        """All tensors of the model, plain attributes too, what is claimed of them, and their plan; lean: without those that
+        the claims know to be one fill."""
+        found = self._found(function, model)
+        whole, claims = self._claims(function, model, found.targets, prefix)
+        targets = [t for t in found.targets if not (lean and is_one_fill(t, claims))]
         plan = self._plan(function, model, targets, whole, claims, seed, rules)
-        return targets, claims, plan if dtype is None else plan.with_dtype(dtype)
+        return found, claims, plan if dtype is None else plan.with_dtype(dtype)
 
     def _plan(
         self,
@@ -249,25 +247,25 @@ class Recording:
 
     def _claims(self, function: str, model: nn.Module, targets: Sequence[Target], prefix: str | None) -> tuple[Whole, Claims]:
         """What the tensors hold, and the model that they are a part of."""
-        steps, views = self._recorder.steps, _views(targets)
+        steps, held = self._recorder.steps, _held(targets)
         if prefix is not None:
-            return self._elsewhere, Claims(steps, self._folded, views, prefix_of(function, prefix))
+            return self._elsewhere, Claims(steps, self._folded, held, prefix_of(function, prefix))
         whole, name = self._wholes.place(model)
         if not whole.made:
-            return whole, Claims(steps, self._folded, views)
+            return whole, Claims(steps, self._folded, held)
         if not name or whole.claims is None:
             root = whole.root()
             assert root is not None
-            self._claim(whole, views if not name else _views(self._targets(function, root, strict=False)))
+            self._claim(whole, held if not name else _held(self._found(function, root, strict=False).targets))
         assert whole.claims is not None
         if not name:
             return whole, whole.claims
-        return whole, Claims(steps, self._folded, views, name, [whole.claims, *self._wholes.others(whole)])
+        return whole, Claims(steps, self._folded, held, name, [whole.claims, *self._wholes.others(whole)])
 
-    def _claim(self, whole: Whole, views: dict[str, View]) -> None:
+    def _claim(self, whole: Whole, held: dict[str, View | Memory]) -> None:
         """Decides what a model holds; it stays so while the model has the same tensors."""
-        if whole.claims is None or list(whole.claims.views.items()) != list(views.items()):
-            whole.claims = Claims(self._recorder.steps, self._folded, views, "", self._wholes.others(whole))
+        if whole.claims is None or list(whole.claims.held.items()) != list(held.items()):
+            whole.claims = Claims(self._recorder.steps, self._folded, held, "", self._wholes.others(whole))
             self._wholes.needed(whole)
 
     def _compute(self, targets: Sequence[Target], claims: Claims, seed: int, real: dict[str, Tensor]) -> None:
@@ -275,60 +273,62 @@ class Recording:
         for target in targets:
             boxes = [] if target.within else claims.computed(target.named.name)
             if boxes:
-                memory = target.view.memory
+                memory = target.memory
                 steps = needed(self._recorder.steps, [memory])
                 bytes_ = replay(steps, [memory], lambda step: claims.source(step, seed))[memory]
-                _copy(place_of(target.view, bytes_), real[target.named.name], boxes)
+                copy_boxes(place_of(target.view, bytes_), real[target.named.name], boxes)
 
     # ---- which tensors ---------------------------------------------------------------------------------------------
 
-    def _targets(self, function: str, model: nn.Module, strict: bool = True) -> list[Target]:
+    def _found(self, function: str, model: nn.Module, strict: bool = True) -> Found:
         """The recorded tensors of the model: parameters, buffers, attributes, as a plan has them. Strict: none is missing."""
         if self._active:
             raise RuntimeError(f"{function}: must be called after the block, got a call inside. Leave `with deferred()` first.")
-        first: dict[View, int] = {}
-        on_memory: dict[Memory, list[Target]] = defaultdict(list)
-        targets: list[Target] = []
-        missing: list[str] = []
+        found = Found()
+        plain_memory, add = self._recorder.plain_memory, found.add
         for named in (*named_tensors(model), *attributes(model)):
-            is_attribute = not named.attribute
-            view = None if is_lazy(named.tensor) else self._find(named)
-            if view is None:
-                missing += [named.name] if named.tensor.is_meta and not is_attribute else []
-            elif view in first:
-                targets[first[view]] = tied(targets[first[view]], named)
-            else:
-                first[view] = len(targets)
-                targets.append(Target(named, view, (named.tensor,), container(view, on_memory[view.memory]), is_attribute))
-                on_memory[view.memory].append(targets[-1])
-        if missing and strict:
+            held = plain_memory(named.tensor) or self._held(named)
+            if held is not None:
+                add(named, held)
+            elif named.attribute:
+                found.others.append(named)
+        missing = [named.name for named in found.others if named.tensor.is_meta] if strict else []
+        if missing:
             raise ValueError(
                 f"{function}: tensors on meta must have been made in the block, got {', '.join(missing)}."
                 " Make the whole model inside `with deferred()`."
             )
-        return targets
+        return found
 
-    def _find(self, named: Named) -> View | None:
-        view = self._recorder.view_of(named.tensor)
-        if view is None and named.module is not None and named.attribute:
-            view = self._modules.get(named.module, {}).get(named.attribute)
-            if view is not None and view.shape != tuple(named.tensor.shape):
+    def _held(self, named: Named) -> View | Memory | None:
+        """What a tensor that is no plain memory is of the tape: by its storage, else by its place in its module."""
+        tensor = named.tensor
+        if is_lazy(tensor):
+            return None
+        held: View | Memory | None = self._recorder.view_of(tensor)
+        if held is None and named.module is not None and named.attribute:
+            held = self._modules.get(named.module, {}).get(named.attribute)
+            if held is None or held.shape != tuple(tensor.shape):
                 return None
-        return view
+            if isinstance(held, Memory) and type(tensor) not in PLAIN_TYPES:
+                return held.whole
+        return held
 
     # ---- recording -------------------------------------------------------------------------------------------------
 
     def _remember(self, made: Made) -> None:
         """Where the tensors are, for the time when others have taken their places; shards may have done so in the block."""
-        seen: set[nn.Module] = set()
-        for root in list(made.modules.values()):
-            for _, module in root.named_modules(seen):
-                views = self._modules[module] = {}
-                for key, tensor in (*module._parameters.items(), *module._buffers.items()):
-                    plain = made.tensors.get((id(module), key)) if is_dtensor(tensor) else tensor
-                    view = None if plain is None or is_lazy(plain) else self._recorder.view_of(plain)
-                    if view is not None:
-                        views[key] = view
+        for module in made.all_modules():
+            held = self._modules[module] = {}
+            for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+                plain = made.tensors.get((id(module), key)) if is_dtensor(tensor) else tensor
+                if plain is None:
+                    continue
+                one = self._recorder.plain_memory(plain)
+                if one is None and not is_lazy(plain):
+                    one = self._recorder.view_of(plain)
+                if one is not None:
+                    held[key] = one
 
 
 @contextmanager
@@ -361,12 +361,12 @@ def deferred() -> Iterator[Recording]:
     """
     recording = Recording()
     with ExitStack() as stack:
-        stack.enter_context(patching.recording(recording._recorder.value))
+        stack.enter_context(patching.recording(recording._recorder))
         if torch.get_default_device() == META:
             stack.enter_context(CPU)
         made = stack.enter_context(registered())
-        stack.enter_context(GivenData())
         stack.enter_context(recording._recorder)
+        stack.enter_context(standing_in(recording._recorder))
         recording._active = True
         try:
             yield recording
@@ -375,8 +375,8 @@ def deferred() -> Iterator[Recording]:
             recording._remember(made)
 
 
-def _views(targets: Sequence[Target]) -> dict[str, View]:
-    return {target.named.name: target.view for target in targets if not target.within}
+def _held(targets: Sequence[Target]) -> dict[str, View | Memory]:
+    return {target.named.name: target.held for target in targets if not target.within}
 
 
 def _entries(target: Target, claims: Claims) -> list[Entry]:
@@ -404,45 +404,3 @@ def _by_rules(model: nn.Module, unwritten: Sequence[Named], rules: Rules | None,
             for distribution, box, source in fills
         ]
     return made
-
-
-def _real(targets: Sequence[Target], plan: Plan, device: torch.device | None) -> dict[str, Tensor]:
-    """Memory for every target: what it has, or new."""
-    bare = [t for t in targets if t.named.tensor.is_meta]
-    asked = [device or _asked(t) for t in bare]
-    dtypes = [plan[t.named.name][0].dtype for t in bare]
-    made = allocate([(t.named.tensor, where, dtype) for t, where, dtype in zip(bare, asked, dtypes, strict=True)])
-    real = {t.named.name: t.named.tensor for t in targets if not t.named.tensor.is_meta}
-    return real | {t.named.name: tensor for t, tensor in zip(bare, made, strict=True)}
-
-
-def _asked(target: Target) -> torch.device:
-    """Where the code, or the mesh of a sharded tensor, wants it."""
-    tensor, device = target.named.tensor, target.view.memory.device
-    if is_dtensor(tensor):
-        return torch.device(tensor.device_mesh.device_type)
-    return CPU if device == META else device
-
-
-def _settle(tensor: Tensor, real: Tensor) -> None:
-    """Puts memory under a tensor on meta. Of two tied ones the second gets the same memory, as its own tensor."""
-    if tensor.is_meta:
-        put_under(tensor, real if is_dtensor(real) else real.detach())
-
-
-def _copy(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:
-    for local, region in parts(tensor, "materialize_"):
-        mine = Box.whole(local.shape) if region is None else Box(region.offset, tuple(local.shape))
-        for box in boxes:
-            common = intersection(box, mine)
-            if common is not None:
-                local[common.slices(mine.offset)].copy_(values[common.slices()])
-
-
-def _move_others(model: nn.Module, targets: Sequence[Target], device: Device, dtype: torch.dtype | None) -> None:
-    """Tensors that were never deferred (lazy ones, and real ones given from outside) follow to the device and dtype."""
-    done = {id(tensor) for target in targets for tensor in target.objects}
-    for named in named_tensors(model):
-        tensor = named.tensor
-        if id(tensor) not in done and not tensor.is_meta and (device is not None or dtype is not None):
-            tensor.data = tensor.data.to(device, dtype if tensor.is_floating_point() else None)

@@ -9,8 +9,7 @@ right: it is replayed. Knows no names and no seeds.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -66,12 +65,25 @@ class Written(NamedTuple):
 
 
 class Folded:
-    """All memories of a tape at its end."""
+    """All memories of a tape at its end. Of plain ones only the last fill is looked at, and when somebody asks."""
 
-    def __init__(self, steps: Iterable[Step]) -> None:
-        self._pieces: dict[Memory, list[Written]] = defaultdict(list)
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._steps = steps
+        self._pieces: dict[Memory, list[Written]] = {}
+        self._done = False
         for step in steps:
-            self._take(step)
+            if not (isinstance(step, FillStep) and isinstance(step.filled, Memory) and step.filled.plain):
+                self._take(step)
+        self._done = True
+
+    def _of(self, memory: Memory) -> list[Written]:
+        """What lies in a memory, in the order in which it was written."""
+        known = self._pieces.get(memory)
+        if known is None:
+            known = self._pieces[memory] = []
+            if self._done and memory.steps:  # it was plain
+                self._take(self._steps[memory.steps[-1]])
+        return known
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
@@ -82,9 +94,10 @@ class Folded:
             None if the pieces are no boxes of it.
         """
         parts: list[_BoxValue] = []
-        if len(self._pieces[view.memory]) > MANY:
+        pieces = self._of(view.memory)
+        if len(pieces) > MANY:
             return None
-        for piece in self._pieces[view.memory]:
+        for piece in pieces:
             if piece.dtype != view.dtype and not isinstance(piece.value, Nothing):
                 return None
             part = _seen(piece, view)
@@ -101,7 +114,7 @@ class Folded:
         """Whether some element of the view was never written, by a map of all elements: for views that :meth:`read` refuses."""
         elements = view.memory.nbytes // view.dtype.itemsize
         unwritten = torch.ones(elements, dtype=torch.bool, device=CPU)
-        for geometry, dtype, value in self._pieces[view.memory]:
+        for geometry, dtype, value in self._of(view.memory):
             if dtype.itemsize == view.dtype.itemsize:
                 unwritten.as_strided(geometry.shape, geometry.strides, geometry.offset).fill_(isinstance(value, Nothing))
             elif not isinstance(value, Nothing):
@@ -118,7 +131,7 @@ class Folded:
     # ---- writing ----------------------------------------------------------------------------------------------------
 
     def _write(self, view: View, value: Value) -> None:
-        pieces = self._pieces[view.memory]
+        pieces = self._of(view.memory)
         if view.is_whole:
             pieces.clear()
         elif len(pieces) <= MANY:

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..tensors.named import PLAIN_TYPES
 from ..tensors.torch_private import is_traceable_wrapper_subclass, storage_key, swap_tensor_impl
 
-__all__ = ["allocate", "finish", "put_under"]
+__all__ = ["LARGE", "allocate", "ask_for_huge_pages", "put_under", "refresh"]
 
 LARGE = 1 << 22  # bytes; below, two huge pages are not worth a system call
 
@@ -98,23 +99,25 @@ _HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
 def put_under(tensor: Tensor, real: Tensor) -> None:
-    """Gives a tensor the memory of another one, which is not to be used after that."""
-    real = real.detach().requires_grad_(tensor.requires_grad and tensor.is_leaf)
-    hooks = {name: getattr(tensor, name) for name in _HOOKS if getattr(tensor, name, None)}
-    if is_traceable_wrapper_subclass(tensor):
-        for name in tensor.__tensor_flatten__()[0]:
+    """Gives a tensor the memory of another one, which nobody else has, and which is not to be used after that."""
+    wrapped = type(tensor) not in PLAIN_TYPES and is_traceable_wrapper_subclass(tensor)
+    if tensor.requires_grad and tensor.is_leaf:
+        real.requires_grad_(True)
+    hooks = [(name, registered) for name in _HOOKS if (registered := getattr(tensor, name, None))]
+    if wrapped:
+        for name in tensor.__tensor_flatten__()[0]:  # type: ignore[attr-defined]
             if isinstance(inner := getattr(real, name), Tensor):  # a DTensor lists its mesh, too
                 setattr(tensor, name, inner)
     swap_tensor_impl(tensor, real)
-    for name, registered in hooks.items():  # they know the memory that is gone
+    for name, registered in hooks:  # they know the memory that is gone
         setattr(tensor, name, None)
         setattr(tensor, name, registered)
 
 
-def finish(model: nn.Module) -> None:
-    """What modules do after their parameters have moved: cuDNN's flat weights, FSDP2's views of its shards."""
+def refresh(model: nn.Module, wrapped: bool) -> None:
+    """What modules do after their parameters have moved: cuDNN's flat weights, FSDP2's views of shards."""
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()
-    if any(is_traceable_wrapper_subclass(p) for p in model.parameters()):
+    if wrapped:
         model._apply(lambda tensor: tensor)  # type: ignore[no-untyped-call]

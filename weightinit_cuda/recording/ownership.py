@@ -19,7 +19,7 @@ from ..tensors.boxes import Box, Region
 from ..tensors.named import joined
 from .folding import Drawn, Folded, Nothing, Replayed, Value
 from .replay import Source, is_random, needed
-from .tape import DataStep, FillStep, OperatorStep, Step, View
+from .tape import DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import box_of, cut
 
 __all__ = ["Claimed", "Claims"]
@@ -52,7 +52,8 @@ class Claims:
     Args:
         steps: the tape.
         folded: what its memories hold at its end.
-        views: by name, in the order of the plan.
+        held: views, or plain memories as a whole, by name, in the order of the plan. Of plain memory all is clear: its last
+            fill is its own.
         prefix: of the names that streams are made of.
         before: claims that stay as they are: of the whole that this is a part of, and of other models of the tape. What they
             hold, too, has its numbers from there.
@@ -62,21 +63,33 @@ class Claims:
         self,
         steps: Sequence[Step],
         folded: Folded,
-        views: dict[str, View],
+        held: dict[str, View | Memory],
         prefix: str = "",
         before: Sequence[Claims] = (),
     ) -> None:
-        self._steps, self.views, self._prefix = steps, views, prefix
-        known = {view: (claims, name) for claims in reversed(before) for name, view in claims.views.items()}
-        self._elsewhere = {name: known[view] for name, view in views.items() if view in known}
+        self._steps, self.held, self._prefix = steps, held, prefix
+        known = {one: (claims, name) for claims in reversed(before) for name, one in claims.held.items()}
+        self._elsewhere = {name: known[one] for name, one in held.items() if one in known} if known else {}
+        self._plain: dict[str, FillStep] = {}
+        self.unwritten: set[str] = set()
+        self._views: dict[str, View] = {}
+        for name, one in held.items():
+            if name in self._elsewhere:
+                continue
+            if isinstance(one, View):
+                self._views[name] = one
+            elif one.steps:
+                self._plain[name] = steps[one.steps[-1]]  # type: ignore[assignment]
+            else:
+                self.unwritten.add(name)
         self._owners: dict[Step, _Owner] = {}
-        self._given: dict[Step, _Owner] = {step: owner for claims in reversed(before) for step, owner in claims._owners.items()}
-        self._parts = {name: self._read(folded, view) for name, view in views.items() if name not in self._elsewhere}
-        self.unwritten = {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
+        self._given: dict[Step, _Owner] = {step: owner for claims in reversed(before) for step, owner in claims.owners.items()}
+        self._parts = {name: self._read(folded, view) for name, view in self._views.items()}
+        self.unwritten |= {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
         self.unwritten |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.unwritten}
         self._settle()
         self.linked = self._linked(before)
-        self._taken = {claims.stream_name(name) for claims in self.linked for name in claims.views}
+        self._taken = {claims.stream_name(name) for claims in self.linked for name in claims.held}
         self._number = len(before)
         self._owners = self._given | self._owned() | self._free()
 
@@ -88,16 +101,47 @@ class Claims:
         if name in self._elsewhere:
             claims, there = self._elsewhere[name]
             return claims.entries(there)
-        entries = [self._claimed(name, box, value) for box, value in self._parts[name] if not isinstance(value, Nothing)]
+        if name in self._plain:
+            return [Claimed(*self._plain_fill(name), self._plain[name].source, None)]
+        parts = self._parts.get(name, ())
+        entries = [self._claimed(name, box, value) for box, value in parts if not isinstance(value, Nothing)]
         alike = len({entry._replace(box=None) for entry in entries}) == 1 and name not in self.unwritten
         return [entries[0]._replace(box=None)] if alike else entries
+
+    def plain_fills(self, names: Sequence[str]) -> list[tuple[Distribution, int]]:
+        """The one fill of each of these tensors, which are all of a plain memory, and its stream."""
+        if not (self._elsewhere or self._taken):
+            full = [joined(self._prefix, name) for name in names] if self._prefix else names
+            return [(self._plain[name].distribution, stream_of(one)) for name, one in zip(names, full, strict=True)]
+        return [self._plain_fill(name) for name in names]
+
+    def _plain_fill(self, name: str) -> tuple[Distribution, int]:
+        if name in self._elsewhere:
+            claims, there = self._elsewhere[name]
+            return claims._plain_fill(there)
+        distribution = self._plain[name].distribution
+        return distribution, stream_of(self.stream_name(name)) if distribution.is_random else self.stream(name)
+
+    @property
+    def owners(self) -> dict[Step, _Owner]:
+        """Whose numbers each draw has."""
+        plain = {}
+        for name, step in self._plain.items():
+            one = self.held[name]
+            if step.distribution is not None and isinstance(one, Memory):
+                whole = Box.whole(one.frame.shape)
+                source = Source(0, stream_of(self.stream_name(name)))
+                if step.distribution.elementwise:
+                    source = source._replace(region=Region(whole.shape, whole.offset), geometry=one.frame)
+                plain[step] = _Owner(source, (whole.shape, whole))
+        return self._owners | plain
 
     def computed(self, name: str) -> list[Box]:
         """The boxes of the tensor that only a replay gives."""
         if name in self._elsewhere:
             claims, there = self._elsewhere[name]
             return claims.computed(there)
-        return [box for box, value in self._parts[name] if isinstance(value, Replayed)]
+        return [box for box, value in self._parts.get(name, ()) if isinstance(value, Replayed)]
 
     def source(self, step: Step, seed: int) -> Source:
         """Where a random step takes its numbers."""
@@ -130,7 +174,7 @@ class Claims:
         return [(Box.whole(view.shape), Nothing(source) if unwritten else Replayed(source))]
 
     def _claimed(self, name: str, box: Box, value: Drawn | Replayed) -> Claimed:
-        where = None if box == Box.whole(self.views[name].shape) else box
+        where = None if box == Box.whole(self._views[name].shape) else box
         if not isinstance(value, Drawn):
             return Claimed(Computed(self._how(name)), self.stream(name), value.source, where)
         if value.step is None:
@@ -140,7 +184,7 @@ class Claims:
         return Claimed(value.distribution, stream, value.source, where)
 
     def _how(self, name: str) -> str:
-        steps = needed(self._steps, [self.views[name].memory])
+        steps = needed(self._steps, [self._views[name].memory])
         names = dict.fromkeys(step.call.nature.name.strip("_") for step in steps if isinstance(step, OperatorStep))
         if not names:
             return "given values" if any(isinstance(step, DataStep) for step in steps) else "several fills"
@@ -185,22 +229,22 @@ class Claims:
     def _is_whole(self, step: FillStep, claim: _Claim) -> bool:
         if claim.value.copied:
             return claim.value.whole
-        return box_of(self.views[claim.name].geometry, step.writes[0].geometry) == claim.box
+        return box_of(self._views[claim.name].geometry, step.writes[0].geometry) == claim.box
 
     def _place(self, claim: _Claim) -> tuple[tuple[int, ...], Box]:
-        return self.views[claim.name].shape, claim.box
+        return self._views[claim.name].shape, claim.box
 
     def _replays(self) -> Iterator[tuple[str, list[Step]]]:
         """For each tensor with computed parts its steps."""
         for name in self._parts:
             if self.computed(name):
-                yield name, needed(self._steps, [self.views[name].memory])
+                yield name, needed(self._steps, [self._views[name].memory])
 
     def _linked(self, before: Sequence[Claims]) -> list[Claims]:
         """Those that know a tensor or a draw of these."""
         draws: set[Step] = {*self._claims(), *(step for _, steps in self._replays() for step in steps if is_random(step))}
         known = [claims for claims, _ in self._elsewhere.values()]
-        return [claims for claims in before if claims in known or not draws.isdisjoint(claims._owners)]
+        return [claims for claims in before if claims in known or not draws.isdisjoint(claims.owners)]
 
     def _owned(self) -> dict[Step, _Owner]:
         """The sources of fills that entries stand for: under the name of the first tensor that holds all of it."""
@@ -211,7 +255,7 @@ class Claims:
         }
 
     def _owner(self, claim: _Claim) -> Source:
-        view, distribution = self.views[claim.name], claim.value.distribution
+        view, distribution = self._views[claim.name], claim.value.distribution
         source = Source(0, stream_of(self.stream_name(claim.name)))
         if not distribution.elementwise:  # never a part of a tensor
             return source

@@ -3,7 +3,8 @@
 Tensors that the code creates have no memory (they are on meta). :class:`Recorder` sees every operator of the thread and appends
 a :class:`Step` for each that makes or writes values: a fill where it is one, given data, or the operator itself, to be run
 later. Views need no step, they share the storage. What Python wants to know at once (``item()``, data-dependent shapes) is
-computed at once, by ``replay``. What the steps mean for a parameter is ``folding``'s business; no seeds and no names here.
+computed at once, by ``replay``. The commonest calls are recorded in a shorter way (``short_ways``). What the steps mean for a
+parameter is ``folding``'s business; no seeds and no names here.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from ..engine.checks import OVERLAPPING
 from ..init import schemes
-from ..init.catalog import distribution_of
+from ..init.catalog import Function, distribution_of
 from ..init.torch_ops import by_name
 from ..numerics.distributions import Constant, Distribution
+from ..tensors.named import PLAIN_TYPES
 from ..tensors.torch_private import (
     TorchDispatchMode,
+    dispatch_modes,
+    function_modes,
     is_traceable_wrapper_subclass,
     overlaps_itself,
     schema_of,
@@ -29,11 +32,12 @@ from ..tensors.torch_private import (
 )
 from .operators import Call, leaves
 from .replay import evaluate
-from .source_line import caller
+from .short_ways import SHORT_WAYS
+from .source_line import Place, described, here
 from .tape import CPU, META, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry
 
-__all__ = ["GivenData", "Recorder"]
+__all__ = ["Recorder"]
 
 NOT_RECORDED = "deferred: a tensor on meta that was not made in the block"
 
@@ -50,6 +54,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._memories: dict[int, Memory] = {}
+        self._depth = 0  # of the stack of modes that this one is on top of
+
+    def __enter__(self) -> Recorder:
+        self._depth = dispatch_modes() + 1
+        super().__enter__()
+        return self
 
     # ---- tensors and memory ----------------------------------------------------------------------------------------
 
@@ -60,12 +70,48 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         memory = self._memories.get(storage_key(tensor.untyped_storage()))
         return None if memory is None else _view(memory, tensor)
 
+    def plain_memory(self, tensor: Tensor) -> Memory | None:
+        """The memory that the tensor is all of, as it was made, if nobody has read it; None for any other tensor."""
+        if type(tensor) not in PLAIN_TYPES:
+            return None
+        try:
+            memory = self._memories.get(storage_key(tensor.untyped_storage()))
+        except RuntimeError:  # a layout, or a wrapper, that has none
+            return None
+        if (
+            memory is not None
+            and memory.plain
+            and tensor.shape == memory.shape
+            and tensor.dtype is memory.dtype
+            and tensor.is_contiguous()
+            and not tensor.is_conj()
+        ):
+            return memory
+        return None
+
+    def enter(self, made: Tensor, device: torch.device) -> Memory:
+        """A tensor on meta that was made as a whole, contiguous, with memory of its own."""
+        storage = made.untyped_storage()
+        memory = Memory(storage, device, made.dtype, made.shape, None, True)
+        self._memories[storage_key(storage)] = memory
+        return memory
+
+    def fill_plain(self, memory: Memory, distribution: Distribution, place: Place) -> None:
+        """Records a fill of all of a plain memory."""
+        memory.steps.append(len(self.steps))
+        self.steps.append(FillStep(place, memory, distribution))
+
     def _known_view(self, tensor: Tensor, device: torch.device = CPU) -> View:
-        """As :meth:`view_of`; memory that is met for the first time is entered."""
+        """As :meth:`view_of`; memory that is met for the first time is entered, and plain memory is plain no more."""
         storage = tensor.untyped_storage()
         memory = self._memories.get(storage_key(storage))
         if memory is None:
-            memory = self._memories[storage_key(storage)] = Memory(storage, device, _geometry(tensor))
+            frame = _geometry(tensor)
+            memory = self._memories[storage_key(storage)] = Memory(storage, device, tensor.dtype, frame.shape, frame)
+        elif memory.plain:
+            memory.plain = False
+            if not memory.steps:
+                self._append(FillStep(here(), memory, None))
         return _view(memory, tensor)
 
     def _append(self, step: Step) -> None:
@@ -79,22 +125,43 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         before = len(self._memories)
         view = self._known_view(tensor)
         if len(self._memories) > before:
-            self._append(FillStep((_whole(view.memory, view.dtype),), NOT_RECORDED, None))
+            self._append(FillStep(NOT_RECORDED, _whole(view.memory, view.dtype), None))
         return view
 
     def give(self, real: Tensor) -> Tensor:
         """A tensor on meta that stands for a copy of a real one."""
         twin = torch.empty_strided(real.size(), real.stride(), dtype=real.dtype, device=META)
-        self._append(DataStep((self._known_view(twin, real.device),), caller(), real.detach().clone()))
+        self._append(DataStep(here(), self._known_view(twin, real.device), real.detach().clone()))
         return twin
 
     def value(self, tensor: Tensor) -> Tensor:
         """The real values of a tensor, now, on the CPU."""
         return evaluate(self.steps, self._outside(tensor)) if tensor.is_meta else tensor
 
+    def called(self, function: Function, tensor: Tensor, own: tuple[Any, ...]) -> bool:
+        """Records a call of a function of ``torch.nn.init`` as the one fill that it is.
+
+        Returns:
+            False, and nothing is recorded, where that is not so plain: the function then runs, and its operators are seen.
+        """
+        if dispatch_modes() != self._depth or function_modes():
+            return False
+        memory = self.plain_memory(tensor)
+        if memory is None:
+            return False
+        try:
+            distribution = function.distribution(memory.dtype, memory.shape, *own)
+        except Exception:
+            return False  # torch words it
+        self.fill_plain(memory, distribution, here())
+        return True
+
     # ---- operators -------------------------------------------------------------------------------------------------
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        short_way = SHORT_WAYS.get(id(func))
+        if short_way is not None and (result := short_way(self, args, kwargs or {})) is not None:
+            return result
         call = Call(func, args, kwargs or {})
         if any(issubclass(kind, Tensor) and hasattr(kind, "__tensor_flatten__") for kind in types):
             return _on_shards(call)
@@ -139,7 +206,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if given.get("seed") is not None:
             return False
         if any(given.get(key) is not None for key in ("global_shape", "offset", "flat_range")):
-            raise NotImplementedError(f"deferred: a part of a tensor needs a seed= of its own, got none ({caller()}).")
+            raise NotImplementedError(f"deferred: a part of a tensor needs a seed= of its own, got none ({described(here())}).")
         function = str(schema_of(call.operator).name).rpartition(":")[2]
         own = {key: value for key, value in given.items() if key not in _DRAWN}
         return self.fill(tensor, distribution_of(function, tensor.dtype, tuple(tensor.shape), by_name(own)))
@@ -175,7 +242,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = (real._replace(kwargs=real.kwargs | {"device": CPU}) if real.device == META else real)()
         stands_for = {id(r): t for r, t in zip(real.tensors(), call.tensors(), strict=True)}
         for t, r in zip(call.written(), real.written(), strict=True):
-            self._append(DataStep((self._outside(t),), caller(), r.detach().clone()))
+            self._append(DataStep(here(), self._outside(t), r.detach().clone()))
 
         def twin(r: Any) -> Any:
             if not isinstance(r, Tensor):
@@ -186,26 +253,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def fill(self, tensor: Tensor, distribution: Distribution) -> bool:
         """Records a fill that a whole function stands for; False if the tensor is none of the tape's."""
+        if (memory := self.plain_memory(tensor)) is not None:
+            self.fill_plain(memory, distribution, here())
+            return True
         if not _recordable(tensor):
             return False
-        self._append(FillStep((self._outside(tensor),), caller(), distribution))
+        self._append(FillStep(here(), self._outside(tensor), distribution))
         return True
 
 
-class GivenData(TorchFunctionMode):
-    """Keeps data that is to go where a recorded tensor is: ``torch.tensor(data, device=w.device)`` would lose it on meta."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        kwargs = kwargs or {}
-        if func is Tensor.new_tensor and args[0].is_meta and "device" not in kwargs:
-            kwargs = {"dtype": args[0].dtype, **kwargs, "device": CPU}
-            return torch.tensor(*args[1:], **kwargs)
-        if func in _CONSTRUCTORS and kwargs.get("device") is not None and torch.device(kwargs["device"]) == META:
-            kwargs = kwargs | {"device": CPU}
-        return func(*args, **kwargs)
-
-
-_CONSTRUCTORS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 OURS = "weightinit_cuda"  # namespace of our operators
 _DRAWN = ("generator", "seed", "stream", "name")
 _aten = torch.ops.aten
@@ -217,8 +273,8 @@ _IMPOSSIBLE = object()
 def _step(call: Call, writes: tuple[View, ...], made: tuple[int | None, ...]) -> Step:
     meaning = None if call.operator.namespace == OURS else _meaning(call.nature.name, call.given, writes[0].dtype)
     if meaning is not None:
-        return FillStep(writes[:1], caller(), meaning[0])
-    return OperatorStep(writes, caller(), call.with_device(CPU), made, torch.get_default_dtype())
+        return FillStep(here(), writes[0], meaning[0])
+    return OperatorStep(here(), writes, call.with_device(CPU), made, torch.get_default_dtype())
 
 
 def _on_shards(call: Call) -> Any:
@@ -226,7 +282,7 @@ def _on_shards(call: Call) -> Any:
     if any(is_traceable_wrapper_subclass(t) for t in call.written()):
         raise NotImplementedError(
             f"deferred: plain tensors must be written in the block, got {call.nature.name} on a tensor that is sharded or"
-            f" wrapped ({caller()}). Initialise the model before it is sharded, or shard it after the block."
+            f" wrapped ({described(here())}). Initialise the model before it is sharded, or shard it after the block."
         )
     return call()
 

@@ -2,6 +2,9 @@
 
 A :class:`Step` makes or writes values: a fill where it is one, given data, or an operator to be run later. Views need no step,
 they share the memory.
+
+Most memory of a model is made, filled as a whole, and never read: it stays *plain* (:attr:`Memory.plain`), and only the last of
+its fills counts. Its steps name the memory alone, so that nothing of its geometry is looked at.
 """
 
 from __future__ import annotations
@@ -14,26 +17,42 @@ from torch import Tensor
 
 from ..numerics.distributions import Distribution
 from .operators import Call
-from .views import Geometry, fills_storage
+from .source_line import Place, described
+from .views import Geometry, contiguous, fills_storage
 
 __all__ = ["CPU", "META", "DataStep", "FillStep", "Memory", "OperatorStep", "Step", "View"]
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Memory:
     """One storage that the code made, or met on meta."""
 
     storage: torch.UntypedStorage  # kept, so that no other storage gets its address
     device: torch.device  # that the code asked for
-    frame: Geometry  # the view it was made as
+    dtype: torch.dtype  # of the tensor it was made as
+    shape: tuple[int, ...]
+    geometry: Geometry | None = None  # None: contiguous
+    plain: bool = False  # whether it has been filled as a whole only, and never read
     steps: list[int] = field(default_factory=list)  # which of the tape write to it
     known: tuple[int, Tensor] | None = None  # its real bytes after that many steps, if Python has asked for them
 
     @property
     def nbytes(self) -> int:
         return self.storage.nbytes()
+
+    @property
+    def frame(self) -> Geometry:
+        """The view it was made as."""
+        if self.geometry is None:
+            self.geometry = contiguous(self.shape)
+        return self.geometry
+
+    @property
+    def whole(self) -> View:
+        """The tensor it was made as."""
+        return View(self, self.dtype, self.frame)
 
 
 class View(NamedTuple):
@@ -55,33 +74,58 @@ class View(NamedTuple):
         return self.memory.nbytes % size == 0 and fills_storage(self.geometry, self.memory.nbytes // size)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Step:
-    """Something that writes. ``writes`` are the views it makes or changes."""
+    """Something that writes."""
 
-    writes: tuple[View, ...]
-    source: str  # "file.py:12 function" of the model's own code
+    place: Place | str  # of the model's own code; or words
     known: Tensor | None = field(default=None, kw_only=True)  # random values that Python has seen: they stay these
 
+    @property
+    def source(self) -> str:
+        """``"file.py:12 function"``."""
+        return self.place if isinstance(self.place, str) else described(self.place)
 
-@dataclass(eq=False)
+    @property
+    def writes(self) -> tuple[View, ...]:
+        """The views that it makes or changes."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False, slots=True)
 class FillStep(Step):
-    """``writes[0]`` gets values of a distribution; with None it is fresh memory that nobody has written."""
+    """A view, or a memory as it was made, gets values of a distribution; with None it is fresh memory that nobody has
+    written."""
 
+    filled: View | Memory
     distribution: Distribution | None
 
+    @property
+    def writes(self) -> tuple[View, ...]:
+        return (self.filled.whole if isinstance(self.filled, Memory) else self.filled,)
 
-@dataclass(eq=False)
+
+@dataclass(eq=False, slots=True)
 class DataStep(Step):
-    """``writes[0]`` gets these values."""
+    """A view gets these values."""
 
+    filled: View
     values: Tensor
 
+    @property
+    def writes(self) -> tuple[View, ...]:
+        return (self.filled,)
 
-@dataclass(eq=False)
+
+@dataclass(eq=False, slots=True)
 class OperatorStep(Step):
     """An operator to be run. The tensors of its call are :class:`View`."""
 
+    changed: tuple[View, ...]
     call: Call
     made: tuple[int | None, ...]  # for each tensor that it returns: which of ``writes`` it is; None if a view or changed
     dtype: torch.dtype  # the default dtype then
+
+    @property
+    def writes(self) -> tuple[View, ...]:
+        return self.changed

@@ -2,46 +2,128 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import islice
+from operator import eq
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ..tensors.named import Named, joined
+from ..tensors.named import Named
 from ..tensors.torch_private import keystr, tree_flatten_with_path
-from .tape import View
+from .tape import Memory, View
 from .views import box_of
 
-__all__ = ["Target", "attributes", "container", "tied"]
+__all__ = ["Found", "Target", "attributes"]
 
 
-class Target(NamedTuple):
-    """A tensor of the model that the tape knows."""
+@dataclass(eq=False, slots=True)
+class Target:
+    """A tensor of the model that the tape knows.
+
+    Args:
+        named: it, with all of its names.
+        held: what it is of the tape: a view, or all of a plain memory.
+        objects: tied ones may be several tensors on the same memory.
+        within: the name of a tensor that it is a view of.
+        attribute: whether it is a plain attribute: not the plan's business.
+    """
 
     named: Named
-    view: View
-    objects: tuple[Tensor, ...]  # tied ones may be several tensors on the same memory
-    within: str = ""  # the name of a tensor that it is a view of
-    attribute: bool = False  # a plain attribute: not the plan's business
+    held: View | Memory
+    objects: list[Tensor]
+    within: str = ""
+    attribute: bool = False
+
+    @property
+    def view(self) -> View:
+        return self.held.whole if isinstance(self.held, Memory) else self.held
+
+    @property
+    def memory(self) -> Memory:
+        return self.held if isinstance(self.held, Memory) else self.held.memory
+
+    def tie(self, named: Named) -> None:
+        """One more tensor on the same memory; a plain attribute is no name of a plan."""
+        aliases = () if named.attribute == "" else (named.name, *named.aliases)
+        if all(named.tensor is not known for known in self.objects):
+            self.objects.append(named.tensor)
+        self.named = self.named._replace(aliases=(*self.named.aliases, *aliases))
 
 
-def attributes(model: nn.Module) -> Iterator[Named]:
+@dataclass(eq=False)
+class Found:
+    """The targets of a model, and what else it has.
+
+    Args:
+        targets: in the order of the model.
+        others: its parameters and buffers that are none.
+    """
+
+    targets: list[Target] = field(default_factory=list)
+    others: list[Named] = field(default_factory=list)
+    _by_held: dict[View | Memory, Target] = field(default_factory=dict)
+    _on: defaultdict[Memory, list[Target]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, named: Named, held: View | Memory) -> None:
+        """Enters a tensor, as one more name of another one or as a target."""
+        is_view = isinstance(held, View)
+        if is_view and held.memory.plain:
+            self._look_into(held.memory)
+        known = self._by_held.get(held)
+        if known is not None:
+            known.tie(named)
+            return
+        target = Target(named, held, [named.tensor], "", not named.attribute)
+        self._by_held[held] = target
+        self.targets.append(target)
+        if is_view:
+            target.within = next((t.named.name for t in self._on[held.memory] if box_of(t.view.geometry, held.geometry)), "")
+            self._on[held.memory].append(target)
+
+    def _look_into(self, memory: Memory) -> None:
+        """A part of plain memory, or a wrapper of it: all that lies there are views from now on."""
+        memory.plain = False
+        if (whole := self._by_held.pop(memory, None)) is not None:
+            whole.held = memory.whole
+            self._by_held[whole.held] = whole
+            self._on[memory].append(whole)
+
+
+# What every module has, first of all it has: without tensors in it, or with those that are found under their names.
+_EVERY_MODULE = dict.fromkeys(vars(nn.Module()))
+
+
+def attributes(model: nn.Module) -> list[Named]:
     """Tensors that modules hold as plain attributes, in lists and dicts too."""
-    for prefix, module in model.named_modules():
-        for key, value in vars(module).items():
-            if isinstance(value, (Tensor, list, tuple, dict)) and key not in ("_parameters", "_buffers", "_modules"):
-                name = joined(prefix, key)
-                leaves = [((), value)] if isinstance(value, Tensor) else tree_flatten_with_path(value)[0] if value else ()
-                yield from (Named(name + keystr(path), leaf, (), module) for path, leaf in leaves if isinstance(leaf, Tensor))
+    found: list[Named] = []
+    _collect(model, "", set(), found)
+    return found
 
 
-def tied(target: Target, named: Named) -> Target:
-    """One more tensor on the same memory; a plain attribute is no name of a plan."""
-    aliases = () if named.attribute == "" else (named.name, *named.aliases)
-    objects = target.objects if any(named.tensor is t for t in target.objects) else (*target.objects, named.tensor)
-    return target._replace(named=target.named._replace(aliases=(*target.named.aliases, *aliases)), objects=objects)
+def _leaves(value: Tensor | list[Any] | tuple[Any, ...] | dict[Any, Any]) -> list[tuple[str, Tensor]]:
+    """The tensors in a value, each with the text that leads to it."""
+    if isinstance(value, Tensor):
+        return [("", value)]
+    inside = value.values() if isinstance(value, dict) else value
+    if _NO_LEAVES.issuperset(map(type, inside)):  # sizes and strides of layers: torch's pytree takes its time
+        return []
+    return [(keystr(at), leaf) for at, leaf in tree_flatten_with_path(value)[0] if isinstance(leaf, Tensor)]
 
 
-def container(view: View, targets: Sequence[Target]) -> str:
-    """The name of a tensor on the same memory that holds all of this one."""
-    return next((t.named.name for t in targets if box_of(t.view.geometry, view.geometry)), "")
+_NO_LEAVES = frozenset((int, float, str, bool, type(None), torch.Size))
+
+
+def _collect(module: nn.Module, prefix: str, seen: set[int], found: list[Named]) -> None:
+    seen.add(id(module))
+    items = vars(module).items()
+    if all(map(eq, items.mapping, _EVERY_MODULE)):
+        items = islice(items, len(_EVERY_MODULE), None)
+    for key, value in items:
+        if isinstance(value, (Tensor, list, tuple, dict)) and key not in _EVERY_MODULE:
+            found += [Named(prefix + key + at, tensor, (), module) for at, tensor in _leaves(value)]
+    for name, child in module._modules.items():
+        if child is not None and id(child) not in seen:
+            _collect(child, f"{prefix}{name}.", seen, found)

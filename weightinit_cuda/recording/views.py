@@ -7,11 +7,12 @@ shape and strides, and the question is always the same: is this view a box of th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..tensors.boxes import Box, intersection
 
-__all__ = ["Geometry", "box_of", "common", "cut", "fills_storage", "same_order"]
+__all__ = ["Geometry", "box_of", "common", "contiguous", "cut", "fills_storage", "same_order"]
 
 
 class Geometry(NamedTuple):
@@ -32,6 +33,18 @@ class Geometry(NamedTuple):
 
     def _dims(self) -> list[tuple[int, int]]:
         return [(size, stride) for size, stride in zip(self.shape, self.strides, strict=True) if size != 1]
+
+
+def contiguous(shape: Sequence[int]) -> Geometry:
+    """The view that is all of a storage of its own, row by row, as torch makes it.
+
+    >>> contiguous((4, 3))
+    Geometry(offset=0, shape=(4, 3), strides=(3, 1))
+    """
+    strides = [1]
+    for size in reversed(shape[1:]):
+        strides.append(strides[-1] * max(size, 1))
+    return Geometry(0, tuple(shape), tuple(reversed(strides[: len(shape)])))
 
 
 def cut(whole: Geometry, box: Box) -> Geometry:

@@ -29,27 +29,46 @@ class Made(NamedTuple):
     modules: dict[int, nn.Module]
     tensors: dict[tuple[int, str], Tensor]
 
+    def all_modules(self) -> list[nn.Module]:
+        """These modules and all inside them, each once."""
+        seen = dict(self.modules)
+        found = list(seen.values())
+        for module in found:  # which grows
+            for child in module._modules.values():
+                if child is not None and id(child) not in seen:
+                    seen[id(child)] = child
+                    found.append(child)
+        return found
+
 
 @contextmanager
 def registered() -> Iterator[Made]:
     """Notes what this thread registers while it is open."""
     made = Made({}, {})
-    thread = threading.get_ident()
+    modules, tensors = made
+    thread, current = threading.get_ident(), threading.get_ident
 
-    def hook(module: nn.Module, name: str, registered: object) -> None:
-        if threading.get_ident() == thread:
-            made.modules.update({id(m): m for m in (module, registered) if isinstance(m, nn.Module)})
-            if isinstance(registered, Tensor):
-                made.tensors[id(module), name] = registered
+    def tensor_hook(module: nn.Module, name: str, registered: Tensor | None) -> None:
+        if current() == thread:
+            modules[id(module)] = module
+            if registered is not None:
+                tensors[id(module), name] = registered
+
+    def module_hook(module: nn.Module, name: str, registered: nn.Module | None) -> None:
+        if current() == thread:
+            modules[id(module)] = module
+            if registered is not None:
+                modules[id(registered)] = registered
 
     def copied(module: nn.Module) -> None:
-        if threading.get_ident() == thread:
-            made.modules[id(module)] = module
+        if current() == thread:
+            modules[id(module)] = module
 
     with ExitStack() as stack:
         stack.enter_context(_told_of_copies(copied))
-        for register in _REGISTER:
-            stack.enter_context(register(hook))
+        stack.enter_context(module_hooks.register_module_parameter_registration_hook(tensor_hook))
+        stack.enter_context(module_hooks.register_module_buffer_registration_hook(tensor_hook))
+        stack.enter_context(module_hooks.register_module_module_registration_hook(module_hook))
         yield made
 
 
@@ -77,13 +96,6 @@ def _told_of_copies(listener: Callable[[nn.Module], None]) -> Iterator[None]:
             _listeners.remove(listener)
             if not _listeners:
                 nn.Module.__setstate__ = _set_state  # type: ignore[method-assign]
-
-
-_REGISTER = (
-    module_hooks.register_module_parameter_registration_hook,
-    module_hooks.register_module_buffer_registration_hook,
-    module_hooks.register_module_module_registration_hook,
-)
 
 
 @dataclass(eq=False)
@@ -128,8 +140,10 @@ class Wholes:
         for module in gone:
             del self._places[module]
         alive = list(self._modules)
-        inside = {child for module in alive for child in module.children()}
-        for root in (module for module in alive if module not in inside and module not in self._places):
+        inside: set[int] = set()
+        for module in alive:
+            inside.update(map(id, module._modules.values()))
+        for root in (module for module in alive if id(module) not in inside and module not in self._places):
             whole = Whole(ref(root))
             for name, module in root.named_modules():
                 self._places.setdefault(module, (whole, name))

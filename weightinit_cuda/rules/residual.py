@@ -1,7 +1,8 @@
 """Which weights end a residual branch: found by what a block adds to its input, not by names.
 
 A block is a module with siblings of its own class, as layers of a transformer are. Its graph is traced where ``torch.fx`` can;
-else the last weight of each of its parts that gives as many outputs as the block. Knows modules, no distributions.
+else it is the last weight of each of its parts that gives as many outputs as the block's norms take. Where siblings hold stacks
+of their own, as an encoder and a decoder do, these count. Knows modules, no distributions.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _INSIDE: dict[type[nn.Module], tuple[str, ...]] = {  # of torch's own blocks
     nn.TransformerDecoderLayer: ("self_attn.out_proj", "multihead_attn.out_proj", "linear2"),
     nn.MultiheadAttention: ("out_proj",),
 }
+_GUESSED = "the last weight of its part, as the block is built"
 _NORMS = ("norm", "ln")  # in the class or the name of a module: a branch begins
 
 
@@ -49,13 +51,14 @@ class Stack(NamedTuple):
     name: str
     blocks: int
     ends: tuple[BranchEnd, ...]
+    traced: bool  # all of its blocks
 
 
 _Blocks = Sequence[tuple[str, nn.Module]]
 
 
 def stacks_of(model: nn.Module) -> list[Stack]:
-    """The stacks of a model, the outermost ones; ``ends`` is empty where nothing adds to its input.
+    """The stacks of a model; ``ends`` is empty where nothing adds to its input.
 
     >>> class Block(nn.Module):
     ...     def __init__(self):
@@ -68,7 +71,7 @@ def stacks_of(model: nn.Module) -> list[Stack]:
     [('0.down.weight', 0), ('1.down.weight', 1)]
     """
     weights = _weights(model)
-    return [_stack(name, blocks, weights) for name, blocks in _stacks(model, "")]
+    return [stack for name, blocks in _stacks(model, "") for stack in _settled(name, blocks, weights)]
 
 
 def ends_without_a_name(model: nn.Module, known: Collection[str], rules: str) -> dict[str, BranchEnd]:
@@ -87,11 +90,11 @@ def ends_without_a_name(model: nn.Module, known: Collection[str], rules: str) ->
         if all(_number_inside(block, known) > 1 for block, _ in blocks):
             continue
         weights = weights or _weights(model)
-        stack = _stack(name, blocks, weights)
-        found |= {end.name: end for end in stack.ends if end.name not in known}
-        if not stack.ends and not any(_number_inside(block, known) for block, _ in blocks):
+        ends = [end for stack in _settled(name, blocks, weights) for end in stack.ends]
+        found |= {end.name: end for end in ends if end.name not in known}
+        if not ends and not any(_number_inside(block, known) for block, _ in blocks):
             warnings.warn(
-                f"{rules} in the {stack.blocks} blocks of {name or 'the model'}, and nothing there is added to a block's input:"
+                f"{rules} in the {len(blocks)} blocks of {name or 'the model'}, and nothing there is added to a block's input:"
                 " no weight of theirs is narrower by depth. Give these weights a Rule before this set.",
                 stacklevel=8,
             )
@@ -128,6 +131,27 @@ def _has_weights(module: nn.Module) -> bool:
     return any(parameter.dim() > 1 for parameter in module.parameters())
 
 
+def _settled(name: str, blocks: _Blocks, weights: Mapping[str, Named]) -> list[Stack]:
+    """The stacks inside of its blocks if their blocks have norms and what is added to their input; else the stack itself."""
+    inside = [
+        stack
+        for prefix, block in blocks
+        for inner, parts in _stacks(block, prefix)
+        if all(_norms(part) for _, part in parts)  # two attentions, or experts, are no residual blocks
+        for stack in _settled(inner, parts, weights)
+        if stack.ends
+    ]
+    outer = _stack(name, blocks, weights)
+    surer = outer.traced and bool(outer.ends) and not all(stack.traced for stack in inside)
+    return inside if inside and not surer else [outer]
+
+
+def _norms(block: nn.Module) -> list[int]:
+    """Sizes of the vectors by which a block's norms scale."""
+    holders = (module for module in block.modules() if not _has_weights(module))
+    return [p.numel() for module in holders for name, p in module.named_parameters(recurse=False) if "bias" not in name]
+
+
 def _stack(name: str, blocks: _Blocks, weights: Mapping[str, Named]) -> Stack:
     known: dict[tuple[str, ...], tuple[list[str], str]] = {}  # blocks of the same parts are alike, and looked at once
     found: list[tuple[int, str, str]] = []
@@ -138,7 +162,7 @@ def _stack(name: str, blocks: _Blocks, weights: Mapping[str, Named]) -> Stack:
         inner, seen = known[own]
         found += [(number, joined(prefix, end), seen) for end in inner if joined(prefix, end) in weights]
     ends = tuple(BranchEnd(weights[end].name, number, seen) for number, end, seen in found)
-    return Stack(name, len(blocks), ends)
+    return Stack(name, len(blocks), ends, all(seen != _GUESSED for _, seen in known.values()))
 
 
 def _ends(block: nn.Module, prefix: str, weights: Mapping[str, Named]) -> tuple[list[str], str]:
@@ -149,7 +173,7 @@ def _ends(block: nn.Module, prefix: str, weights: Mapping[str, Named]) -> tuple[
     try:
         graph = graph_of(block)
     except Exception:
-        return list(_by_parts(block, prefix, weights)), "the last weight of its part, as the block is built"
+        return list(_by_parts(block, prefix, weights)), _GUESSED
     return list(dict.fromkeys(_by_sums(graph, block))), "its product is added to the block's input"
 
 
@@ -162,6 +186,8 @@ def _by_sums(graph: fx.Graph, block: nn.Module) -> Iterator[str]:
     stream = {next(node for node in graph.nodes if node.op == "placeholder")}
     for node in graph.nodes:
         name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+        if node.op == "call_module" and type(modules[str(node.target)]) is nn.Identity and node.args[0] in stream:
+            stream.add(node)
         if node.op not in ("call_method", "call_function"):
             continue
         if name in _SAME and node.args and node.args[0] in stream:
@@ -215,7 +241,8 @@ def _by_parts(block: nn.Module, prefix: str, weights: Mapping[str, Named]) -> It
     parts = [part for part in parts if part]
     if not parts:
         return
-    width = _outputs(weights[joined(prefix, parts[-1][-1])])
+    norms = Counter(_norms(block))
+    width = max(norms, key=lambda size: (norms[size], size)) if norms else _outputs(weights[joined(prefix, parts[-1][-1])])
     for part in parts:
         if ends := [own for own in part if _outputs(weights[joined(prefix, own)]) == width]:
             yield ends[-1]

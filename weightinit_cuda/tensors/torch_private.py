@@ -11,21 +11,27 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.jit._builtins import _register_builtin as register_builtin
 from torch.utils._contextlib import _NoParamDecoratorContextManager as DecoratorContextManager
+from torch.utils._device import _device_constructors as device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._python_dispatch import _disable_current_modes as without_modes
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 
 __all__ = [
     "PRIVATE",
+    "PYTHON_KEY",
     "DecoratorContextManager",
     "FakeTensor",
     "TensorBase",
     "TorchDispatchMode",
     "compiled_code_runs",
+    "cuda_stream",
+    "device_constructors",
     "dispatch_modes",
     "fake_mode",
     "forward_ad_level",
+    "function_modes",
     "functorch_transform",
     "increment_version",
     "is_traceable_wrapper_subclass",
@@ -36,7 +42,9 @@ __all__ = [
     "outside_transforms",
     "overlaps_itself",
     "parameters_of",
+    "register_builtin",
     "schema_of",
+    "set_excluded",
     "set_grad_enabled",
     "storage_key",
     "strided_shard",
@@ -57,6 +65,11 @@ PRIVATE: dict[str, str] = {
     "torch.utils._pytree.tree_map": "arguments of recorded operators; inputs of traced models",
     "torch._C._increment_version": "a fill writes through a pointer: else a re-initialised weight gives wrong gradients",
     "torch._C._len_torch_dispatch_stack": "whether a fill must be an operator. Else: FakeTensor and make_fx miss it",
+    "torch._C._len_torch_function_stack": "whether a default device, or another mode, is asked at every call",
+    "torch.utils._device._device_constructors": "remembered before torch.tensor is exchanged. Else: devices are not set later",
+    "torch.jit._builtins._register_builtin": "torch.jit.script knows what stands under torch.tensor",
+    "torch._C._dispatch_tls_set_dispatch_key_excluded": "deferred() makes tensors on meta without asking its own mode",
+    "torch._C.DispatchKey.Python": "the same",
     "torch._C._functorch.peek_interpreter_stack": "the same for vmap and grad",
     "torch._C._functorch.is_functorch_wrapped_tensor": "the probe looks at no tensor of vmap, which has no values",
     "torch._functorch.pyfunctorch.temporarily_clear_interpreter_stack": "checks draw on scratch tensors, which vmap refuses",
@@ -68,6 +81,7 @@ PRIVATE: dict[str, str] = {
     "torch.Tensor._make_wrapper_subclass": "a partitioned parameter is shown as the whole tensor",
     "torch._C.TensorBase": "the methods of tensors that patched() hides",
     "torch._C._swap_tensor_impl": "materialize_ puts memory under the same objects. Else: optimisers hold other tensors",
+    "torch._C._cuda_getCurrentRawStream": "the stream of a short call on a GPU; only in a torch with CUDA",
     "torch._debug_has_internal_overlap": "expanded tensors are refused, as torch does",
     "torch.autograd.forward_ad._current_level": "patched() leaves methods to torch under forward-mode autograd",
 }
@@ -75,12 +89,21 @@ PRIVATE: dict[str, str] = {
 
 increment_version = torch._C._increment_version
 dispatch_modes = torch._C._len_torch_dispatch_stack
+function_modes = torch._C._len_torch_function_stack
 functorch_transform = torch._C._functorch.peek_interpreter_stack
 is_transformed = torch._C._functorch.is_functorch_wrapped_tensor
 jit_trace = torch._C._get_tracing_state
+set_excluded = torch._C._dispatch_tls_set_dispatch_key_excluded
+PYTHON_KEY = torch._C.DispatchKey.Python
 set_grad_enabled = torch._C._set_grad_enabled
 swap_tensor_impl = torch._C._swap_tensor_impl
 TensorBase = torch._C.TensorBase
+
+
+def cuda_stream(device: int) -> int:
+    """The handle of the current stream of a GPU."""
+    handle: int = torch._C._cuda_getCurrentRawStream(device)
+    return handle
 
 
 def outside_transforms() -> AbstractContextManager[Any]:

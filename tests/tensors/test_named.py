@@ -1,0 +1,93 @@
+"""The tensors of a model with their names: the walk in C++ and the one in Python, ties, and what is no dict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from weightinit_cuda import engine
+from weightinit_cuda.tensors import named
+from weightinit_cuda.tensors.named import Named, modules_of, named_tensors
+
+
+class Odd(nn.Module):
+    """Everything that a walk meets: ties, empty places, buffers, a module in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3, bias=False))
+        self.again = self.block
+        self.register_module("nothing", None)
+        self.register_parameter("none", None)
+        self.scale = nn.Parameter(torch.ones(3))
+        self.tied = self.block[0].weight
+        self.register_buffer("mask", torch.ones(2))
+        self.register_buffer("gone", None)
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "odd": Odd,
+    "one tensor": lambda: nn.PReLU(),
+    "no tensor": lambda: nn.Sequential(nn.ReLU(), nn.Sequential()),
+    "deep": lambda: nn.Sequential(nn.Sequential(nn.Sequential(nn.Linear(2, 2)))),
+    "scripted": lambda: torch.jit.script(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))),  # type: ignore[no-untyped-call]
+}
+
+
+def walks() -> list[Callable[..., None]]:
+    return [named.collect] + ([engine.backend.kernels.collect] if engine.backend.kernels is not None else [])
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_every_walk_is_that_of_torch(make: Callable[[], nn.Module]) -> None:
+    model = make()
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for walk in walks():
+        own: list[Named] = []
+        kept: list[Named] = []
+        walk(model, Named, own, kept)
+        for found, of_torch, buffer in (
+            (own, model.named_parameters(remove_duplicate=False), False),
+            (kept, model.named_buffers(remove_duplicate=False), True),
+        ):
+            expected = list(of_torch)
+            assert [one.name for one in found] == [name for name, _ in expected]
+            for one, (name, tensor) in zip(found, expected, strict=True):
+                assert type(one) is Named
+                holder, _, attribute = name.rpartition(".")
+                assert one[2:] == ((), modules[holder], attribute, buffer)
+                assert one.tensor is tensor or (one.tensor.data_ptr() == tensor.data_ptr() and "script" in repr(type(model)))
+
+
+def test_tied_tensors_are_listed_once() -> None:
+    found = {one.name: one.aliases for one in named_tensors(Odd())}
+    assert found["scale"] == ()
+    assert found["tied"] == ("block.0.weight", "again.0.weight")
+    assert found["block.1.running_mean"] == ("again.1.running_mean",)
+    assert "again.0.bias" not in found
+
+
+def test_modules_are_found_once() -> None:
+    model = Odd()
+    assert sorted(map(id, modules_of(model))) == sorted(map(id, model.modules()))
+
+
+def test_a_module_in_itself_is_an_error() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.append(model)
+    for walk in walks():
+        with pytest.raises(RecursionError):
+            walk(model, Named, [], [])
+
+
+def test_the_walk_in_cpp_refuses_what_is_no_type_of_tuples() -> None:
+    if engine.backend.kernels is None:
+        pytest.skip("no compiled kernels")
+    for wrong in (list, 3, None):
+        with pytest.raises(TypeError):
+            engine.backend.kernels.collect(nn.Linear(1, 1), wrong, [], [])  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        engine.backend.kernels.collect(3, Named, [], [])  # type: ignore[arg-type]

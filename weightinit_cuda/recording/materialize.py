@@ -1,0 +1,126 @@
+"""Values for the targets of a model: memory for those that have none, one call of the engine, and the same objects after.
+
+A tensor that is all of a plain memory is one fill under its own name: neither an entry of a plan nor a view is made for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .. import engine
+from ..engine.job import FillJob
+from ..plans.plan import Plan
+from ..tensors.boxes import Box, intersection
+from ..tensors.named import PLAIN_TYPES, Named
+from ..tensors.shards import is_dtensor, mark_written, parts
+from ..tensors.torch_private import is_traceable_wrapper_subclass
+from .memory import LARGE, allocate, ask_for_huge_pages, put_under, refresh
+from .ownership import Claims
+from .tape import CPU, META, Memory
+from .targets import Found, Target
+
+__all__ = ["copy_boxes", "finish", "is_one_fill", "materialize", "move_others", "real_memory"]
+
+Compute = Callable[[Sequence[Target], Claims, int, dict[str, Tensor]], None]
+
+
+def is_one_fill(target: Target, claims: Claims) -> bool:
+    """Whether the target is all of a plain memory, and filled."""
+    return isinstance(target.held, Memory) and target.named.name not in claims.unwritten
+
+
+def materialize(found: Found, claims: Claims, plan: Plan, device: torch.device | None, compute: Compute) -> None:
+    """Memory and values for all targets.
+
+    Args:
+        plan: of those that are more than one fill.
+        device: for all of them; None: for each the one that the code asked for.
+        compute: computes what is no fill.
+    """
+    listed = set(plan.names())
+    planned = [target for target in found.targets if target.named.name in listed] if listed else []
+    single = [target for target in found.targets if target.named.name not in listed]
+    made = [_whole(target, device) for target in single]
+    real = real_memory(planned, plan, device)
+    names = [target.named.name for target in single]
+    fills = zip(made, claims.plain_fills(names), names, strict=True)
+    jobs = [FillJob(tensor, distribution, plan.seed, stream, None, name) for tensor, (distribution, stream), name in fills]
+    engine.fill(jobs + plan.jobs(real))
+    for tensor in real.values():
+        mark_written(tensor)
+    compute(planned, claims, plan.seed, real)
+    for target, tensor in zip(single, made, strict=True):
+        _settle(target, tensor)
+    for target in planned:
+        _settle(target, real[target.named.name])
+
+
+def _whole(target: Target, device: torch.device | None) -> Tensor:
+    """What the target has, or memory of its own."""
+    tensor = target.named.tensor
+    if not tensor.is_meta:
+        return tensor
+    where = device or (target.memory.device if target.memory.device.type != "meta" else CPU)
+    if not tensor.is_contiguous():
+        return allocate([(tensor, where, tensor.dtype)])[0]
+    made = torch.empty(tensor.shape, dtype=tensor.dtype, device=where)
+    if tensor.numel() > LARGE // 8:
+        ask_for_huge_pages(made)
+    return made
+
+
+def real_memory(targets: Sequence[Target], plan: Plan, device: torch.device | None) -> dict[str, Tensor]:
+    """Memory for every target: what it has, or new."""
+    bare = [t for t in targets if t.named.tensor.is_meta]
+    asked = [device or _asked(t) for t in bare]
+    dtypes = [plan[t.named.name][0].dtype for t in bare]
+    made = allocate([(t.named.tensor, where, dtype) for t, where, dtype in zip(bare, asked, dtypes, strict=True)])
+    real = {t.named.name: t.named.tensor for t in targets if not t.named.tensor.is_meta}
+    return real | {t.named.name: tensor for t, tensor in zip(bare, made, strict=True)}
+
+
+def _asked(target: Target) -> torch.device:
+    """Where the code, or the mesh of a sharded tensor, wants it."""
+    tensor, device = target.named.tensor, target.memory.device
+    if is_dtensor(tensor):
+        return torch.device(tensor.device_mesh.device_type)
+    return CPU if device == META else device
+
+
+def _settle(target: Target, real: Tensor) -> None:
+    """Puts memory under tensors on meta. Of tied ones each gets the same memory, as its own tensor."""
+    first, *rest = target.objects
+    for tensor in rest:
+        if tensor.is_meta:
+            put_under(tensor, real.detach())
+    if first is not real and first.is_meta:  # FSDP swaps a DTensor once more: nobody else may have it
+        put_under(first, real.detach() if is_dtensor(real) else real)
+
+
+def copy_boxes(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:
+    """The boxes of a tensor from values of all of it; of a sharded one what is here."""
+    for local, region in parts(tensor, "materialize_"):
+        mine = Box.whole(local.shape) if region is None else Box(region.offset, tuple(local.shape))
+        for box in boxes:
+            common = intersection(box, mine)
+            if common is not None:
+                local[common.slices(mine.offset)].copy_(values[common.slices()])
+
+
+def move_others(others: Iterable[Named], device: torch.device | str | int | None, dtype: torch.dtype | None) -> None:
+    """Tensors that were never deferred (lazy ones, and real ones given from outside) follow to the device and dtype."""
+    if device is None and dtype is None:
+        return
+    for named in others:
+        tensor = named.tensor
+        if not tensor.is_meta:
+            tensor.data = tensor.data.to(device, dtype if tensor.is_floating_point() else None)
+
+
+def finish(model: nn.Module, tensors: Iterable[Tensor]) -> None:
+    """What modules do after their tensors have moved."""
+    wrapped = any(type(tensor) not in PLAIN_TYPES and is_traceable_wrapper_subclass(tensor) for tensor in tensors)
+    refresh(model, wrapped)

@@ -1,0 +1,159 @@
+"""The commonest operators, recorded in a shorter way than ``recorder`` has for any: memory that is made, and filled as a whole.
+
+They are what most of a model is made of. Each function here looks whether a call is as plain as that, records it and returns
+its result; None: nothing is recorded, and the call takes the general way, which is always right. Two doors lead here: operators
+in the dispatcher (``SHORT_WAYS``), and names of torch that others stand under (``stand_ins``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import copysign
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..init import schemes
+from ..numerics.distributions import Constant, Distribution
+from ..tensors.torch_private import PYTHON_KEY as _PYTHON
+from ..tensors.torch_private import set_excluded
+from .source_line import here
+from .tape import META
+
+if TYPE_CHECKING:
+    from .recorder import Recorder
+
+__all__ = ["ONE", "SHORT_WAYS", "ZERO", "constant", "fill", "make"]
+
+Args = tuple[Any, ...]
+Named = dict[str, Any]
+ShortWay = Callable[["Recorder", Args, Named], Tensor | None]
+
+ZERO, ONE = Constant(0.0), Constant(1.0)
+_NUMBERS = (float, int)
+_SIZED = {"dtype", "device", "pin_memory"}
+
+
+def constant(value: object) -> Constant | None:
+    """All elements are a number; None if it is none, or one that a float is not."""
+    if type(value) not in _NUMBERS or (type(value) is int and abs(value) >= 2**53):
+        return None
+    number = float(value)  # type: ignore[arg-type]
+    if number == 1:
+        return ONE
+    return ZERO if number == 0 and copysign(1, number) > 0 else Constant(number)
+
+
+def make(
+    recorder: Recorder, size: Args, dtype: torch.dtype | None, device: torch.device, distribution: Distribution | None
+) -> Tensor | None:
+    """``torch.empty(*size)``: memory with a tensor that is all of it, filled if a distribution is given. None if it would have
+    no elements."""
+    set_excluded(_PYTHON, True)  # on meta, whatever modes there are
+    try:
+        made = _torchs_empty(*size, dtype=dtype, device=META)
+    finally:
+        set_excluded(_PYTHON, False)
+    if 0 in made.shape:
+        return None
+    memory = recorder.enter(made, device)
+    if distribution is not None:
+        recorder.fill_plain(memory, distribution, here())
+    return made
+
+
+def fill(recorder: Recorder, tensor: Tensor, distribution: Distribution) -> bool:
+    """Fills a tensor that is all of a plain memory; False if it is not."""
+    memory = recorder.plain_memory(tensor)
+    if memory is None:
+        return False
+    recorder.fill_plain(memory, distribution, here())
+    return True
+
+
+_torchs_empty = torch.empty
+
+
+def _made(recorder: Recorder, size: Any, named: Named, distribution: Distribution | None = None) -> Tensor | None:
+    device = named.get("device")
+    if device is None or device == META or not named.keys() <= _SIZED or named.get("pin_memory"):
+        return None
+    return make(recorder, (size,), named.get("dtype"), device, distribution)
+
+
+def _empty(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
+    return _made(recorder, args[0], named)
+
+
+def _zeros(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
+    return _made(recorder, args[0], named, ZERO)
+
+
+def _ones(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
+    return _made(recorder, args[0], named, ONE)
+
+
+def _lift_fresh(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
+    """``torch.tensor`` of one number."""
+    real: Tensor = args[0]
+    if real.dim() or real.dtype.is_complex or not real.is_cpu:
+        return None
+    value = constant(real.item() if real.dtype != torch.bool else int(real.item()))
+    return value and _made(recorder, (), {"dtype": real.dtype, "device": real.device}, value)
+
+
+def _full(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
+    value = constant(args[1]) if type(args[1]) is float or "dtype" in named else None  # else the dtype follows from the number
+    return value and _made(recorder, args[0], named, value)
+
+
+def _zero_(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
+    return _filled(recorder, args[0], ZERO)
+
+
+def _fill_(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
+    value = constant(args[1])
+    return value and _filled(recorder, args[0], value)
+
+
+def _filled(recorder: Recorder, tensor: Tensor, distribution: Distribution) -> Tensor | None:
+    return tensor if fill(recorder, tensor, distribution) else None
+
+
+def _uniform_(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
+    return _drawn(recorder, schemes.uniform_, *args, *(0.0, 1.0)[len(args) - 1 :])
+
+
+def _normal_(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
+    return _drawn(recorder, schemes.normal_, *args, *(0.0, 1.0)[len(args) - 1 :])
+
+
+def _drawn(recorder: Recorder, scheme: Callable[..., Distribution], tensor: Tensor, *numbers: Any) -> Tensor | None:
+    try:
+        distribution = scheme(tensor.dtype, *numbers)
+    except Exception:
+        return None  # torch words it
+    return _filled(recorder, tensor, distribution)
+
+
+def _detach(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
+    """The same memory: nothing is read here."""
+    tensor: Tensor = args[0]
+    return None if recorder.plain_memory(tensor) is None else tensor.detach()
+
+
+_aten = torch.ops.aten
+SHORT_WAYS: dict[int, ShortWay] = {
+    id(_aten.empty.memory_format): _empty,
+    id(_aten.zeros.default): _zeros,
+    id(_aten.ones.default): _ones,
+    id(_aten.full.default): _full,
+    id(_aten.lift_fresh.default): _lift_fresh,
+    id(_aten.zero_.default): _zero_,
+    id(_aten.fill_.Scalar): _fill_,
+    id(_aten.uniform_.default): _uniform_,
+    id(_aten.normal_.default): _normal_,
+    id(_aten.detach.default): _detach,
+}
+"""By the identity of the operator, of which torch has one object: its own hash is Python's."""

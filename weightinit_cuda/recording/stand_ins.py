@@ -1,0 +1,191 @@
+"""What stands under some names of torch while a thread is recorded: functions that make tensors, and methods that fill them.
+
+They record the commonest calls as ``short_ways`` does, without the dispatcher, which would take most of the time. And they keep
+data that code wants where a recorded tensor is: ``torch.tensor(data, device=w.device)`` would lose it on meta. Whoever has
+bound torch's own function before meets the recorder in the dispatcher, which makes the same of it. Other threads get torch's.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..numerics.distributions import Distribution
+from ..tensors.torch_private import TensorBase, device_constructors, dispatch_modes, function_modes, register_builtin
+from .short_ways import ONE, ZERO, constant, fill, make
+from .tape import CPU, META
+
+if TYPE_CHECKING:
+    from .recorder import Recorder
+
+__all__ = ["standing_in"]
+
+_dynamo_traces = torch.compiler.is_dynamo_compiling
+_grad_enabled = torch.is_grad_enabled
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.recorder: Recorder | None = None
+        self.depth = 0  # of modes, while the recorder is the last of them
+
+
+_thread = _Thread()
+
+
+def _recorder() -> Recorder | None:
+    """The recorder of this thread, if it would be the first to see an operator."""
+    if _dynamo_traces():
+        return None
+    recorder = _thread.recorder
+    return recorder if recorder is not None and dispatch_modes() == _thread.depth and not function_modes() else None
+
+
+# ---- functions that make tensors --------------------------------------------------------------------------------------
+
+
+def _making(name: str, distribution: Distribution | None) -> Callable[..., Any]:
+    torchs = getattr(torch, name)
+
+    @functools.wraps(torchs)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if (recorder := _recorder()) is not None and kwargs.keys() <= _ASKED:
+            device = kwargs.get("device")
+            if device is None or (device := torch.device(device)) != META:
+                made = make(recorder, args, kwargs.get("dtype"), device or CPU, distribution)
+                if made is not None:
+                    return made
+        return torchs(*args, **kwargs)
+
+    return function
+
+
+_ASKED = {"dtype", "device"}
+
+
+def _keeping(name: str) -> Callable[..., Any]:
+    torchs = getattr(torch, name)
+
+    @functools.wraps(torchs)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if not _dynamo_traces() and _thread.recorder is not None:
+            device = kwargs.get("device")
+            if device is None and function_modes():
+                device = _default_device()
+            if device is not None and torch.device(device) == META:
+                kwargs["device"] = CPU
+        return torchs(*args, **kwargs)
+
+    return function
+
+
+def _default_device() -> torch.device:
+    """That of a mode; torch asks ``torch.tensor`` for it."""
+    recorder, _thread.recorder = _thread.recorder, None
+    try:
+        return torch.get_default_device()
+    finally:
+        _thread.recorder = recorder
+
+
+def _one_number(keeping: Callable[..., Any]) -> Callable[..., Any]:
+    """``torch.tensor`` of one number of a given dtype."""
+
+    @functools.wraps(keeping)
+    def tensor(*args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and type(args[0]) in (int, float) and kwargs.get("dtype") in _EXACT and kwargs.keys() <= _ASKED:
+            recorder, value = _recorder(), constant(args[0])
+            if recorder is not None and value is not None and kwargs.get("device") is None:
+                return make(recorder, ((),), kwargs["dtype"], CPU, value)
+        return keeping(*args, **kwargs)
+
+    return tensor
+
+
+_EXACT = {torch.int64, torch.float64}  # hold every number that a constant can be, as it is
+
+
+# ---- methods ----------------------------------------------------------------------------------------------------------
+
+
+def _fillable(tensor: Tensor) -> bool:
+    """Whether autograd has no objection."""
+    return not (tensor.requires_grad and _grad_enabled()) and not tensor.is_inference()
+
+
+def _zero_(self: Tensor) -> Tensor:
+    recorder = _recorder()
+    if recorder is not None and _fillable(self) and fill(recorder, self, ZERO):
+        return self
+    return TensorBase.zero_(self)
+
+
+def _fill_(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    recorder = _recorder()
+    if recorder is not None and len(args) == 1 and not kwargs and _fillable(self):
+        value = constant(args[0])
+        if value is not None and fill(recorder, self, value):
+            return self
+    return TensorBase.fill_(self, *args, **kwargs)
+
+
+def _new_tensor(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    if not _dynamo_traces() and _thread.recorder is not None and self.is_meta and "device" not in kwargs:
+        return torch.tensor(*args, **{"dtype": self.dtype, **kwargs, "device": CPU})
+    return TensorBase.new_tensor(self, *args, **kwargs)
+
+
+# ---- while a thread is recorded ---------------------------------------------------------------------------------------
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "empty": _making("empty", None),
+    "zeros": _making("zeros", ZERO),
+    "ones": _making("ones", ONE),
+    "tensor": _one_number(_keeping("tensor")),
+    "as_tensor": _keeping("as_tensor"),
+    "asarray": _keeping("asarray"),
+}
+_TORCHS = {name: getattr(torch, name) for name in _FUNCTIONS}
+_METHODS: dict[str, Callable[..., Any]] = {"zero_": _zero_, "fill_": _fill_, "new_tensor": _new_tensor}
+for _name, _function in _FUNCTIONS.items():
+    register_builtin(_function, f"aten::{_name}")  # what torch.jit.script compiles meanwhile is torch's own
+_lock = threading.Lock()
+_users = 0  # how many threads are recorded
+
+
+@contextmanager
+def standing_in(recorder: Recorder) -> Iterator[None]:
+    """Puts them there for this thread, which is under the recorder's mode already."""
+    global _users
+    device_constructors()  # remembers functions by their identity, for as long as the process lives
+    with _lock:
+        _users += 1
+        _exchange(_TORCHS, _FUNCTIONS)
+        for name, method in _METHODS.items():
+            if name not in vars(Tensor):  # else somebody's own
+                setattr(Tensor, name, method)
+    _thread.recorder, _thread.depth = recorder, dispatch_modes()
+    try:
+        yield
+    finally:
+        _thread.recorder = None
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _exchange(_FUNCTIONS, _TORCHS)
+                for name, method in _METHODS.items():
+                    if vars(Tensor).get(name) is method:
+                        delattr(Tensor, name)
+
+
+def _exchange(old: dict[str, Callable[..., Any]], new: dict[str, Callable[..., Any]]) -> None:
+    """What others have put there meanwhile is theirs and stays."""
+    for name, function in new.items():
+        if getattr(torch, name) is old[name]:
+            setattr(torch, name, function)
