@@ -81,7 +81,7 @@ PRIVATE: dict[str, str] = {
     "torch._C._TorchDispatchModeKey.FAKE": "the same",
     "torch._C._dynamo.eval_frame.get_eval_frame_callback": "patched() is refused in compiled code",
     "torch._dynamo.trace_rules.get_torch_obj_rule_map.cache_info": "whether torch.compile was first used inside of deferred()",
-    "torch._dynamo.trace_rules.clear_lru_cache": "torch.compile works after that. Else: it knows our stand-ins, not torch.empty",
+    "torch._dynamo.trace_rules.clear_lru_cache": "torch.compile works after that. Else: it knows what stood in for torch.empty",
     "torch._C._set_grad_enabled": "constants of small tensors without the cost of torch.no_grad()",
     "torch.Tensor._make_wrapper_subclass": "a partitioned parameter is shown as the whole tensor",
     "torch._C.TensorBase": "the methods of tensors that patched() hides",
