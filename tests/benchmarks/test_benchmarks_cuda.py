@@ -72,7 +72,7 @@ def test_a_wrong_bit_in_a_model_stops_the_run(monkeypatch: pytest.MonkeyPatch) -
 
     def wrong(prepared: engine.Prepared, seed: int) -> None:
         right(prepared, seed)
-        prepared._groups[-1][1][-1].detach().view(torch.int32)[-1] ^= 1
+        prepared._batches[-1][1][-1].detach().view(torch.int32)[-1] ^= 1
 
     session.measured(case, session.GpuPolicy())
     monkeypatch.setattr(engine.Prepared, "run", wrong)

@@ -151,13 +151,17 @@ def test_the_end_of_the_process() -> None:
     code = """
         import atexit
         from weightinit_cuda.engine import native
+        from weightinit_cuda.numerics.lowering import lower
+
+        normal = Normal(0.0, 1.0)
 
         def forever():
             mine = torch.empty(1 << 20)
-            job = native.native_of_plain(FillJob(mine, Normal(0.0, 1.0), 1), mine.data_ptr())
+            job = native.native_job(FillJob(mine, normal, 1), lower(normal, mine.dtype))
+            fill_again = native.kernels.CpuFill([job])
             started.release()
             while True:
-                native.fill_cpu([job])
+                fill_again.run(1, 2)
 
         started = threading.Semaphore(0)
         for _ in range(3):

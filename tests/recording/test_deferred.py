@@ -528,3 +528,17 @@ def test_huge_pages_by_no_other_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEIGHTINIT_HUGE_PAGES", "yes")
     with pytest.raises(ValueError, match="WEIGHTINIT_HUGE_PAGES: must be 0, 1 or auto, got 'yes'"):
         materializing.huge_pages_wanted.__wrapped__()
+
+
+def test_torch_compile_is_first_used_in_the_block() -> None:
+    """It makes a table of torch's functions once, by identity: not of those that stand in for them meanwhile."""
+    torch._dynamo.trace_rules.clear_lru_cache()
+    torch._dynamo.reset()
+
+    def makes(x: Tensor) -> Tensor:
+        return x + torch.zeros(3) + torch.ones(3) + torch.tensor(2.0) + nn.init.constant_(torch.empty(3), 1)
+
+    with wi.deferred():
+        torch.compile(lambda x: x + 1, backend="eager")(torch.ones(3))
+    assert torch.compile(makes, backend="eager", fullgraph=True)(torch.zeros(3)).tolist() == [4.0] * 3
+    torch._dynamo.reset()

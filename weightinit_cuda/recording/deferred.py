@@ -324,7 +324,7 @@ class Recording:
                 plain = made.tensors.get((id(module), key)) if is_dtensor(tensor) else tensor
                 if plain is None:
                     continue
-                one = self._recorder.plain_memory(plain)
+                one: View | Memory | None = self._recorder.plain_memory(plain)
                 if one is None and not is_lazy(plain):
                     one = self._recorder.view_of(plain)
                 if one is not None:

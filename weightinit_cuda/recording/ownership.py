@@ -112,14 +112,14 @@ class Claims:
         """The one fill of each of these tensors, which are all of a plain memory, and its stream."""
         if not (self._elsewhere or self._taken):
             full = [joined(self._prefix, name) for name in names] if self._prefix else names
-            return [(self._plain[name].distribution, stream_of(one)) for name, one in zip(names, full, strict=True)]
+            return [(_given(self._plain[name]), stream_of(one)) for name, one in zip(names, full, strict=True)]
         return [self._plain_fill(name) for name in names]
 
     def _plain_fill(self, name: str) -> tuple[Distribution, int]:
         if name in self._elsewhere:
             claims, there = self._elsewhere[name]
             return claims._plain_fill(there)
-        distribution = self._plain[name].distribution
+        distribution = _given(self._plain[name])
         return distribution, stream_of(self.stream_name(name)) if distribution.is_random else self.stream(name)
 
     @property
@@ -272,3 +272,9 @@ class Claims:
             called = self.stream_name(name)
             free |= {step: _Owner(Source(0, stream_of(f"{called}/{n}"))) for n, step in enumerate(draws)}
         return free
+
+
+def _given(step: FillStep) -> Distribution:
+    """What a step fills with that is no fresh memory."""
+    assert step.distribution is not None
+    return step.distribution

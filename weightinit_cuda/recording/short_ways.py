@@ -100,12 +100,12 @@ def _lift_fresh(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
     if real.dim() or real.dtype.is_complex or not real.is_cpu:
         return None
     value = constant(real.item() if real.dtype != torch.bool else int(real.item()))
-    return value and _made(recorder, (), {"dtype": real.dtype, "device": real.device}, value)
+    return None if value is None else _made(recorder, (), {"dtype": real.dtype, "device": real.device}, value)
 
 
 def _full(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
     value = constant(args[1]) if type(args[1]) is float or "dtype" in named else None  # else the dtype follows from the number
-    return value and _made(recorder, args[0], named, value)
+    return None if value is None else _made(recorder, args[0], named, value)
 
 
 def _zero_(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
@@ -114,7 +114,7 @@ def _zero_(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
 
 def _fill_(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
     value = constant(args[1])
-    return value and _filled(recorder, args[0], value)
+    return None if value is None else _filled(recorder, args[0], value)
 
 
 def _filled(recorder: Recorder, tensor: Tensor, distribution: Distribution) -> Tensor | None:

@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 
 from ..numerics.distributions import Distribution
-from ..tensors.torch_private import TensorBase, device_constructors, dispatch_modes, function_modes, register_builtin
+from ..tensors.torch_private import (
+    TensorBase,
+    device_constructors,
+    dispatch_modes,
+    forget_what_dynamo_knows,
+    function_modes,
+    known_to_dynamo,
+    register_builtin,
+)
 from .short_ways import ONE, ZERO, constant, fill, make
 from .tape import CPU, META
 
@@ -157,14 +165,17 @@ for _name, _function in _FUNCTIONS.items():
     register_builtin(_function, f"aten::{_name}")  # what torch.jit.script compiles meanwhile is torch's own
 _lock = threading.Lock()
 _users = 0  # how many threads are recorded
+_dynamo_knew = False  # whether torch.compile had its table of functions before the first of them
 
 
 @contextmanager
 def standing_in(recorder: Recorder) -> Iterator[None]:
     """Puts them there for this thread, which is under the recorder's mode already."""
-    global _users
+    global _users, _dynamo_knew
     device_constructors()  # remembers functions by their identity, for as long as the process lives
     with _lock:
+        if _users == 0:
+            _dynamo_knew = known_to_dynamo()
         _users += 1
         _exchange(_TORCHS, _FUNCTIONS)
         for name, method in _METHODS.items():
@@ -179,6 +190,8 @@ def standing_in(recorder: Recorder) -> Iterator[None]:
             _users -= 1
             if _users == 0:
                 _exchange(_FUNCTIONS, _TORCHS)
+                if not _dynamo_knew and known_to_dynamo():
+                    forget_what_dynamo_knows()
                 for name, method in _METHODS.items():
                     if vars(Tensor).get(name) is method:
                         delattr(Tensor, name)

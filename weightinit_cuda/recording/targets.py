@@ -69,8 +69,7 @@ class Found:
 
     def add(self, named: Named, held: View | Memory) -> None:
         """Enters a tensor, as one more name of another one or as a target."""
-        is_view = isinstance(held, View)
-        if is_view and held.memory.plain:
+        if isinstance(held, View) and held.memory.plain:
             self._look_into(held.memory)
         known = self._by_held.get(held)
         if known is not None:
@@ -79,7 +78,7 @@ class Found:
         target = Target(named, held, [named.tensor], "", not named.attribute)
         self._by_held[held] = target
         self.targets.append(target)
-        if is_view:
+        if isinstance(held, View):
             target.within = next((t.named.name for t in self._on[held.memory] if box_of(t.view.geometry, held.geometry)), "")
             self._on[held.memory].append(target)
 
@@ -118,10 +117,9 @@ _NO_LEAVES = frozenset((int, float, str, bool, type(None), torch.Size))
 
 def _collect(module: nn.Module, prefix: str, seen: set[int], found: list[Named]) -> None:
     seen.add(id(module))
-    items = vars(module).items()
-    if all(map(eq, items.mapping, _EVERY_MODULE)):
-        items = islice(items, len(_EVERY_MODULE), None)
-    for key, value in items:
+    held = vars(module)
+    known = len(_EVERY_MODULE) if all(map(eq, held, _EVERY_MODULE)) else 0
+    for key, value in islice(held.items(), known, None):
         if isinstance(value, (Tensor, list, tuple, dict)) and key not in _EVERY_MODULE:
             found += [Named(prefix + key + at, tensor, (), module) for at, tensor in _leaves(value)]
     for name, child in module._modules.items():

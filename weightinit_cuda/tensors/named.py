@@ -66,7 +66,8 @@ def named_tensors(model: Model, *, buffers: bool = True) -> list[Named]:
     else:
         found = [Named(name, tensor, attribute=name.rpartition(".")[2]) for name, tensor in model.items()]
     once = found if len({id(named.tensor) for named in found}) == len(found) else _each_once(found)
-    return _whole(once) if any([getattr(named.tensor, "ds_id", None) is not None for named in once]) else once
+    partitioned = [named for named in once if getattr(named.tensor, "ds_id", None) is not None]
+    return _whole(once) if partitioned else once
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:

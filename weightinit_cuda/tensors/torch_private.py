@@ -6,6 +6,7 @@ fails at import with that name; the test says which torch it was. All have been 
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -30,6 +31,7 @@ __all__ = [
     "device_constructors",
     "dispatch_modes",
     "fake_mode",
+    "forget_what_dynamo_knows",
     "forward_ad_level",
     "function_modes",
     "functorch_transform",
@@ -38,6 +40,7 @@ __all__ = [
     "is_transformed",
     "jit_trace",
     "keystr",
+    "known_to_dynamo",
     "make_wrapper",
     "outside_transforms",
     "overlaps_itself",
@@ -77,6 +80,8 @@ PRIVATE: dict[str, str] = {
     "torch._C._get_dispatch_mode": "patched() fills under FakeTensorMode alone",
     "torch._C._TorchDispatchModeKey.FAKE": "the same",
     "torch._C._dynamo.eval_frame.get_eval_frame_callback": "patched() is refused in compiled code",
+    "torch._dynamo.trace_rules.get_torch_obj_rule_map.cache_info": "whether torch.compile was first used inside of deferred()",
+    "torch._dynamo.trace_rules.clear_lru_cache": "torch.compile works after that. Else: it knows what stood in for torch.empty",
     "torch._C._set_grad_enabled": "constants of small tensors without the cost of torch.no_grad()",
     "torch.Tensor._make_wrapper_subclass": "a partitioned parameter is shown as the whole tensor",
     "torch._C.TensorBase": "the methods of tensors that patched() hides",
@@ -117,6 +122,17 @@ def outside_transforms() -> AbstractContextManager[Any]:
 def fake_mode() -> object:
     """The FakeTensorMode that is on; None if there is none."""
     return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+
+
+def known_to_dynamo() -> bool:
+    """Whether torch.compile has its table of torch's functions, which knows them by identity and is made once."""
+    rules = sys.modules.get("torch._dynamo.trace_rules")
+    return rules is not None and rules.get_torch_obj_rule_map.cache_info().currsize > 0
+
+
+def forget_what_dynamo_knows() -> None:
+    """That table is made again when torch.compile asks for it next."""
+    sys.modules["torch._dynamo.trace_rules"].clear_lru_cache()
 
 
 def compiled_code_runs() -> bool:
