@@ -32,7 +32,14 @@ NATIVE = ROOT / "tests" / "native"
 CXX = os.environ.get("CXX", "g++")
 CC = os.environ.get("CC", "gcc")
 FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'csrc'}"]
-CPU_SOURCES = ("cpu/dispatch.cpp", "cpu/parallel.cpp", "cpu/cpus.cpp", "cpu/fill_scalar.cpp", "cuda/table.cpp")
+CPU_SOURCES = (
+    "cpu/dispatch.cpp",
+    "cpu/blocks.cpp",
+    "cpu/parallel.cpp",
+    "cpu/cpus.cpp",
+    "cpu/fill_scalar.cpp",
+    "cuda/table.cpp",
+)
 CPU = [ROOT / "csrc" / name for name in CPU_SOURCES]
 HEADERS = sorted(chain((ROOT / "csrc").rglob("*.h"), NATIVE.rglob("*.h")))
 

@@ -17,7 +17,9 @@ RunFn find_run_avx2(Kind, Storage) { return nullptr; }
 RunFn find_run_avx512(Kind, Storage) { return nullptr; }
 RunFn find_run_neon(Kind, Storage) { return nullptr; }
 CombineFn find_combine_avx2(Mode, Storage) { return nullptr; }
+StoreColumnsFn find_store_columns_avx2(int) { return nullptr; }
 CombineFn find_combine_avx512(Mode, Storage) { return nullptr; }
+StoreColumnsFn find_store_columns_avx512(int) { return nullptr; }
 CombineFn find_combine_neon(Mode, Storage) { return nullptr; }
 }  // namespace wi
 

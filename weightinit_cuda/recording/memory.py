@@ -49,7 +49,7 @@ def _allocated(tensor: Tensor, device: torch.device, dtype: torch.dtype, storage
     return made.conj() if tensor.is_conj() else made
 
 
-# The order of the blocks of free pages that the kernel gives back to the host of a virtual machine; -1 as long as it gives back none.
+# The order of the blocks of free pages that the kernel gives back to the host of a virtual machine; -1: it gives back none.
 REPORTING = Path("/sys/module/page_reporting/parameters/page_reporting_order")
 
 
@@ -57,9 +57,9 @@ REPORTING = Path("/sys/module/page_reporting/parameters/page_reporting_order")
 def huge_pages_wanted() -> bool:
     """Whether fresh memory is to be in huge pages: ``WEIGHTINIT_HUGE_PAGES``, or what the kernel says.
 
-    A virtual machine that reports its free pages has given its free huge pages back, and the host backs them again a small page at a
-    time: the first touch of 256 MB takes 1.7 s instead of 0.04, where small pages, which are reused first, take 0.2. It cannot be
-    told by touching one, since the next one may be the first that is gone.
+    A virtual machine that reports its free pages has given its free huge pages back, and the host backs them again a small page
+    at a time: the first touch of 256 MB takes 1.7 s instead of 0.04, where small pages, which are reused first, take 0.2. It
+    cannot be told by touching one, since the next one may be the first that is gone.
 
     Raises:
         ValueError: the variable is set to something else than 0, 1 or auto.
