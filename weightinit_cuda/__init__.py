@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .diagnosis import CoordinateCheck, ProbeReport, coordinate_check, data_dependent_
     from .diagnosis.doctor import Symptom, diagnose, examine
     from .diagnosis.probe import probe
+    from .plans import plots
     from .plans.perturb import add_noise_, lerp_to_init_
     from .plans.restore import restore_
     from .recording.deferred import Recording, deferred
@@ -66,6 +67,7 @@ __all__ = [
     "patch",
     "patched",
     "plan",
+    "plots",
     "probe",
     "regenerate",
     "restore_",
@@ -91,6 +93,7 @@ _LATER = {
     "export": "checkpoints.export",
     "fingerprint": "checkpoints.fingerprint",
     "lerp_to_init_": "plans.perturb",
+    "plots": "plans.plots",
     "regenerate": "checkpoints.regenerate",
     "restore_": "plans.restore",
     "verify": "checkpoints.verify",
@@ -100,7 +103,8 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    module = import_module(f".{_LATER[name]}", __name__)
+    value = globals()[name] = module if _LATER[name] == "plans.plots" else getattr(module, name)
     return value
 
 

@@ -252,7 +252,7 @@ def test_doctor_probes_a_configuration(tmp_path: Path, capsys: pytest.CaptureFix
     wi.plan(nn.Linear(2, 2)).save(tmp_path / "init.json")
     for arguments in ([], [str(tmp_path / "init.json")], ["model.safetensors"]):
         assert main(["doctor", "--probe", *arguments]) == 2
-        assert "a config.json is required" in capsys.readouterr().err
+        assert "a config.json or module:function is required" in capsys.readouterr().err
 
 
 def test_the_probe_of_gpt_has_a_page() -> None:

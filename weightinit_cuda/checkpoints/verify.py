@@ -20,7 +20,7 @@ from torch import Tensor
 from .._version import FORMAT
 from ..init.arguments import seed_of
 from ..plans.plan import Plan
-from ..plans.table import visible
+from ..plans.table import html_table, visible
 from .files import Checkpoint, Stored, open_checkpoint
 from .regenerate import chunks, unknown
 
@@ -28,6 +28,7 @@ __all__ = ["Finding", "Report", "verify"]
 
 Status = Literal["equal", "differs", "shape", "dtype", "missing", "extra", "absent", "unchecked", "seed"]
 Expected = Iterable[tuple[tuple[slice, ...], Tensor]]  # parts of a tensor with their places
+HEADERS = ("tensor", "status", "elements", "differing", "first at", "")
 GOOD: frozenset[Status] = frozenset(("equal", "absent", "unchecked"))
 
 
@@ -75,17 +76,20 @@ class Report:
         from rich.table import Table
 
         made = Table(title=self.summary(), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for header in ("tensor", "status", "elements", "differing", "first at", ""):
+        for header in HEADERS:
             made.add_column(header, justify="right" if header in ("elements", "differing") else "left", overflow="fold")
+        for row in self._rows(everything):
+            made.add_row(*map(visible, row))
+        return made
+
+    def _rows(self, everything: bool) -> Iterator[tuple[str, ...]]:
         for f in self.findings:
             if everything or f.status != "equal":
-                numbers = (
-                    f"{f.elements:,}",
-                    f"{f.differing:,}" if f.differing else "",
-                    "" if f.first is None else str(f.first),
-                )
-                made.add_row(visible(f.name), f.status, *numbers, visible(f.note))
-        return made
+                differing = f"{f.differing:,}" if f.differing else ""
+                yield f.name, f.status, f"{f.elements:,}", differing, "" if f.first is None else str(f.first), f.note
+
+    def _repr_html_(self) -> str:
+        return html_table(self.summary(), HEADERS, list(self._rows(False)))
 
     def summary(self) -> str:
         """One line: ``2 tensors: 1 equal, 1 differs``."""

@@ -8,7 +8,6 @@ one call of the engine.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,8 +28,8 @@ from ..tensors.named import Model, Named, joined, named_tensors
 from ..tensors.shards import Part, is_dtensor, mark_written, parts
 from .checks import require_sound, shown
 from .entry import Entry, as_line, as_text, read_entries
+from .reading import Readable
 from .seeds import prefix_of, seed_or_drawn
-from .table import table
 from .whole_file import read_whole, write_whole
 
 __all__ = ["Entry", "Plan", "initialize_", "plan"]
@@ -43,10 +42,11 @@ LocalFill = tuple[Entry, Tensor, Region | None]  # an entry, the local memory th
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Readable):
     """An immutable list of fills with the seed that all of them use.
 
-    ``print(plan)`` is a table; ``len``, iteration and ``plan[name]`` (a list of entries: most names have one) look inside.
+    ``print(plan)`` is a table, in a notebook, too; ``len``, iteration
+    and ``plan[name]`` (a list of entries: most names have one) look inside.
 
     Args:
         entries: the fills.
@@ -313,12 +313,6 @@ class Plan:
             ValueError: it is no plan, or one of another schema or format; the message says where.
         """
         return cls.from_json(read_whole(path), str(path))
-
-    def __str__(self) -> str:
-        """A table. Lines that differ only in the numbers of their names (``layers.0`` to ``layers.31``) are one, counted."""
-        numbers = sum(math.prod(entries[0].shape) for entries in self._by_name.values())
-        title = f"{self.rules}: {len(self._by_name)} tensors, {numbers:,} values, seed {self.seed}, format {self.format}"
-        return table(self, title)
 
 
 def _jobs(pieces: Iterable[LocalFill], seed: int) -> list[FillJob]:
