@@ -47,7 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    """All chosen suites. The page is made from the JSON file, of which there is a passing one if none is asked for."""
+    """All chosen suites; ``claims``, which takes no time, only by its name.
+
+    The page is made from the JSON file, of which there is a passing one if none is asked for.
+    """
+    if options.suite == "claims":
+        from .showing import claims_table  # needs scikit-learn
+
+        return claims_table.run(options.json)
     with tempfile.TemporaryDirectory() as folder:
         options.json = options.json or (Path(folder, "run.json") if options.html else None)
         if options.device == "cuda":
@@ -84,16 +91,17 @@ def _page(results: Path, html: Path) -> int:
 
 
 def _readme_table(check: bool) -> int:
-    from .showing import front_page  # needs matplotlib
+    from .showing import claims_table, front_page  # matplotlib
 
+    claims = claims_table.update(check)
     tables = readme_table.update(check=check)
     front = front_page.update(results_file.read(readme_table.RESULTS / "cpu.json"), check)
-    if check and not (tables and front):
-        print(
-            "readme-table: README.md or docs/benchmarks.md differ from the results. Run `make readme-table`.", file=sys.stderr
-        )
+    same = tables and front and claims
+    if check and not same:
+        pages = "README.md, docs/benchmarks.md or docs/claims.md"
+        print(f"readme-table: {pages} differ from the results. Run `make readme-table`.", file=sys.stderr)
         return 1
-    print("README.md and docs/benchmarks.md are " + ("up to date" if tables and front else "written"))
+    print("README.md, docs/benchmarks.md and docs/claims.md are " + ("up to date" if same else "written"))
     return 0
 
 
@@ -106,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("command", nargs="?", choices=commands, default="run", help="default: run")
     parser.add_argument("files", nargs="*", type=Path, help="compare: two JSON files; page: one")
     parser.add_argument("--check", action="store_true", help="readme-table: compare only; exit status 1 if the page differs")
-    parser.add_argument("--suite", choices=["fill", "model", "scaling", "neighbour", "quality", "all"], default="all")
+    parser.add_argument("--suite", choices=["fill", "model", "scaling", "neighbour", "quality", "claims", "all"], default="all")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to this file")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots, readable without network")

@@ -43,13 +43,24 @@ void require_memory(uintptr_t data, uint64_t elements) {
     if (elements && !data) throw std::invalid_argument("elements must have memory");
 }
 
-// Runs all tiles, looking at Ctrl-C between slabs. The GIL is not released by pybind11's class: at the interpreter's end Python
-// ends a daemon thread that asks for the GIL by unwinding its stack, which no destructor lets through.
+// Calls fn without the GIL. pybind11's class would not do: at the interpreter's end Python ends a daemon thread that asks for the
+// GIL by unwinding its stack, which no destructor lets through.
+template <class Function>
+void without_gil(const Function& fn) {
+    PyThreadState* const state = PyEval_SaveThread();
+    try {
+        fn();
+    } catch (...) {
+        PyEval_RestoreThread(state);
+        throw;
+    }
+    PyEval_RestoreThread(state);
+}
+
+// Runs all tiles, looking at Ctrl-C between slabs.
 void run_interruptibly(const CpuFill& fill, int threads, const uint64_t* seed = nullptr) {
     for (int64_t begin = 0; begin < fill.tiles(); begin += kSlabTiles) {
-        PyThreadState* const state = PyEval_SaveThread();
-        fill.run(begin, std::min(begin + kSlabTiles, fill.tiles()), threads, seed);
-        PyEval_RestoreThread(state);
+        without_gil([&] { fill.run(begin, std::min(begin + kSlabTiles, fill.tiles()), threads, seed); });
         if (PyErr_CheckSignals() != 0) throw py::error_already_set();
     }
 }
@@ -157,10 +168,7 @@ py::bytes launch_bytes(const CudaLaunch& launch) {
 
 void run_launch(const CudaLaunch& tables, uintptr_t far, uintptr_t stream, int device) {
     std::string error;
-    {
-        const py::gil_scoped_release release;
-        error = launch(tables.parts, far, device, stream, tables.combine);
-    }
+    without_gil([&] { error = launch(tables.parts, far, device, stream, tables.combine); });
     if (!error.empty()) throw std::runtime_error("weightinit_cuda: the kernel launch failed with " + error);
 }
 #endif
@@ -192,7 +200,14 @@ PYBIND11_MODULE(_C, m) {
     m.def("why_no_cuda", [] { return ""; });
     m.attr("cuda_architectures") = WEIGHTINIT_ARCHITECTURES;
     m.attr("cuda_inline_jobs") = kInlineJobs;
-    m.def("why_not_on", &why_not_on, py::arg("device"), py::call_guard<py::gil_scoped_release>());
+    m.def(
+        "why_not_on",
+        [](int device) {
+            std::string why;
+            without_gil([&] { why = why_not_on(device); });
+            return why;
+        },
+        py::arg("device"));
     py::class_<CudaLaunch>(m, "CudaLaunch")
         .def(py::init(&make_launch), py::arg("jobs"), py::arg("mode") = 0, py::arg("weight") = 0.0)
         .def("__len__", &rows_of)

@@ -20,6 +20,7 @@ import distributed_plain_shards
 import distributed_tensor_parallel
 import torch
 import torch.distributed as dist
+import zero3
 from bitwise import differing
 from llama import TINY, Llama
 from torch import Tensor, nn
@@ -250,6 +251,22 @@ def fsdp2_tensor_parallel(world: World) -> Found:
     placements = {type(placement) for parameter in model.parameters() for placement in parameter.placements}
     assert world.size < 4 or world.size % 2 or _StridedShard in placements
     return as_single(model)
+
+
+@flow
+def zero3_parts(world: World) -> Found:
+    """Parameters that ZeRO-3 partitions (DeepSpeed itself: test_deepspeed.py): each rank fills its part of the flat whole."""
+    model = zero3.partition(Llama(TINY))
+    torch.manual_seed(world.rank)  # ranks agree on the seed that is drawn
+    wi.initialize_(model, rules="llama")
+    alone = Llama(TINY)
+    torch.manual_seed(0)
+    wi.initialize_(alone, rules="llama")
+    whole = {name: zero3.gathered(parameter) for name, parameter in model.named_parameters()}
+    found = compared(whole, dict(alone.named_parameters()))
+    zero3.gather(model)
+    assert wi.fingerprint(model) == wi.fingerprint(alone)
+    return found | {"fingerprint_of_parts": wi.fingerprint(zero3.partition(model)) == wi.fingerprint(alone)}
 
 
 @flow

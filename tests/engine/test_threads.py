@@ -47,7 +47,7 @@ def right():
     return zlib.crc32(tensor.numpy()) == {EXPECTED}
 
 def fill_until_there_are(n):
-    '''A worker that comes late calls no others.'''
+    '''A worker that comes late calls no others, and has its name once it has come.'''
     while len(workers()) < n:
         assert right()
 
@@ -122,10 +122,12 @@ def test_forked_children_have_workers_of_their_own() -> None:
     """After the parent has filled, four children at once, and a child of a child."""
     code = """
         torch.set_num_threads(2)
-        assert right() and len(workers()) == 1
+        fill_until_there_are(1)
 
         def child():
-            return not workers() and right() and len(workers()) == 1
+            assert not workers()
+            fill_until_there_are(1)
+            return right() and len(workers()) == 1
 
         assert in_child(lambda: child() and in_child(child) == 0) == 0
         children = [threading.Thread(target=lambda: statuses.append(in_child(child))) for _ in range(4)]
@@ -141,15 +143,21 @@ def test_forked_children_have_workers_of_their_own() -> None:
 
 
 def test_the_end_of_the_process() -> None:
-    """While threads fill, and by a fill at exit: no crash, no message, no waiting."""
+    """While threads fill, and by a fill at exit: no crash, no message, no waiting.
+
+    What the threads call is the kernels alone: a daemon thread that is ended in a method of a tensor may abort the process,
+    with torch's own functions, too.
+    """
     code = """
         import atexit
+        from weightinit_cuda.engine import native
 
         def forever():
             mine = torch.empty(1 << 20)
+            job = native.native_of_plain(FillJob(mine, Normal(0.0, 1.0), 1), mine.data_ptr())
             started.release()
             while True:
-                fill(mine)
+                native.fill_cpu([job])
 
         started = threading.Semaphore(0)
         for _ in range(3):

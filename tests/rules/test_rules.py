@@ -489,6 +489,20 @@ def test_mup_leaves_what_has_no_width() -> None:
     assert numbers(sparse) == pytest.approx((64, 32, 0.01 / 4))
 
 
+@pytest.mark.parametrize(("name", "function"), [("0", 1.0), ("1", 0.25), ("2", 0.0625)])
+def test_mup_scales_orthogonal_matrices(name: str, function: float) -> None:
+    """By what the table says of their standard deviation, measured."""
+
+    def net(width: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(8, width), nn.Linear(width, width), nn.Linear(width, 8))
+
+    base, wide = net(16), net(256)
+    rules = [Rule("*.weight", "orthogonal_", gain=2.0), "torch"]
+    was = wi.initialize_(base, rules, seed=0).get_parameter(f"{name}.weight").std()
+    made = wi.initialize_(wide, mup(net(16), rules), seed=0).get_parameter(f"{name}.weight").std()
+    assert float((made / was).detach()) == pytest.approx(function, rel=0.1)
+
+
 def test_mup_refuses() -> None:
     def experts(width: int) -> nn.Module:
         model = nn.Module()

@@ -181,3 +181,95 @@ def test_auto_with_an_example() -> None:
     made = wi.plan(model, auto(torch.zeros(2, 4)))
     assert made["a.weight"][0].source.endswith("gelu follows (a -> act GELU, in order of calls)")
     assert made.rules == "auto"
+
+
+class Broken(nn.Module):
+    """Its forward has a fault of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a(x) * self.absent
+
+
+@pytest.mark.parametrize(("example", "how"), [((), "torch.fx cannot trace it"), ((torch.zeros(2, 4),), "does not run on this")])
+def test_auto_says_what_the_model_raised(example: tuple[Tensor, ...], how: str) -> None:
+    with pytest.warns(UserWarning, match=rf"1 weights \(a\.weight\).*{how}.*: AttributeError: .*'Broken'.*'absent'"):
+        wi.plan(Broken(), auto(*example))
+
+
+def deep(layers: int, act: type[nn.Module]) -> nn.Sequential:
+    return nn.Sequential(*(m for _ in range(layers) for m in (nn.Linear(16, 16), act())), nn.Linear(16, 4))
+
+
+def gain_of(model: nn.Module, name: str, **options: float) -> float:
+    """Of a square weight of width 16 under Xavier."""
+    return wi.plan(model, auto(**options))[name][0].distribution.numbers()["b"] / math.sqrt(6 / 32)
+
+
+def test_auto_sigmoid_gain() -> None:
+    net = deep(3, nn.Sigmoid)
+    assert gain_of(net, "2.weight") == pytest.approx(1)
+    assert gain_of(net, "2.weight", sigmoid_gain=4) == pytest.approx(4)
+    last = nn.Sequential(nn.Linear(16, 16), nn.Sigmoid(), nn.Linear(16, 16), nn.Sigmoid())
+    assert gain_of(last, "0.weight", sigmoid_gain=4) == pytest.approx(4)
+    assert gain_of(last, "2.weight", sigmoid_gain=4) == pytest.approx(1)  # an output says a probability
+    lstm = wi.plan(nn.LSTM(16, 16), auto(sigmoid_gain=4)).diff(wi.plan(nn.LSTM(16, 16), "auto"))
+    assert not [line for line in lstm if not line.startswith("seed")]
+    for wrong in (0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="sigmoid_gain must be positive and finite"):
+            auto(sigmoid_gain=wrong)
+
+
+def test_auto_tanh_by_depth() -> None:
+    assert gain_of(deep(15, nn.Tanh), "0.weight") == pytest.approx(5 / 3)
+    assert gain_of(deep(50, nn.Tanh), "0.weight") == pytest.approx(1.292)
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(100, 16, padding_idx=0), nn.Embedding(8, 16)
+        self.other, self.out = nn.Embedding(5, 4), nn.Linear(16, 100, bias=False)
+        self.out.weight = self.words.weight
+
+
+@pytest.mark.filterwarnings("ignore:auto")
+def test_auto_tied_embeddings() -> None:
+    made = wi.plan(Tied(), "auto")
+    table, padding = made["words.weight"]
+    assert (table.distribution, padding.distribution) == (Normal(0, 0.25), Constant(0.0))
+    assert table.source == "auto: normal_(std=0.25), 16 ** -0.5: tied to the output"
+    assert made["places.weight"][0].distribution == Normal(0, 0.25)  # added to the other
+    assert made["other.weight"][0].distribution == Normal(0, 1)
+    net = Tied()
+    net.out.weight = nn.Parameter(torch.empty(100, 16))
+    assert wi.plan(net, "auto")["words.weight"][0].distribution == Normal(0, 1)
+
+
+# ---- chosen by measurement ---------------------------------------------------------------------------------------------
+
+
+def test_auto_by_measurement() -> None:
+    net, x = deep(5, nn.Sigmoid), torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    made = wi.plan(net, auto(x, measure=True), seed=0)
+    assert made["0.weight"][0].source.startswith(
+        "auto, measured: sigmoid_gain 4 (sigmoid_gain 1: WARN, sigmoid_gain 4: ok): xavier"
+    )
+    assert made.rules == "auto"
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    assert wi.Plan.from_json(made.to_json()) == made
+    assert wi.probe(made.apply_(net), x).verdict == "ok"
+
+
+def test_what_cannot_be_measured() -> None:
+    net = deep(2, nn.ReLU)
+    with pytest.raises(ValueError, match="auto: an example is required with measure=True, got none"):
+        wi.plan(net, auto(measure=True))
+    with pytest.raises(ValueError, match=r"auto: parameters with memory are required .* got some on meta"):
+        wi.plan(deep(2, nn.ReLU).to("meta"), auto(torch.zeros(2, 16), measure=True))
+    with pytest.warns(UserWarning, match=r"auto: the best of what was measured is a FAIL \(sigmoid_gain 1: FAIL, "):
+        wi.plan(deep(200, nn.Sigmoid), auto(torch.randn(16, 16), measure=True))

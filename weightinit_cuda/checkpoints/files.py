@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..engine.checks import is_virtual, lacks_memory
 from ..plans.whole_file import read_whole
 from ..tensors.named import named_tensors
-from ..tensors.shards import is_dtensor
+from ..tensors.shards import is_spread
 from .folder import UNFINISHED, is_unfinished
 
 __all__ = ["DTYPES", "Checkpoint", "Stored", "open_checkpoint"]
@@ -247,9 +247,10 @@ def _in_memory(tensors: Mapping[str, Tensor], where: str) -> dict[str, Stored]:
         raise ValueError(f"checkpoint: names must be text, got {_first(strange)} ({where}).")
     if wrong := [name for name, tensor in tensors.items() if not _is_readable(tensor)]:
         raise ValueError(f"checkpoint: every value must be a strided tensor with memory, got {_first(wrong)} ({where}).")
-    if sharded := [name for name, tensor in tensors.items() if is_dtensor(tensor)]:
+    if sharded := [name for name, tensor in tensors.items() if is_spread(tensor)]:
         raise NotImplementedError(
-            f"checkpoint: whole tensors are required, got DTensors: {_first(sharded)} ({where}). Compare fingerprints."
+            f"checkpoint: whole tensors are required, got parts (DTensors, ZeRO-3): {_first(sharded)} ({where})."
+            " Compare fingerprints."
         )
     return {
         name: Stored(tuple(tensor.shape), tensor.dtype, tensor.detach().__getitem__, tensor.device)
@@ -260,7 +261,7 @@ def _in_memory(tensors: Mapping[str, Tensor], where: str) -> dict[str, Stored]:
 def _is_readable(tensor: object) -> bool:
     if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided or is_virtual(tensor):
         return False
-    return is_dtensor(tensor) or not lacks_memory(tensor)
+    return is_spread(tensor) or not lacks_memory(tensor)
 
 
 def _first(names: Sequence[object]) -> str:

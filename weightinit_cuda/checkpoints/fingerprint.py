@@ -33,7 +33,7 @@ from torch import Tensor
 from ..engine.checks import is_virtual, lacks_memory
 from ..tensors.boxes import Region
 from ..tensors.named import Model, Named, named_tensors
-from ..tensors.shards import is_dtensor, parts
+from ..tensors.shards import is_spread, parts, spread_over
 from ..tensors.torch_private import without_modes
 
 __all__ = ["Buffers", "chosen", "combine", "fingerprint", "tensor_hash", "tensor_hashes"]
@@ -102,7 +102,7 @@ def chosen(function: str, model: Model, buffers: Buffers) -> list[Named]:
 def _unreadable(tensor: Tensor) -> bool:
     if tensor.layout is not torch.strided or tensor.is_quantized or is_virtual(tensor):
         return True
-    return not is_dtensor(tensor) and lacks_memory(tensor)
+    return not is_spread(tensor) and lacks_memory(tensor)
 
 
 def tensor_hashes(tensors: Sequence[Tensor]) -> list[int]:
@@ -111,22 +111,18 @@ def tensor_hashes(tensors: Sequence[Tensor]) -> list[int]:
 
 
 def _over_ranks(tensors: Sequence[Tensor], hashes: Sequence[int]) -> list[int]:
-    """Adds what the ranks hold of the same tensor: over the mesh dimensions that shard it, so that replicas count once.
+    """Adds what the ranks hold of the same tensor: over the groups that shard it, so that replicas count once.
 
-    Tensors on the same dimension of a mesh travel together, in one all_reduce of 40 bytes each.
+    Tensors of the same group travel together, in one all_reduce of 40 bytes each.
     """
     totals = list(hashes)
-    sharded: dict[tuple[Any, int], list[int]] = {}
+    sharded: dict[tuple[Any, str], list[int]] = {}
     for number, tensor in enumerate(tensors):
-        if is_dtensor(tensor):
-            for dim, placement in enumerate(tensor.placements):
-                if not placement.is_replicate():
-                    sharded.setdefault((tensor.device_mesh, dim), []).append(number)
-    for (mesh, dim), numbers in sharded.items():
-        if mesh.get_coordinate() is None:  # this rank is outside the mesh
-            continue
-        sums = torch.tensor([_lanes(totals[n]) for n in numbers], dtype=torch.int64, device=mesh.device_type)
-        torch.distributed.all_reduce(sums, group=mesh.get_group(dim))
+        for group in spread_over(tensor):
+            sharded.setdefault(group, []).append(number)
+    for (group, device), numbers in sharded.items():
+        sums = torch.tensor([_lanes(totals[n]) for n in numbers], dtype=torch.int64, device=device)
+        torch.distributed.all_reduce(sums, group=group)
         for n, lanes in zip(numbers, sums.tolist(), strict=True):
             totals[n] = _packed(lanes)
     return totals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,12 +11,13 @@ import torch
 from torch import nn
 
 from ..plans.plan import initialize_
+from ..rules import Choice, RuleSet
 from .comparison import Candidate, Comparison
 from .depth import totals
 from .passing import Question, look
 from .verdict import judge
 
-__all__ = ["compare"]
+__all__ = ["best_of", "compare"]
 
 
 def compare(model: nn.Module, question: Question, rules: Sequence[Any], seeds: Sequence[int]) -> Comparison:
@@ -27,6 +29,21 @@ def compare(model: nn.Module, question: Question, rules: Sequence[Any], seeds: S
     with _values_kept(model):
         found = [max((_measured(model, question, one, seed) for seed in seeds), key=lambda c: c.cost) for one in rules]
     return Comparison(tuple(sorted(found, key=lambda candidate: candidate.cost)))
+
+
+def best_of(model: nn.Module, example: tuple[Any, ...], candidates: Sequence[RuleSet]) -> Choice:
+    """The first candidate that is ok, else the first with the fewest FAILs and WARNs."""
+    question, found = Question(example, {}), list[Candidate]()
+    with _values_kept(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sets that may not be chosen
+        for rules in candidates:
+            found.append(_measured(model, question, rules, 0))
+            if found[-1].verdict == "ok":
+                break
+    number = min(range(len(found)), key=lambda n: found[n].cost[:3])
+    if (verdict := found[number].verdict) is None:
+        raise ValueError(f"{found[number].error}")
+    return Choice(number, verdict, ", ".join(f"{one.rules}: {one.verdict or 'does not cover it'}" for one in found))
 
 
 def _measured(model: nn.Module, question: Question, rules: Any, seed: int) -> Candidate:

@@ -23,7 +23,7 @@ from ..numerics.combine import ADD, lerp
 from ..numerics.distributions import Normal
 from ..numerics.streams import noise_stream_of
 from ..tensors.named import Model, Named, named_tensors
-from ..tensors.shards import mark_written, parts
+from ..tensors.shards import mark_written, parts_to_write
 from .entry import Entry
 from .plan import Plan, misfits
 
@@ -134,7 +134,7 @@ def _noise(item: Named, distribution: Normal, seed: int) -> list[FillJob]:
     if is_virtual(item.tensor):
         return []
     stream = noise_stream_of(item.name)
-    local = parts(item.tensor, "add_noise_")
+    local = parts_to_write(item.tensor, "add_noise_")
     return [FillJob(part, distribution, seed, stream, region, item.name, ADD) for part, region in local]
 
 

@@ -25,7 +25,7 @@ from ..numerics.streams import stream_of
 from ..rules import Rules, RuleSet, resolve
 from ..tensors.boxes import Box, Region, intersection, visible
 from ..tensors.named import Model, Named, joined, named_tensors
-from ..tensors.shards import Part, is_dtensor, mark_written, parts
+from ..tensors.shards import Part, is_spread, mark_written, parts_to_write
 from .checks import require_sound, shown
 from .entry import Entry, as_line, as_text, read_entries
 from .reading import Readable
@@ -229,7 +229,7 @@ class Plan(Readable):
             if name not in tensors:
                 continue
             held = tensors[name]
-            local = parts(held, "apply_") if isinstance(held, Tensor) else held
+            local = parts_to_write(held, "apply_") if isinstance(held, Tensor) else held
             if len(entries) == 1 and entries[0].box is None:
                 yield from ((entries[0], *part) for part in local)
                 continue
@@ -330,13 +330,13 @@ class _Bound:
     def __init__(self, plan: Plan, model: Model) -> None:
         tensors = plan._matched("bind", named_tensors(model))
         self._prepared = engine.Prepared(_jobs(plan._local_fills(tensors), plan.seed))
-        self._plain = tuple(tensor for tensor in tensors.values() if not is_dtensor(tensor))
-        self._spread = [tensor for tensor in tensors.values() if is_dtensor(tensor)]
+        self._plain = tuple(tensor for tensor in tensors.values() if not is_spread(tensor))
+        self._spread = [tensor for tensor in tensors.values() if is_spread(tensor)]
         self.places = self.places_now()
 
     def places_now(self) -> tuple[list[int], list[int]]:
         """Where the tensors' memory is now, and how many elements lie there."""
-        shards = tuple(part for tensor in self._spread for part, _ in parts(tensor))
+        shards = tuple(part for tensor in self._spread for part, _ in parts_to_write(tensor))
         local = self._plain + shards
         return list(map(Tensor.data_ptr, local)), list(map(Tensor.numel, local))
 

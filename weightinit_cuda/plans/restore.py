@@ -10,8 +10,9 @@ from typing import SupportsIndex, TypeVar
 import torch
 from torch import Tensor
 
+from ..tensors.boxes import Box
 from ..tensors.named import Model, Named, named_tensors
-from ..tensors.shards import is_dtensor, mark_written
+from ..tensors.shards import is_dtensor, mark_written, parts, parts_to_write
 from .plan import Plan
 
 __all__ = ["restore_"]
@@ -112,8 +113,13 @@ def _spread(tensor: Tensor) -> tuple[object, ...]:
 def _zero(tensor: Tensor, keep: Tensor) -> None:
     """+0.0 where the mask is False."""
     with torch.no_grad():
-        local, kept = (t.to_local() if is_dtensor(t) else t.detach() for t in (tensor, keep))
-        if local.itemsize == 1:
-            local = local.view(torch.uint8)  # torch masks no float8
-        local.masked_fill_(kept.logical_not().to(local.device), 0)
+        for number, (local, region) in enumerate(parts_to_write(tensor, "restore_")):
+            if is_dtensor(keep):
+                kept, _ = parts(keep, "restore_")[number]
+            else:
+                kept = keep if region is None else keep[Box(region.offset, tuple(local.shape)).slices()]
+            values = local.detach()
+            if values.itemsize == 1:
+                values = values.view(torch.uint8)  # torch masks no float8
+            values.masked_fill_(kept.logical_not().to(values.device), 0)
     mark_written(tensor)

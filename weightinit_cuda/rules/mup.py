@@ -16,11 +16,12 @@ right. So is the scale of attention, 1/d instead of 1/sqrt(d).
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from ..numerics.distributions import Distribution
+from ..numerics.distributions import Distribution, Orthogonal
 from ..tensors.named import Named, named_tensors
 from .layouts import layout_of, lookup
 from .resolve import first_match, flattened
@@ -38,7 +39,8 @@ class _Growth(NamedTuple):
 def mup(base: nn.Module, rules: Rules = "torch") -> RuleSet:
     """What ``rules`` gives ``base``, scaled to the width of the model by the table above.
 
-    Constants and orthogonal matrices stay what ``rules`` gives the model: they have no width to scale.
+    Constants stay what ``rules`` gives the model: they have no width to scale. The standard deviation of an orthogonal matrix
+    is gain / sqrt(its longer side), so its gain is scaled by what the table leaves of that: by 1 where it is hidden.
 
     Args:
         base: the same model, narrower; on meta is enough.
@@ -69,7 +71,7 @@ def mup(base: nn.Module, rules: Rules = "torch") -> RuleSet:
             narrow = first_match(base_rules, before[named.name])
             growth = _growth(named, before[named.name])
             return [
-                (_scaled(mine, theirs, growth.factor), box, f"{growth.what} (base: {source})")
+                (_scaled(mine, theirs, growth.factor, named, before[named.name]), box, f"{growth.what} (base: {source})")
                 for (mine, box, _), (theirs, _, source) in zip(wide, narrow, strict=True)
             ]
 
@@ -130,6 +132,15 @@ def mup_groups(model: nn.Module, base: nn.Module, lr: float, **options: Any) -> 
     return [{"params": parameters, "lr": rate, **options} for rate, parameters in groups.items()]
 
 
-def _scaled(mine: Distribution, base: Distribution, factor: float) -> Distribution:
+def _scaled(mine: Distribution, theirs: Distribution, factor: float, named: Named, base: Named) -> Distribution:
     """The base's distribution times the factor."""
-    return mine.as_wide_as(base, factor)
+    if isinstance(mine, Orthogonal) and isinstance(theirs, Orthogonal):
+        side = math.sqrt(_longer_side(named.tensor) / _longer_side(base.tensor))
+        return Orthogonal(theirs.gain * round(factor * side, 12))  # 1 exactly where it is hidden
+    return mine.as_wide_as(theirs, factor)
+
+
+def _longer_side(tensor: Tensor) -> int:
+    """Of the matrix that ``orthogonal_`` reads: the first dimension by all others."""
+    rows = tensor.shape[0]
+    return max(rows, tensor.numel() // rows)

@@ -1,7 +1,6 @@
-"""The rule sets that come with the library: schemes for any model (xavier, kaiming, lecun), and those of families of models.
+"""The rule sets that come with the library by name, and those of families of models: gpt2, llama, vit.
 
-The schemes speak of what they know: weights with inputs and outputs, lookup tables, biases, and the modules of torch.nn. What a
-``gamma``, a ``cls_token`` or stacked experts should be they do not guess: the plan then names them, and you add a Rule. Each
+No set guesses: what a ``gamma``, a ``cls_token`` or stacked experts should be the plan asks you, and you add a Rule. Each
 family's set says whose code it follows. ``docs/plans.md`` has them in a table.
 """
 
@@ -9,132 +8,21 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
 
 from torch import nn
 
 from ..init.catalog import distribution_of
-from ..numerics.distributions import Distribution
 from ..tensors.named import Named, named_tensors
-from .layouts import Layout, bias, layout_of, lookup, matrix, vector_weight
+from .automatic import auto
+from .by_fans import AS_TORCH, drawn, scheme
+from .layouts import bias, lookup, matrix, vector_weight
 from .mup import mup
-from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet, buffer
-from .torch_reset import TORCH, padded, torch_reset
-from .tracing import Follows, following
+from .residual import ends_without_a_name
+from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet
+from .torch_reset import TORCH, torch_reset
 
 __all__ = ["RULE_SETS", "auto", "gpt2", "llama", "mup", "scheme", "vit"]
-
-# What no scheme speaks of: norms with their running statistics, PReLU, the extra rows of attention.
-_AS_TORCH = (Rule("*", torch_reset), Rule((buffer, "*"), torch_reset))
-
-
-def _drawn(function: str, **params: Any) -> Callable[[Named], list[Fill]]:
-    """A function of ``init`` as a rule for tables, too: a padding row is zero."""
-
-    def give(named: Named) -> list[Fill]:
-        made = distribution_of(function, named.tensor.dtype, tuple(named.tensor.shape), params)
-        return [(made, box, ", ".join(filter(None, (what, note)))) for made, box, note in padded(named, made)]
-
-    what = give.__name__ = _call(function, params)
-    return give
-
-
-def _call(function: str, params: Mapping[str, Any]) -> str:
-    """As people would write it."""
-    numbers = (f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value!r}" for key, value in params.items())
-    return f"{function}({', '.join(numbers)})" if params else function
-
-
-# ---- schemes of fans -------------------------------------------------------------------------------------------------
-
-
-def with_fans(named: Named, function: str, **params: Any) -> tuple[Distribution, str]:
-    """The distribution by the fans of what is multiplied, and a sentence about it."""
-    layout, whole = layout_of(named) or Layout(), tuple(named.tensor.shape)
-    axes = {"in_axes": layout.in_axes, "out_axes": layout.out_axes}
-    made = distribution_of(function, named.tensor.dtype, layout.shape(whole), {**params, **axes})
-    return made, "{}, fan_in {}, fan_out {}".format(_call(function, params), *layout.fans(whole))
-
-
-def scheme(function: str, **params: Any) -> list[Rules]:
-    """Rules that fill every weight by its fans: ``function`` is one of xavier, kaiming, lecun and variance_scaling.
-
-    Biases get 0. Lookup tables get N(0, 1) and a zero padding row: a row is looked up, not summed over, and the schemes assume
-    that what enters a layer has variance 1. Fans are those of the matrix that is multiplied (``layouts``), of one projection
-    of a fused one, one gate, one group. The rest (norms, PReLU) is as torch has it.
-    """
-
-    def by_fans(named: Named) -> list[Fill]:
-        made, source = with_fans(named, function, **params)
-        return [(made, None, source)]
-
-    return [
-        Rule(bias, "zeros_"),
-        Rule(lookup, _drawn("normal_", std=1.0)),
-        Rule(matrix, by_fans),
-        *_AS_TORCH,
-    ]
-
-
-_Call = tuple[str, dict[str, Any]]
-_XAVIER: _Call = ("xavier_uniform_", {})
-_AUTO: dict[str, _Call] = {
-    "relu": ("kaiming_normal_", {"nonlinearity": "relu"}),
-    "gelu": ("kaiming_normal_", {"nonlinearity": "gelu"}),
-    "silu": ("kaiming_normal_", {"nonlinearity": "silu"}),
-    "mish": ("kaiming_normal_", {"nonlinearity": "mish"}),
-    "selu": ("kaiming_normal_", {"nonlinearity": "linear"}),  # self-normalising networks want variance 1 / fan_in
-    "tanh": ("xavier_uniform_", {"gain": 5 / 3}),
-}
-
-
-def auto(*example: Any) -> RuleSet:
-    """Xavier before sigmoid, tanh and where no nonlinearity follows, Kaiming before relu and its relatives.
-
-    What follows each layer is seen by tracing (``tracing``); the source of an entry says what was seen. Where nothing could be
-    seen, as in code that fx cannot trace, the weight gets Xavier, its source says so, and a warning counts them. The rest is
-    as in :func:`scheme`.
-
-    Args:
-        example: positional inputs of the model, any device, for models that fx cannot trace.
-
-    >>> import weightinit_cuda as wi
-    >>> net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 1, bias=False))
-    >>> for entry in wi.plan(net, rules="auto"):
-    ...     print(entry.source)
-    auto: kaiming_normal_(nonlinearity='relu'), fan_in 4, fan_out 4; relu follows (0 -> 1 ReLU)
-    auto: xavier_uniform_, fan_in 4, fan_out 1; no nonlinearity follows (2 -> the output of the model)
-    """
-
-    def rules(model: nn.Module) -> Rules:
-        after = following(model, example)
-        if blind := [named.name for named in named_tensors(model) if matrix(named) and _holder(named) not in after]:
-            warnings.warn(
-                f"auto: could not see what follows {len(blind)} weights ({', '.join(blind[:3])}{', ...' * (len(blind) > 3)});"
-                " they get xavier_uniform_. Give auto() an example input, or these weights a Rule.",
-                stacklevel=6,
-            )
-
-        def by_what_follows(named: Named) -> list[Fill]:
-            seen = after.get(_holder(named), Follows("", None, "could not see what follows"))
-            function, params = _AUTO.get(seen.nonlinearity, _XAVIER)
-            if seen.nonlinearity == "leaky_relu":
-                function, params = "kaiming_normal_", {"a": 0.01 if seen.slope is None else seen.slope}
-            made, source = with_fans(named, function, **params)
-            return [(made, None, f"{source}; {seen.seen}")]
-
-        return [Rule(bias, "zeros_"), Rule(lookup, _drawn("normal_", std=1.0)), Rule(matrix, by_what_follows), *_AS_TORCH]
-
-    return RuleSet("auto", rules)
-
-
-def _holder(named: Named) -> str:
-    return named.name.rpartition(".")[0]
-
-
-# ---- families --------------------------------------------------------------------------------------------------------
 
 
 def _layers(model: nn.Module, *keys: str) -> int | None:
@@ -151,14 +39,26 @@ def _matching(model: nn.Module, rules: list[Rule]) -> Iterator[str]:
     return (named.name for named in named_tensors(model) if any(rule.matches(named) for rule in rules))
 
 
+def _is_one_of(names: Collection[str]) -> Callable[[Named], bool]:
+    def ends_a_branch(named: Named) -> bool:
+        return named.name in names
+
+    return ends_a_branch
+
+
 def gpt2(std: float = 0.02, layers: int | None = None) -> RuleSet:
     r"""GPT-2: weights and embeddings N(0, std²), the projections that end a residual branch narrower, biases 0, scales 1.
 
     .. math:: \sigma_{\text{c\_proj}} = \sigma / \sqrt{2 n}
 
+    In blocks that have no two weights of that name, what is added to the block's input ends a branch (``residual``).
+
     Args:
-        std: of all weights but ``*c_proj.weight``.
-        layers: n; default the config's ``n_layer``, else half the number of ``c_proj`` in the model.
+        std: of all weights but those that end a branch.
+        layers: n; default the config's ``n_layer``, else half the number of branches in the model.
+
+    Warns:
+        UserWarning: blocks in which nothing ends a branch, by name or by structure: nothing is narrower there.
 
     Source: Radford et al. (2019), 2.3; transformers' GPT2PreTrainedModel; nanoGPT's ``GPT.__init__``.
 
@@ -170,14 +70,22 @@ def gpt2(std: float = 0.02, layers: int | None = None) -> RuleSet:
     def rules(model: nn.Module) -> Rules:
         ends = [Rule("*c_proj.weight", "normal_")]
         number = layers or _layers(model, "n_layer", "num_hidden_layers")
-        branches = 2 * number if number else sum(1 for _ in _matching(model, ends)) or 1
+        named = set(_matching(model, ends))
+        unnamed = ends_without_a_name(model, named, "gpt2: no weight is called *c_proj.weight")
+        branches = 2 * number if number else len(named) + len(unnamed) or 1
+
+        def by_structure(named: Named) -> list[Fill]:
+            made = distribution_of("normal_", named.tensor.dtype, (), {"std": std / math.sqrt(branches)})
+            return [(made, None, f"residual, std {std:g} / sqrt({branches}); {unnamed[named.name].seen}")]
+
         return [
             Rule("*c_proj.weight", "normal_", std=std / math.sqrt(branches)),
+            *([Rule(_is_one_of(unnamed), by_structure)] if unnamed else []),
             Rule(bias, "zeros_"),
             Rule(vector_weight, "ones_"),
-            Rule(lookup, _drawn("normal_", std=std)),
+            Rule(lookup, drawn("normal_", std=std)),
             Rule(matrix, "normal_", std=std),
-            *_AS_TORCH,
+            *AS_TORCH,
         ]
 
     return RuleSet("gpt2", rules)
@@ -194,11 +102,15 @@ def llama(std: float = 0.02, by_depth: bool = True) -> RuleSet:
               \sigma_{\text{output}} = d^{-1/2} \text{, cut at } \pm 3 \sigma
 
     Everything else with inputs and outputs is trunc_normal_(std), cut at +-2 as in torch: nowhere, at 0.02. Where the output
-    is tied to the embedding it decides, as it does in torchtitan. Biases are 0, scales of norms 1.
+    is tied to the embedding it decides, as it does in torchtitan. Biases are 0, scales of norms 1. In blocks with other names,
+    what is added to the block's input ends a branch (``residual``); else the output is the weight of the embedding's shape.
 
     Args:
         std: of the weights.
         by_depth: else all layers have the last layer's width.
+
+    Warns:
+        UserWarning: as :func:`gpt2`.
 
     Source: torchtitan's ``models/llama3``, ``depth_init``. Hugging Face's own initialisation of Llama is N(0, 0.02²): record
     it with ``deferred``.
@@ -206,16 +118,26 @@ def llama(std: float = 0.02, by_depth: bool = True) -> RuleSet:
 
     def rules(model: nn.Module) -> Rules:
         residual = [Rule(name, _by_depth(std, None)) for name in _LLAMA_RESIDUAL]
-        depths = {_depth(name) for name in _matching(model, residual)}
+        named = set(_matching(model, residual))
+        unnamed = ends_without_a_name(model, named, "llama: no weight is called wo, w2, o_proj or down_proj")
+        depths = {_depth(name) for name in named} | {end.block for end in unnamed.values()}
         number = None if by_depth else _layers(model, "num_hidden_layers", "n_layers", "n_layer") or max(len(depths), 1)
+
+        def by_structure(named: Named) -> list[Fill]:
+            end = unnamed[named.name]
+            [(made, box, source)] = _narrow(std, number or end.block + 1, named)
+            return [(made, box, f"{source}; {end.seen}")]
+
         return [
             *(Rule(name, _output) for name in _LLAMA_OUTPUT),
             *(Rule(name, _by_depth(std, number)) for name in _LLAMA_RESIDUAL),
+            *([Rule(_is_one_of(unnamed), by_structure)] if unnamed else []),
+            *([Rule(_is_one_of(outputs), _output)] if (outputs := _unnamed_outputs(model)) else []),
             Rule(bias, "zeros_"),
             Rule(vector_weight, "ones_"),
-            Rule(lookup, _drawn("normal_", std=1.0)),
+            Rule(lookup, drawn("normal_", std=1.0)),
             Rule(matrix, "trunc_normal_", std=std),
-            *_AS_TORCH,
+            *AS_TORCH,
         ]
 
     return RuleSet("llama", rules)
@@ -229,11 +151,23 @@ def _depth(name: str) -> int:
 
 def _by_depth(std: float, layers: int | None) -> Callable[[Named], list[Fill]]:
     def by_depth(named: Named) -> list[Fill]:
-        layer = _depth(named.name) + 1 if layers is None else layers
-        made = distribution_of("trunc_normal_", named.tensor.dtype, (), {"std": std / math.sqrt(2 * layer)})
-        return [(made, None, f"residual, std {std:g} / sqrt(2 * {layer})")]
+        return _narrow(std, _depth(named.name) + 1 if layers is None else layers, named)
 
     return by_depth
+
+
+def _narrow(std: float, layer: int, named: Named) -> list[Fill]:
+    made = distribution_of("trunc_normal_", named.tensor.dtype, (), {"std": std / math.sqrt(2 * layer)})
+    return [(made, None, f"residual, std {std:g} / sqrt(2 * {layer})")]
+
+
+def _unnamed_outputs(model: nn.Module) -> set[str]:
+    """Weights of the embedding's shape, in a model where none has the name of an output."""
+    if any(_matching(model, [Rule(name, _output) for name in _LLAMA_OUTPUT])):
+        return set()
+    tensors = named_tensors(model, buffers=False)
+    tables = {tuple(named.tensor.shape) for named in tensors if lookup(named)}
+    return {named.name for named in tensors if matrix(named) and tuple(named.tensor.shape) in tables}
 
 
 def _output(named: Named) -> list[Fill]:
@@ -264,9 +198,9 @@ def vit(std: float = 0.02) -> RuleSet:
         *(Rule(f"*{name}", "trunc_normal_", std=std) for name in _POSITIONS),
         *(Rule(kind, torch_reset) for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d)),
         Rule(bias, "zeros_"),
-        Rule(lookup, _drawn("trunc_normal_", std=std)),
+        Rule(lookup, drawn("trunc_normal_", std=std)),
         Rule(matrix, "trunc_normal_", std=std),
-        *_AS_TORCH,
+        *AS_TORCH,
     ]
     return RuleSet("vit", lambda model: rules)
 

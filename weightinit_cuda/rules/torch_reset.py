@@ -20,6 +20,7 @@ from ..init.catalog import distribution_of
 from ..numerics.distributions import Constant, Distribution
 from ..tensors.boxes import Box
 from ..tensors.named import Named
+from ..tensors.partitioned import shown_whole
 from .rule import Fill, Given, Rule, RuleSet, buffer
 
 __all__ = ["TORCH", "holds_norm", "padded", "torch_reset"]
@@ -46,13 +47,13 @@ def _by_fan_in(named: Named, module: Any) -> Given:
     weight = module._parameters.get("weight")
     if weight is None:
         return None
-    fan_in = math.prod(weight.shape[1:])
+    fan_in = math.prod(shown_whole(weight).shape[1:])
     return _within(named, 1 / math.sqrt(fan_in) if fan_in > 0 else 0.0)
 
 
 def _by_inputs(named: Named, module: Any) -> Given:
     weight = module._parameters.get("weight")
-    return None if weight is None else _within(named, 1 / math.sqrt(weight.size(1)))
+    return None if weight is None else _within(named, 1 / math.sqrt(shown_whole(weight).shape[1]))
 
 
 def _by_hidden_size(named: Named, module: Any) -> Given:

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..tensors.torch_private import tree_map
 
-__all__ = ["Follows", "following"]
+__all__ = ["Follows", "Seen", "following", "graph_of", "look"]
 
 
 class Follows(NamedTuple):
@@ -51,6 +51,7 @@ _KNOWN = {
 }
 _LONGEST_FIRST = sorted(_KNOWN, key=len, reverse=True)
 _LAYERS = re.compile(r"linear|bilinear|conv\d?d|conv_transpose\dd|conv_tbc")  # functions that multiply by weights
+LONGEST = 200  # characters of an error that is passed on
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _ENCODERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
@@ -108,14 +109,23 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
             vars(module).update(attributes)
 
 
+def graph_of(part: nn.Module) -> fx.Graph:
+    """The calls of a module's forward; activations and modules of torch.nn are one node each.
+
+    Raises:
+        Exception: fx cannot trace it; whatever its forward raises on stand-ins.
+    """
+    with _unchanged(part):
+        return _Tracer().trace(part)
+
+
 def _by_graph(part: nn.Module, prefix: str) -> dict[str, Follows]:
     """Every layer that the traced part calls.
 
     Raises:
         Exception: fx cannot trace it; whatever its forward raises on stand-ins.
     """
-    with _unchanged(part):
-        graph = _Tracer().trace(part)
+    graph = graph_of(part)
     modules = dict(part.named_modules())
     found: dict[str, Follows] = {}
     for node in graph.nodes:
@@ -250,17 +260,43 @@ def following(model: nn.Module, example: Sequence[Any] = ()) -> dict[str, Follow
     >>> [(name, after.seen) for name, after in following(net).items()]
     [('0', 'tanh follows (0 -> 2 Tanh)'), ('3', 'no nonlinearity follows (3 -> the output of the model)')]
     """
+    return look(model, example).found
+
+
+class Seen(NamedTuple):
+    """What was seen, and why no more.
+
+    Args:
+        found: what follows each layer.
+        why: what the model raised when it was traced, or run on its example; empty if one of them went well.
+    """
+
+    found: dict[str, Follows]
+    why: str = ""
+
+
+def look(model: nn.Module, example: Sequence[Any] = ()) -> Seen:
+    """What :func:`following` returns, and what hindered it."""
+    why = ""
     try:
         found = _by_graph(model, "")
-    except Exception:
-        found = {}
+    except Exception as error:
+        found, why = {}, f"torch.fx cannot trace it: {_words(error)}"
         if example:
             try:
-                found = _by_calls(model, example)
-            except Exception:
-                found = {}
+                found, why = _by_calls(model, example), ""
+            except Exception as error:
+                found, why = {}, f"it does not run on this example: {_words(error)}"
         found = {**_by_parts(model, ""), **found}
-    return {**found, **dict(_inside(model))}
+    return Seen({**found, **dict(_inside(model))}, why)
+
+
+def _words(error: Exception) -> str:
+    """An error in one line, the root cause of it."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:LONGEST] + '...' if len(text) > LONGEST else text}".rstrip(": ")
 
 
 def _by_parts(part: nn.Module, prefix: str) -> dict[str, Follows]:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from .partitioned import shown_whole
+
 __all__ = ["PLAIN_TYPES", "Model", "Named", "joined", "named_tensors"]
 
 PLAIN_TYPES = frozenset((Tensor, nn.Parameter, nn.Buffer))
@@ -24,7 +26,7 @@ class Named(NamedTuple):
 
     Args:
         name: qualified name; of tied names the first.
-        tensor: the parameter or buffer itself.
+        tensor: the parameter or buffer itself; of a parameter that ZeRO-3 partitions the whole that it stands for.
         aliases: further names of the same tensor.
         module: the module that holds it under ``name``; None in a mapping.
         attribute: its name in that module: ``"weight"``.
@@ -47,6 +49,9 @@ def joined(prefix: str, name: str) -> str:
 def named_tensors(model: Model, *, buffers: bool = True) -> list[Named]:
     """All parameters, then all buffers, in the order of registration; each tensor once.
 
+    Raises:
+        NotImplementedError: parameters that ZeRO-3 partitions in a way that a rank cannot fill its part; all are named.
+
     >>> tied = nn.Linear(2, 2, bias=False)
     >>> [(t.name, t.aliases) for t in named_tensors(nn.ModuleDict({"a": tied, "b": tied}))]
     [('a.weight', ('b.weight',))]
@@ -59,7 +64,23 @@ def named_tensors(model: Model, *, buffers: bool = True) -> list[Named]:
     for named in found:
         known = first.get(id(named.tensor))
         first[id(named.tensor)] = named if known is None else known._replace(aliases=(*known.aliases, named.name))
-    return list(first.values())
+    return [*_whole(first.values())]
+
+
+def _whole(named: Iterable[Named]) -> Iterable[Named]:
+    troubled = []
+    for one in named:
+        try:
+            whole = shown_whole(one.tensor)
+        except NotImplementedError as error:
+            troubled.append(f"{one.name}: {error}")
+        else:
+            yield one if whole is one.tensor else one._replace(tensor=whole)
+    if troubled:
+        raise NotImplementedError(
+            "parameters that ZeRO-3 partitions must have this rank's part in memory, got others. Use"
+            " deepspeed.zero.GatheredParameters(..., modifier_rank=0) for them.\n  " + "\n  ".join(troubled)
+        )
 
 
 def _of(model: nn.Module, kind: str) -> Iterable[Named]:

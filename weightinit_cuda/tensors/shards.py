@@ -1,5 +1,7 @@
 """Where local memory lies in a global tensor: the one file that knows placements of DTensors.
 
+Of parameters that ZeRO-3 partitions it knows, too, where the part of this rank lies (:mod:`.partitioned`).
+
 ``parts`` turns any tensor into plain local tensors with their regions; jobs are made of those, so nobody else needs to know how
 a tensor is spread over ranks. A rank computes where its shard lies from the mesh and the placements: nothing of the global size
 is made, and nothing is communicated but one number, where ranks must agree on it (``agreed``). torch.distributed.tensor is
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from .boxes import Region
 from .named import PLAIN_TYPES
+from .partitioned import Partitioned
 from .torch_private import increment_version, strided_shard, without_modes
 
 if TYPE_CHECKING:
@@ -26,7 +29,18 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
     from typing_extensions import TypeIs
 
-__all__ = ["Part", "agreed", "flat_parts", "is_dtensor", "mark_written", "parts", "require_parts"]
+__all__ = [
+    "Part",
+    "agreed",
+    "flat_parts",
+    "is_dtensor",
+    "is_spread",
+    "mark_written",
+    "parts",
+    "parts_to_write",
+    "require_parts",
+    "spread_over",
+]
 
 Part = tuple[Tensor, Region | None]
 """Plain local memory, and where it lies in the global tensor; None: it is the global tensor."""
@@ -40,6 +54,21 @@ def is_dtensor(tensor: object) -> TypeIs[DTensor]:
         return False
     kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
     return kind is not None and isinstance(tensor, kind)
+
+
+def is_spread(tensor: object) -> bool:
+    """Whether this rank has only a part of the tensor, or a copy that others have, too."""
+    return is_dtensor(tensor) or isinstance(tensor, Partitioned)
+
+
+def spread_over(tensor: Tensor) -> list[tuple[Any, str]]:
+    """The groups of ranks whose members hold different parts of the tensor, each with the type of device that they talk by."""
+    if isinstance(tensor, Partitioned):
+        return [] if tensor.gathered is not None else [(tensor.group, tensor.local.device.type)]
+    if not is_dtensor(tensor) or tensor.device_mesh.get_coordinate() is None:  # this rank is outside the mesh
+        return []
+    mesh, placements = tensor.device_mesh, enumerate(tensor.placements)
+    return [(mesh.get_group(dim), mesh.device_type) for dim, placement in placements if not placement.is_replicate()]
 
 
 def mark_written(tensor: Tensor) -> None:
@@ -62,6 +91,8 @@ def parts(tensor: Tensor, function: str = "parts") -> list[Part]:
         NotImplementedError: another placement. Partial above all: what the ranks would hold is no part of the tensor.
         ValueError: the local tensor has not the shape that its placements give it.
     """
+    if isinstance(tensor, Partitioned):
+        return _own_part(tensor) if tensor.gathered is None else [(tensor.gathered, None)]
     if not is_dtensor(tensor):
         return [(tensor, None)]
     require_parts(tensor, function)
@@ -82,6 +113,22 @@ def parts(tensor: Tensor, function: str = "parts") -> list[Part]:
                 f" {tuple(tensor.shape)}, got {tuple(local.shape)}. Distribute it with distribute_tensor."
             )
         return [(view, Region(tuple(tensor.shape), offset)) for view, offset in _boxes(local, runs)]
+
+
+def parts_to_write(tensor: Tensor, function: str = "parts") -> list[Part]:
+    """As :func:`parts`, and all copies: while ZeRO-3 has gathered a parameter, its part stays, and is what remains after."""
+    local = parts(tensor, function)
+    if isinstance(tensor, Partitioned) and tensor.gathered is not None and not _same_storage(tensor.gathered, tensor.local):
+        local += _own_part(tensor)
+    return local
+
+
+def _own_part(tensor: Partitioned) -> list[Part]:
+    return flat_parts(tensor.local, tensor.shape, tensor.begin)
+
+
+def _same_storage(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def require_parts(tensor: DTensor, function: str) -> None:
@@ -137,12 +184,16 @@ def _placed(runs: _Runs) -> list[tuple[int, int, int]]:
 
 
 def agreed(number: int, tensors: Iterable[Tensor]) -> int:
-    """The 64-bit number of the rank at coordinate 0 of the tensors' meshes; without DTensors the number that was given.
+    """The 64-bit number of the first rank that has a part of the tensors; of plain ones the number that was given.
 
-    All ranks of the meshes must call this with the same tensors: each dimension of each mesh is one broadcast of 8 bytes.
+    All ranks of the meshes, or of the groups of partitioned parameters, must call this with the same tensors: each dimension
+    of each mesh, and each group, is one broadcast of 8 bytes.
     """
+    tensors = list(tensors)
     for mesh in dict.fromkeys(tensor.device_mesh for tensor in tensors if is_dtensor(tensor)):
         number = _from_first(number, mesh)
+    for group, device in dict.fromkeys((t.group, t.local.device.type) for t in tensors if isinstance(t, Partitioned)):
+        number = _broadcast(number, device, [(torch.distributed.get_global_rank(group, 0), group)])
     return number
 
 
@@ -151,13 +202,19 @@ def _from_first(number: int, mesh: DeviceMesh) -> int:
     coordinate = mesh.get_coordinate()
     if coordinate is None:
         return number
+    along = []
+    for dim in range(mesh.ndim):
+        first = (*coordinate[:dim], 0, *coordinate[dim + 1 :])
+        along.append((int(mesh.mesh[first]), mesh.get_group(dim)))
+    return _broadcast(number, mesh.device_type, along)
+
+
+def _broadcast(number: int, device: str, along: Sequence[tuple[int, Any]]) -> int:
+    """The number as the given rank of each group has it, one group after the other."""
     with without_modes(), torch.no_grad():
-        told = torch.tensor(
-            number - 2**63, dtype=torch.int64, device=mesh.device_type
-        )  # 64 bits, of which torch has signed ones
-        for dim in range(mesh.ndim):
-            first = (*coordinate[:dim], 0, *coordinate[dim + 1 :])
-            torch.distributed.broadcast(told, int(mesh.mesh[first]), mesh.get_group(dim))
+        told = torch.tensor(number - 2**63, dtype=torch.int64, device=device)  # 64 bits, of which torch has signed ones
+        for first, group in along:
+            torch.distributed.broadcast(told, first, group)
         return int(told.item()) + 2**63
 
 

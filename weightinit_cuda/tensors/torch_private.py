@@ -32,6 +32,7 @@ __all__ = [
     "is_transformed",
     "jit_trace",
     "keystr",
+    "make_wrapper",
     "outside_transforms",
     "overlaps_itself",
     "parameters_of",
@@ -64,6 +65,7 @@ PRIVATE: dict[str, str] = {
     "torch._C._TorchDispatchModeKey.FAKE": "the same",
     "torch._C._dynamo.eval_frame.get_eval_frame_callback": "patched() is refused in compiled code",
     "torch._C._set_grad_enabled": "constants of small tensors without the cost of torch.no_grad()",
+    "torch.Tensor._make_wrapper_subclass": "a partitioned parameter is shown as the whole tensor",
     "torch._C.TensorBase": "the methods of tensors that patched() hides",
     "torch._C._swap_tensor_impl": "materialize_ puts memory under the same objects. Else: optimisers hold other tensors",
     "torch._debug_has_internal_overlap": "expanded tensors are refused, as torch does",
@@ -97,6 +99,11 @@ def fake_mode() -> object:
 def compiled_code_runs() -> bool:
     """Whether torch.compile would compile what is called next."""
     return callable(torch._C._dynamo.eval_frame.get_eval_frame_callback())
+
+
+def make_wrapper(kind: type, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Any:
+    """A tensor of that subclass, shape and dtype without memory."""
+    return torch.Tensor._make_wrapper_subclass(kind, shape, dtype=dtype, device=device)
 
 
 def forward_ad_level() -> int:
