@@ -19,8 +19,9 @@ from torch import Tensor
 
 from .._version import FORMAT
 from ..init.arguments import seed_of
-from ..plans.plan import Plan
+from ..plans.plan import PLAN, Plan
 from ..plans.table import html_table, visible
+from ..tensors.kinds import FUNCTION, must_be
 from .files import Checkpoint, Stored, open_checkpoint
 from .regenerate import chunks, unknown
 
@@ -148,6 +149,8 @@ def verify(
     >>> wi.verify(plan, net).findings[0]
     Finding(name='weight', status='differs', elements=6, differing=3, first=(1, 0), note='')
     """
+    must_be(PLAN, "verify", plan=plan)
+    must_be(FUNCTION, "verify", progress=progress, **({} if values is None else {"values": values}))
     globs = _globs(ignore)
     opened = open_checkpoint(checkpoint)
     stored = {name: tensor for name, tensor in opened.items() if not _matches(name, globs)}

@@ -20,6 +20,7 @@ from ..plans.entry import Entry
 from ..plans.plan import Plan, plan
 from ..rules import Rules
 from ..tensors.boxes import Box
+from ..tensors.kinds import FLAG, MODULE, must_be
 from ..tensors.named import named_tensors
 from .passing import as_before, unwrapped
 from .products import Product, Weights
@@ -72,6 +73,8 @@ def data_dependent_(
     >>> wi.verify(made, net).ok
     True
     """
+    must_be(MODULE, "data_dependent_", model=model)
+    must_be(FLAG, "data_dependent_", per_unit=per_unit)
     model = unwrapped(model)
     made = plan(model, rules, seed)
     made.apply_(model)

@@ -24,6 +24,7 @@ from ..init.arguments import seed_of
 from ..numerics.streams import stream_of
 from ..rules import Rules, RuleSet, resolve
 from ..tensors.boxes import Box, Region, intersection, visible
+from ..tensors.kinds import MODEL, MODULE, PATH, TENSORS, Kind, must_be
 from ..tensors.named import Model, Named, joined, named_tensors
 from ..tensors.shards import Part, is_spread, mark_written, parts_to_write
 from .checks import require_sound, shown
@@ -32,7 +33,7 @@ from .reading import Readable
 from .seeds import prefix_of, seed_or_drawn
 from .whole_file import read_whole, write_whole
 
-__all__ = ["Entry", "Plan", "initialize_", "plan"]
+__all__ = ["PLAN", "Entry", "Plan", "initialize_", "plan"]
 
 SCHEMA = 1  # of the file. A reader refuses any other
 Module = TypeVar("Module", bound=Model)
@@ -145,6 +146,7 @@ class Plan(Readable):
         Raises:
             ValueError: names, shapes or dtypes differ, or a tensor has no memory. All of them are named; nothing is written.
         """
+        must_be(MODEL, "apply_", model=model)
         self.fill_(self._matched("apply_", named_tensors(model)), seed=seed)
         return model
 
@@ -177,6 +179,7 @@ class Plan(Readable):
         >>> torch.equal(net.weight, plan(net, "xavier", seed=3).apply_(nn.Linear(4, 4)).weight)
         True
         """
+        must_be(MODEL, "bind", model=model)
         bound = _Bound(self, model)
 
         def fill(seed: SupportsIndex | None = None) -> None:
@@ -213,6 +216,7 @@ class Plan(Readable):
             tensors: by the names the plan lists them under; of the plan's shapes, or DTensors of it.
             seed: instead of the plan's.
         """
+        must_be(TENSORS, "jobs", tensors=tensors)
         return _jobs(self._local_fills(tensors), self.seed if seed is None else seed_of("jobs", seed))
 
     def fill_(self, tensors: Mapping[str, Held], *, seed: SupportsIndex | None = None) -> None:
@@ -265,6 +269,7 @@ class Plan(Readable):
         >>> a.diff(a.with_seed(1))
         ['seed: 0 -> 1']
         """
+        must_be(PLAN, "diff", other=other)
         found = [
             f"{key}: {mine} -> {theirs}"
             for key in ("format", "seed")
@@ -303,6 +308,7 @@ class Plan(Readable):
 
     def save(self, path: str | Path) -> None:
         """Writes the plan as JSON. The file is there whole or not at all; one that was there stays until then."""
+        must_be(PATH, "save", path=path)
         write_whole(path, self.to_json().encode())
 
     @classmethod
@@ -312,7 +318,11 @@ class Plan(Readable):
         Raises:
             ValueError: it is no plan, or one of another schema or format; the message says where.
         """
+        must_be(PATH, "Plan.load", path=path)
         return cls.from_json(read_whole(path), str(path))
+
+
+PLAN = Kind((Plan,), "a plan")
 
 
 def _jobs(pieces: Iterable[LocalFill], seed: int) -> list[FillJob]:
@@ -395,6 +405,7 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex | None = 
     weight Normal(mean=0.0, std=1.0)
     bias Constant(value=0.0)
     """
+    must_be(MODULE, "plan", model=model)
     tensors = named_tensors(model)
     entries = _entries(model, tensors, rules, prefix_of("plan", prefix))
     return Plan(entries, seed_or_drawn("plan", seed, (named.tensor for named in tensors)), _name_of(rules))
@@ -426,6 +437,7 @@ def initialize_(model: Root, rules: Rules = "torch", seed: SupportsIndex | None 
     >>> torch.equal(first.weight, net[0].weight)
     True
     """
+    must_be(MODULE, "initialize_", model=model)
     tensors = named_tensors(model)
     made = Plan(_entries(model, tensors, rules, prefix_of("initialize_", prefix)), rules=_name_of(rules))
     matched = made._matched("initialize_", tensors)
