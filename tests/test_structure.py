@@ -168,8 +168,8 @@ def test_every_isa_file_opens_its_own_target_region() -> None:
 # ---- imports --------------------------------------------------------------------------------------------------------
 
 STANDARD = set(sys.stdlib_module_names)
-# Packages beside torch: the command line, tables, a file format, templates (which come with torch).
-OPTIONAL = {"click", "rich", "safetensors", "transformers", "numpy", "benchmarks", "jinja2", "markupsafe"}
+# Packages beside torch: the command line, figures, tables, a file format, templates (which come with torch).
+OPTIONAL = {"click", "matplotlib", "rich", "safetensors", "transformers", "numpy", "benchmarks", "jinja2", "markupsafe"}
 # What stays small stays small: all that these import.
 ONLY: dict[str, set[str]] = {
     "numerics.reference": {

@@ -15,8 +15,9 @@ from .engine.job import FillJob
 from .engine.words import bits
 from .init import torch_ops as _torch_ops  # noqa: F401 registers the operators
 from .init.patching import patch, patched, unpatch
+from .plans.by_rules import initialize_, plan
 from .plans.entry import Entry
-from .plans.plan import Plan, initialize_, plan
+from .plans.plan import Plan
 from .rules import RULE_SETS, Rule, RuleSet
 from .rules.measured import Prober, connect
 from .tensors.boxes import Region
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .diagnosis import CoordinateCheck, ProbeReport, coordinate_check, data_dependent_
     from .diagnosis.doctor import Symptom, diagnose, examine
     from .diagnosis.probe import probe
+    from .plans import plots
     from .plans.perturb import add_noise_, lerp_to_init_
     from .plans.restore import restore_
     from .recording.deferred import Recording, deferred
@@ -67,6 +69,7 @@ __all__ = [
     "patch",
     "patched",
     "plan",
+    "plots",
     "probe",
     "regenerate",
     "restore_",
@@ -92,6 +95,7 @@ _LATER = {
     "export": "checkpoints.export",
     "fingerprint": "checkpoints.fingerprint",
     "lerp_to_init_": "plans.perturb",
+    "plots": "plans.plots",
     "regenerate": "checkpoints.regenerate",
     "restore_": "plans.restore",
     "verify": "checkpoints.verify",
@@ -110,7 +114,8 @@ connect(_prober)
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    module = import_module(f".{_LATER[name]}", __name__)
+    value = globals()[name] = module if _LATER[name] == "plans.plots" else getattr(module, name)
     return value
 
 

@@ -361,7 +361,7 @@ def test_refusals_name_every_tensor() -> None:
     freed.untyped_storage().resize_(0)
     with pytest.raises(ValueError, match="have memory, got freed"):
         fingerprint({"freed": freed})
-    with pytest.raises(TypeError, match=r"every value must be a tensor, got step \(int\)"):
+    with pytest.raises(TypeError, match=r"model must be tensors by name, got 3 \('step'\)"):
         fingerprint({"step": 3})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="buffers must be 'persistent', 'all' or 'none', got 'some'"):
         fingerprint(nn.Linear(1, 1), buffers="some")  # type: ignore[arg-type]

@@ -330,7 +330,7 @@ def test_commands_say_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtur
     for arguments, words in (
         (["verify", "nowhere.json", "nowhere.pt"], "nowhere.json"),
         (["verify", str(tmp_path / "init.json"), "nowhere.pt"], "a file is required, got nowhere.pt"),
-        (["init", str(tmp_path / "init.json"), "--out", str(tmp_path), "--dtype", "int8"], "'--dtype': a floating-point dtype"),
+        (["init", str(tmp_path / "init.json"), "--out", str(tmp_path), "--dtype", "int8"], "--dtype: a floating-point dtype"),
     ):
         assert main(arguments) == 2
         assert words in capsys.readouterr().err

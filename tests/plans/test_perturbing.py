@@ -324,7 +324,7 @@ BAD: dict[str, tuple[type[Exception], Callable[[], object]]] = {
     "more than one element": (RuntimeError, lambda: torch.ones(1).expand(4)),
     r"must be strided, got layout torch.sparse_coo \(bad\)": (NotImplementedError, lambda: torch.eye(3).to_sparse()),
     r"got a lazy one \(bad\)": (ValueError, lambda: nn.LazyLinear(3).weight),
-    r"got list \(bad\)": (TypeError, lambda: [1.0]),
+    r"got a list \('bad'\)": (TypeError, lambda: [1.0]),
     r"must have memory, got a Tensor of shape \(3,\) without \(bad\)": (RuntimeError, lambda: freed(torch.ones(3))),
     r"got torch.float8_e4m3fnuz \(bad\)": (NotImplementedError, lambda: torch.ones(3).to(torch.float8_e4m3fnuz)),
 }

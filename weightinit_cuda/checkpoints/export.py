@@ -21,7 +21,8 @@ from torch import Tensor
 from .._version import __version__
 from ..init.arguments import seed_of
 from ..plans.entry import Entry
-from ..plans.plan import Plan
+from ..plans.plan import PLAN, Plan
+from ..tensors.kinds import FLAG, FUNCTION, NUMBER, PATH, globs, must_be
 from .folder import INDEX, claimed, file_in, lone_file, make_room, older
 from .regenerate import chunks, unknown
 from .safetensors_file import Header, beginning, is_written, write_values
@@ -70,6 +71,11 @@ def export(
             for, or safetensors has not its dtype or name; nothing is written then.
         FileExistsError: a checkpoint is there. BlockingIOError: another run is writing there.
     """
+    must_be(PLAN, "export", plan=plan)
+    must_be(PATH, "export", path=path)
+    must_be(FUNCTION, "export", progress=progress, note=note, **({} if values is None else {"values": values}))
+    must_be(FLAG, "export", overwrite=overwrite)
+    must_be(NUMBER, "export", shard_bytes=shard_bytes)
     if not os.fspath(path):
         raise ValueError("export: the name of a file or folder is required, got ''. '.' is the current folder.")
     path, seed = Path(path), plan.seed if seed is None else seed_of("export", seed)
@@ -175,7 +181,7 @@ def _chosen(plan: Plan, names: str | Collection[str] | None) -> list[str]:
     """The names asked for, in the plan's order: of tied ones the first."""
     if names is None:
         return plan.names()
-    wanted = [names] if isinstance(names, str) else list(names)
+    wanted = globs("export", "names", names, "names of the plan")
     if lost := [name for name in wanted if name not in plan]:
         raise ValueError(
             f"export: names of the plan are required, got {', '.join(map(repr, lost[:5]))}. plan.names() lists them."

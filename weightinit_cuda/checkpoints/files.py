@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..engine.checks import is_virtual, lacks_memory
 from ..plans.whole_file import read_whole
+from ..tensors.kinds import short
 from ..tensors.named import named_tensors
 from ..tensors.shards import is_spread
 from .folder import UNFINISHED, is_unfinished
@@ -85,7 +86,13 @@ def open_checkpoint(source: Checkpoint) -> dict[str, Stored]:
         source = {name: n.tensor for n in named_tensors(source) for name in (n.name, *n.aliases)}
     if isinstance(source, Mapping):
         return _in_memory(source, "the mapping")
-    paths = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    paths = [source] if isinstance(source, (str, os.PathLike)) else source
+    if (
+        not isinstance(paths, Sequence)
+        or isinstance(paths, bytes)
+        or not all(isinstance(one, (str, os.PathLike)) for one in paths)
+    ):
+        raise TypeError(f"checkpoint: a path or several, tensors by name, or a module are required, got {short(source)}.")
     found: dict[str, Stored] = {}
     for path in paths:
         _merge(found, _opened(Path(path)), path)

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from ..engine.checks import is_virtual, lacks_memory
 from ..tensors.boxes import Region
+from ..tensors.kinds import MODEL, must_be
 from ..tensors.named import Model, Named, named_tensors
 from ..tensors.shards import is_spread, parts, spread_over
 from ..tensors.torch_private import without_modes
@@ -87,6 +88,7 @@ def fingerprint(model: Model, *, buffers: Buffers = "persistent") -> str:
 
 def chosen(function: str, model: Model, buffers: Buffers) -> list[Named]:
     """The tensors that count; refuses those that cannot."""
+    must_be(MODEL, function, model=model)
     if buffers not in ("persistent", "all", "none"):
         raise ValueError(f"{function}: buffers must be 'persistent', 'all' or 'none', got {buffers!r}.")
     named = named_tensors(model, buffers=buffers != "none")

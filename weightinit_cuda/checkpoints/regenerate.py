@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ..plans.entry import Entry
-from ..plans.plan import Plan
+from ..plans.plan import PLAN, Plan
 from ..tensors.boxes import Box, Region, intersection, remainder
+from ..tensors.kinds import TEXT, must_be
 from ..tensors.named import Model
 from ..tensors.shards import Part
 
@@ -64,6 +65,8 @@ def regenerate(
     >>> torch.equal(wi.regenerate(plan, "weight", (slice(7, 900, 100), -1)), plan.apply_(net).weight[7:900:100, -1])
     True
     """
+    must_be(PLAN, "regenerate", plan=plan)
+    must_be(TEXT, "regenerate", name=name)
     entries = plan[name]
     shape, dtype = entries[0].shape, entries[0].dtype
     chosen, kept = _ranges(shape, index, name)

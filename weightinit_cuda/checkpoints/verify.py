@@ -19,8 +19,9 @@ from torch import Tensor
 
 from .._version import FORMAT
 from ..init.arguments import seed_of
-from ..plans.plan import Plan
-from ..plans.table import visible
+from ..plans.plan import PLAN, Plan
+from ..plans.table import html_table, visible
+from ..tensors.kinds import FUNCTION, must_be
 from .files import Checkpoint, Stored, open_checkpoint
 from .regenerate import chunks, unknown
 
@@ -28,6 +29,7 @@ __all__ = ["Finding", "Report", "verify"]
 
 Status = Literal["equal", "differs", "shape", "dtype", "missing", "extra", "absent", "unchecked", "seed"]
 Expected = Iterable[tuple[tuple[slice, ...], Tensor]]  # parts of a tensor with their places
+HEADERS = ("tensor", "status", "elements", "differing", "first at", "")
 GOOD: frozenset[Status] = frozenset(("equal", "absent", "unchecked"))
 
 
@@ -75,17 +77,20 @@ class Report:
         from rich.table import Table
 
         made = Table(title=self.summary(), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for header in ("tensor", "status", "elements", "differing", "first at", ""):
+        for header in HEADERS:
             made.add_column(header, justify="right" if header in ("elements", "differing") else "left", overflow="fold")
+        for row in self._rows(everything):
+            made.add_row(*map(visible, row))
+        return made
+
+    def _rows(self, everything: bool) -> Iterator[tuple[str, ...]]:
         for f in self.findings:
             if everything or f.status != "equal":
-                numbers = (
-                    f"{f.elements:,}",
-                    f"{f.differing:,}" if f.differing else "",
-                    "" if f.first is None else str(f.first),
-                )
-                made.add_row(visible(f.name), f.status, *numbers, visible(f.note))
-        return made
+                differing = f"{f.differing:,}" if f.differing else ""
+                yield f.name, f.status, f"{f.elements:,}", differing, "" if f.first is None else str(f.first), f.note
+
+    def _repr_html_(self) -> str:
+        return html_table(self.summary(), HEADERS, list(self._rows(False)))
 
     def summary(self) -> str:
         """One line: ``2 tensors: 1 equal, 1 differs``."""
@@ -144,6 +149,8 @@ def verify(
     >>> wi.verify(plan, net).findings[0]
     Finding(name='weight', status='differs', elements=6, differing=3, first=(1, 0), note='')
     """
+    must_be(PLAN, "verify", plan=plan)
+    must_be(FUNCTION, "verify", progress=progress, **({} if values is None else {"values": values}))
     globs = _globs(ignore)
     opened = open_checkpoint(checkpoint)
     stored = {name: tensor for name, tensor in opened.items() if not _matches(name, globs)}

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..plans.plan import Plan, plan
+from ..plans.by_rules import plan
+from ..plans.plan import Plan
 from ..plans.whole_file import read_whole
 from ..recording.deferred import Recording, deferred
 from ..rules import Rules

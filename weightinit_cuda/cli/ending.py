@@ -69,8 +69,10 @@ def _complain(text: str) -> None:
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, click.UsageError):
-        command = error.ctx.command_path if error.ctx else ""
-        return f"{error.format_message()}{f' See {command} --help.' if command else ''}"
+        said, param = error.format_message(), getattr(error, "param", None)
+        if type(error) is click.BadParameter and param is not None:
+            said = f"{param.opts[0]}: {error.message}"
+        return f"{said}{f' See {error.ctx.command_path} --help.' if error.ctx else ''}"
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, OSError) and error.strerror:

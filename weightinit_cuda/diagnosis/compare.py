@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..plans.plan import initialize_
+from ..plans.by_rules import initialize_
 from ..rules import Choice, RuleSet
 from .comparison import Candidate, Comparison
 from .depth import totals

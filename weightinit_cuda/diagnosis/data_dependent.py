@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..numerics.distributions import Constant, Distribution
+from ..plans.by_rules import plan
 from ..plans.entry import Entry
-from ..plans.plan import Plan, plan
+from ..plans.plan import Plan
 from ..rules import Rules
 from ..tensors.boxes import Box
+from ..tensors.kinds import FLAG, MODULE, must_be
 from ..tensors.named import named_tensors
 from .passing import as_before, unwrapped
 from .products import Product, Weights
@@ -72,6 +74,8 @@ def data_dependent_(
     >>> wi.verify(made, net).ok
     True
     """
+    must_be(MODULE, "data_dependent_", model=model)
+    must_be(FLAG, "data_dependent_", per_unit=per_unit)
     model = unwrapped(model)
     made = plan(model, rules, seed)
     made.apply_(model)

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from ..checkpoints.files import Checkpoint, Stored, open_checkpoint
 from ..numerics.distributions import MAX_SIGMA_32, MAX_SIGMA_64, Constant, Distribution
 from ..plans.entry import Entry
-from ..plans.plan import Plan
+from ..plans.plan import PLAN, Plan
 from ..recording.deferred import Recording
 from ..rules import layout_of, lookup
 from ..tensors.boxes import Box
+from ..tensors.kinds import FUNCTION, MODULE, Kind, must_be
 from ..tensors.named import Named, named_tensors
 
 __all__ = ["Symptom", "diagnose", "examine"]
@@ -37,6 +38,7 @@ SymptomKind = Literal[
 ]
 ERRORS: frozenset[SymptomKind] = frozenset(("uninitialised", "not finite"))
 GAINS = 1 / 16, 4.0  # of a layer's outputs over its inputs, each of variance 1; beyond these a few layers kill a signal
+RECORDING = Kind((Recording,), "a recording")
 ROWS = 1 << 22  # elements read at once
 
 
@@ -77,6 +79,9 @@ def diagnose(plan: Plan, model: nn.Module | None = None, recorded: Recording | N
     truncation | cuts nothing: bounds at -1e+04 and 1e+04 sigma; bounds="sigma" measures them in sigmas
     std | std 0.0002 with fan_in 64: outputs are 0.0016 times the inputs
     """
+    must_be(PLAN, "diagnose", plan=plan)
+    must_be(MODULE, "diagnose", **({} if model is None else {"model": model}))
+    must_be(RECORDING, "diagnose", **({} if recorded is None else {"recorded": recorded}))
     by_name = {} if model is None else {n.name: n for n in named_tensors(model)}
     found: list[Symptom] = []
     shapes = {n.name: tuple(n.tensor.shape) for n in by_name.values() if not n.buffer}
@@ -167,6 +172,7 @@ def examine(checkpoint: Checkpoint, *, progress: Callable[[int], object] = lambd
     >>> examine(net)
     [Symptom(name='weight', kind='same rows', what='rows 0 and 1 are equal; 2 of 4 rows are like another one')]
     """
+    must_be(FUNCTION, "examine", progress=progress)
     found: list[Symptom] = []
     seen: dict[tuple[object, ...], str] = {}
     if isinstance(checkpoint, nn.Module):  # each tied tensor once

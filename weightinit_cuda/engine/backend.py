@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import NamedTuple
@@ -42,9 +43,7 @@ def _advice() -> str:
     """What to do about missing kernels."""
     if hidden := _hidden():
         tree = Path(__file__).resolve().parents[2]
-        return (
-            f"They are installed in {hidden}, which the source tree {tree} hides. Run Python in another folder, or `make build`"
-        )
+        return f"They are in {hidden}, which the source tree {tree} hides. Run Python in another folder, or `make build`"
     return "Reinstall with a C++ compiler"
 
 
@@ -103,6 +102,10 @@ class BackendInfo(NamedTuple):
     cuda: str  # or why there is none
     format: int
     reason: str  # why a fallback was taken; empty if none was
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in self._asdict().items())
+        return f'<table style="font-family:monospace;text-align:left">{rows}</table>'
 
 
 def backend_info() -> BackendInfo:

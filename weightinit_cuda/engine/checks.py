@@ -87,9 +87,11 @@ def require_memory(function: str, tensor: torch.Tensor, where: str = "") -> None
         raise RuntimeError(OVERLAPPING)
     if tensor.data_ptr() == 0:
         kind = type(tensor).__name__
+        way = "If its storage was freed (FSDP), gather it first; inside a torch.func transform, fill before the transform."
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+            way = f"A {kind} may keep its elements in other tensors: fill the plain tensor, then make a {kind} of it."
         raise RuntimeError(
-            f"{function}: the tensor must have memory, got a {kind} of shape {tuple(tensor.shape)} without{where}."
-            " If its storage was freed (FSDP), gather it first; inside a torch.func transform, fill before the transform."
+            f"{function}: the tensor must have memory, got a {kind} of shape {tuple(tensor.shape)} without{where}. {way}"
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from ..numerics.streams import UNNAMED, stream_of
 from ..tensors.boxes import Region
 from ..tensors.shards import Part, flat_parts, is_dtensor, parts
 
-__all__ = ["Draw", "Shape", "Stream", "generator_for", "parts_of", "seed_of", "stream_number"]
+__all__ = ["Draw", "Shape", "Stream", "generator_for", "parts_of", "seed_of", "stream_number", "whole_shape"]
 
 Shape = Sequence[int]
 Stream = SupportsIndex | str
@@ -111,10 +111,26 @@ def parts_of(function: str, tensor: Tensor, draw: Draw) -> list[Part]:
         )
     if tensor.layout is not torch.strided or tensor.is_nested:
         raise ValueError(f"{function}: a part of a global tensor must be strided, got layout {tensor.layout}")
-    whole = tuple(map(operator.index, global_shape))
+    whole = whole_shape(function, global_shape)
     if flat_range is not None:
         return flat_parts(tensor, whole, _begin(function, tensor, whole, flat_range))
-    return [(tensor, _region(function, tensor, whole, tuple(map(operator.index, offset or ()))))]
+    return [(tensor, _region(function, tensor, whole, _integers(function, "offset", offset)))]
+
+
+def whole_shape(function: str, global_shape: object) -> tuple[int, ...]:
+    """The shape of the tensor that the argument is a part of.
+
+    Raises:
+        TypeError: it is no sequence of integers.
+    """
+    return _integers(function, "global_shape", global_shape)
+
+
+def _integers(function: str, name: str, value: Any) -> tuple[int, ...]:
+    try:
+        return tuple(map(operator.index, value))
+    except TypeError:
+        raise TypeError(f"{function}: {name} must be a sequence of integers, got {value!r:.60}") from None
 
 
 def _region(function: str, tensor: Tensor, whole: tuple[int, ...], offset: tuple[int, ...]) -> Region:
@@ -133,7 +149,7 @@ def _region(function: str, tensor: Tensor, whole: tuple[int, ...], offset: tuple
 
 def _begin(function: str, tensor: Tensor, whole: tuple[int, ...], flat_range: Sequence[int]) -> int:
     """The first of the elements [begin, end) of ``whole``, in row-major order, that the 1-D tensor holds."""
-    bounds = tuple(map(operator.index, flat_range))
+    bounds = _integers(function, "flat_range", flat_range)
     if len(bounds) != 2:
         raise ValueError(f"{function}: flat_range must be two numbers, begin and end, got {bounds}")
     begin, end = bounds

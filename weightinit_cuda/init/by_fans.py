@@ -12,7 +12,9 @@ import torch
 from torch.overrides import has_torch_function_variadic
 
 from ..numerics.streams import UNNAMED
+from ..tensors.kinds import TENSOR, must_be
 from . import schemes
+from .arguments import whole_shape
 from .call import Generator, Shape, Stream, fill
 from .fans import Axes
 from .torch_function import redirect
@@ -61,7 +63,7 @@ def xavier_uniform_(
     """
     if has_torch_function_variadic(tensor):
         return redirect(xavier_uniform_, locals())
-    shape = tensor.shape if global_shape is None else global_shape
+    shape = tensor.shape if global_shape is None else whole_shape("xavier_uniform_", global_shape)
     args = (tensor.dtype, shape, gain, in_axes, out_axes, batch_axes)
     return fill(tensor, schemes.xavier_uniform_, args, generator, seed, stream, global_shape, offset, flat_range)
 
@@ -91,7 +93,7 @@ def xavier_normal_(
     """
     if has_torch_function_variadic(tensor):
         return redirect(xavier_normal_, locals())
-    shape = tensor.shape if global_shape is None else global_shape
+    shape = tensor.shape if global_shape is None else whole_shape("xavier_normal_", global_shape)
     args = (tensor.dtype, shape, gain, in_axes, out_axes, batch_axes)
     return fill(tensor, schemes.xavier_normal_, args, generator, seed, stream, global_shape, offset, flat_range)
 
@@ -131,7 +133,7 @@ def kaiming_uniform_(
     """
     if has_torch_function_variadic(tensor):
         return redirect(kaiming_uniform_, locals())
-    shape = tensor.shape if global_shape is None else global_shape
+    shape = tensor.shape if global_shape is None else whole_shape("kaiming_uniform_", global_shape)
     if 0 in shape:
         warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
@@ -164,7 +166,7 @@ def kaiming_normal_(
     """
     if has_torch_function_variadic(tensor):
         return redirect(kaiming_normal_, locals())
-    shape = tensor.shape if global_shape is None else global_shape
+    shape = tensor.shape if global_shape is None else whole_shape("kaiming_normal_", global_shape)
     if 0 in shape:
         warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=2)
         return tensor
@@ -208,7 +210,7 @@ def variance_scaling_(
     """
     if has_torch_function_variadic(tensor):
         return redirect(variance_scaling_, locals())
-    shape = tensor.shape if global_shape is None else global_shape
+    shape = _shape("variance_scaling_", tensor, global_shape)
     args = (tensor.dtype, shape, scale, mode, distribution, in_axes, out_axes, batch_axes)
     return fill(tensor, schemes.variance_scaling_, args, generator, seed, stream, global_shape, offset, flat_range)
 
@@ -236,7 +238,7 @@ def lecun_uniform_(
     """
     if has_torch_function_variadic(tensor):
         return redirect(lecun_uniform_, locals())
-    shape = tensor.shape if global_shape is None else global_shape
+    shape = _shape("lecun_uniform_", tensor, global_shape)
     args = (tensor.dtype, shape, 1.0, "fan_in", "uniform", in_axes, out_axes, batch_axes)
     return fill(tensor, schemes.variance_scaling_, args, generator, seed, stream, global_shape, offset, flat_range)
 
@@ -264,6 +266,12 @@ def lecun_normal_(
     """
     if has_torch_function_variadic(tensor):
         return redirect(lecun_normal_, locals())
-    shape = tensor.shape if global_shape is None else global_shape
+    shape = _shape("lecun_normal_", tensor, global_shape)
     args = (tensor.dtype, shape, 1.0, "fan_in", "truncated_normal", in_axes, out_axes, batch_axes)
     return fill(tensor, schemes.variance_scaling_, args, generator, seed, stream, global_shape, offset, flat_range)
+
+
+def _shape(function: str, tensor: object, global_shape: Shape | None) -> Shape:
+    """What fans are computed from; torch, which has none of these functions, has no words for what is no tensor."""
+    must_be(TENSOR, function, tensor=tensor)
+    return tensor.shape if global_shape is None else whole_shape(function, global_shape)  # type: ignore[attr-defined]

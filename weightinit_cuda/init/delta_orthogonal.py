@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..numerics.streams import UNNAMED
+from ..tensors.kinds import TENSOR, must_be
 from ..tensors.shards import is_dtensor
 from .arguments import Stream
 from .matrices import orthogonal_
@@ -41,6 +42,7 @@ def delta_orthogonal_(
         generator, seed, stream: as for ``orthogonal_``; the matrix is what that one gives an (out, in) tensor.
 
     Raises:
+        TypeError: it is no tensor.
         ValueError: the tensor has not 3 to 5 dimensions, or more inputs than outputs; nothing is written.
         NotImplementedError: it is a DTensor.
 
@@ -52,6 +54,7 @@ def delta_orthogonal_(
     >>> round((conv(x).norm() / x.norm()).item(), 5)
     1.0
     """
+    must_be(TENSOR, "delta_orthogonal_", tensor=tensor)
     shape = tuple(tensor.shape)
     if is_dtensor(tensor):
         raise NotImplementedError(

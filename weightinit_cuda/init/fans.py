@@ -1,12 +1,13 @@
 """How wide the weights should be: fans and gains.
 
 Everything here is a number computed from a shape or a name: ``init`` and the rules turn it into a distribution. This file
-needs ``math`` alone and knows no tensors.
+knows no tensors.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 __all__ = ["Axes", "fan", "fans", "gain"]
@@ -59,7 +60,7 @@ def gain(nonlinearity: str, param: float | None = None) -> float:
     """
     if nonlinearity == "leaky_relu":
         return math.sqrt(2.0 / (1 + _negative_slope(param) ** 2))
-    if nonlinearity not in GAINS:
+    if not isinstance(nonlinearity, str) or nonlinearity not in GAINS:
         raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
     return GAINS[nonlinearity]
 
@@ -87,6 +88,7 @@ def fans(shape: Sequence[int], in_axes: Axes = None, out_axes: Axes = None, batc
         in_axes, out_axes, batch_axes: an axis or several, negative ones count from the end. ``()`` says there is none.
 
     Raises:
+        TypeError: an axis is no integer.
         ValueError: fewer than two axes are left to be in and out; an axis is out of range or named twice.
 
     Source: ``torch.nn.init._calculate_fan_in_and_fan_out``; ``jax.nn.initializers.variance_scaling``.
@@ -113,7 +115,10 @@ def _axes(name: str, axes: Axes, rank: int) -> tuple[int, ...] | None:
     """Axes as a tuple of non-negative ints; None stays None."""
     if axes is None:
         return None
-    listed = (axes,) if isinstance(axes, int) else tuple(axes)
+    try:
+        listed = (axes,) if isinstance(axes, int) else tuple(map(operator.index, axes))
+    except TypeError:
+        raise TypeError(f"fans: {name} must be an axis or several, got {axes!r:.60}") from None
     for axis in listed:
         if not -rank <= axis < rank:
             raise ValueError(f"fans: {name} must be in [{-rank}, {rank}) for a shape of {rank} dimensions, got {axes}")

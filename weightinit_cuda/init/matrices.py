@@ -9,6 +9,7 @@ from torch.overrides import has_torch_function_variadic
 
 from ..numerics.streams import UNNAMED
 from . import schemes
+from .arguments import whole_shape
 from .call import Generator, Shape, Stream, fill, place
 from .torch_function import redirect
 
@@ -85,7 +86,7 @@ def orthogonal_(
     """
     if has_torch_function_variadic(tensor):
         return redirect(orthogonal_, locals())
-    shape = tuple(tensor.shape if global_shape is None else global_shape)
+    shape = tuple(tensor.shape if global_shape is None else whole_shape("orthogonal_", global_shape))
     if len(shape) < 2:
         raise ValueError("Only tensors with 2 or more dimensions are supported")
     args = (tensor.dtype, shape, gain)
@@ -122,7 +123,7 @@ def sparse_(
     """
     if has_torch_function_variadic(tensor):
         return redirect(sparse_, locals())
-    shape = tensor.shape if global_shape is None else global_shape
+    shape = tensor.shape if global_shape is None else whole_shape("sparse_", global_shape)
     if len(shape) != 2:
         raise ValueError("Only tensors with 2 dimensions are supported")
     args = (tensor.dtype, shape, sparsity, std)

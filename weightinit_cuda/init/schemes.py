@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import numbers
 import operator
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -198,6 +199,8 @@ def kaiming_normal_(dtype: torch.dtype, shape: Shape, a: float, mode: str, nonli
 def variance_scaling_(
     dtype: torch.dtype, shape: Shape, scale: float, mode: str, distribution: str, *axes: Axes
 ) -> Distribution:
+    if not isinstance(scale, numbers.Real):
+        raise TypeError(f"variance_scaling_: scale must be a number, got {scale!r:.60}")
     if not 0 <= scale < math.inf:
         raise ValueError(f"variance_scaling_: scale must be finite and not negative, got {scale}")
     std = math.sqrt(scale / (widths.fan(mode, *widths.fans(shape, *axes)) or 1))

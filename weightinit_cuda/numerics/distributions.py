@@ -102,6 +102,10 @@ class Distribution:
         """Of the elements; None if that is not known, or they are not from one distribution."""
         return None
 
+    def density(self, x: float) -> float | None:
+        """The probability density at x; None if it has none, or none that is known."""
+        return None
+
     def cut(self) -> tuple[float, float] | None:
         """Where it is cut, in standard deviations of what is cut; None if it is not cut."""
         return None
@@ -166,6 +170,9 @@ class Uniform(Distribution):
     def standard_deviation(self) -> float:
         return (self.b - self.a) / math.sqrt(12)
 
+    def density(self, x: float) -> float | None:
+        return None if self.a == self.b else 1 / (self.b - self.a) if self.a <= x < self.b else 0.0
+
     def clamped(self, low: float, high: float) -> Uniform | None:
         near = NEAR * (self.b - self.a)
         return self if low <= self.a + near and self.b - near <= high else None
@@ -184,6 +191,9 @@ class Normal(Distribution):
 
     def standard_deviation(self) -> float:
         return self.std
+
+    def density(self, x: float) -> float | None:
+        return None if self.std == 0 else _gauss((x - self.mean) / self.std) / self.std
 
     def clamped(self, low: float, high: float) -> Normal | None:
         reach = MAX_SIGMA_64 * self.std
@@ -206,6 +216,11 @@ class TruncNormal(Distribution):
     def standard_deviation(self) -> float:
         cut = self.cut()
         return 0.0 if cut is None else truncated_std(*cut) * self.std
+
+    def density(self, x: float) -> float | None:
+        if (cut := self.cut()) is None or (mass := _mass(*cut)) == 0:
+            return None
+        return _gauss((x - self.mean) / self.std) / self.std / mass if self.a <= x <= self.b else 0.0
 
     def cut(self) -> tuple[float, float] | None:
         return ((self.a - self.mean) / self.std, (self.b - self.mean) / self.std) if self.std > 0 else None
@@ -324,6 +339,19 @@ MAX_SIGMA_64 = 8.491
 def digits(number: float) -> float:
     """To 15 digits: what a decimal number keeps through float64 arithmetic. sqrt(1/2) * 0.02 * sqrt(2) is 0.02 again."""
     return float(f"{number:.15g}") + 0.0
+
+
+def _gauss(z: float) -> float:
+    return math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+
+def _mass(low: float, high: float) -> float:
+    """Of the standard normal in [low, high]: a difference of tails on the side where they are small."""
+    if low > 0:
+        return (math.erfc(low / math.sqrt(2)) - math.erfc(high / math.sqrt(2))) / 2
+    if high < 0:
+        return _mass(-high, -low)
+    return 1 - (math.erfc(-low / math.sqrt(2)) + math.erfc(high / math.sqrt(2))) / 2
 
 
 def _require_whole(name: str, number: object) -> None:

@@ -41,6 +41,8 @@ def require_sound(entries: Iterable[object]) -> tuple[Entry, ...]:
     Raises:
         ValueError: something else; the entry is named by its number, from 0 on, and by its name.
     """
+    if not isinstance(entries, Iterable):
+        raise TypeError(f"Plan: entries must be a list of entries, got {shown(entries)}.")
     entries = tuple(entries)
     if _plainly_sound(entries):
         return entries  # type: ignore[return-value]
@@ -75,7 +77,7 @@ def _plainly_sound(entries: Sequence[object]) -> bool:
 
 def can_fill(distribution: Any, dtype: object, shape: tuple[int, ...]) -> bool:
     """Whether it is a distribution that a tensor of that dtype and shape can be filled with."""
-    if not isinstance(distribution, Distribution):
+    if not isinstance(distribution, Distribution) or not isinstance(dtype, torch.dtype):
         return False
     if (key := ("in a plan", dtype, shape)) not in distribution.forms:
         try:
@@ -103,6 +105,8 @@ def _entry(entry: object) -> Entry:
     _require_whole("shape", shape)
     if not isinstance(distribution, Distribution):
         raise ValueError(f"distribution must be a distribution, got {shown(distribution)}")
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"dtype must be a dtype of torch, got {shown(dtype)}")
     distribution.form(("in a plan", dtype, shape), lambda: _require_fill(distribution, dtype, shape))
     if box is not None:
         _require_box(box, shape)
@@ -121,10 +125,8 @@ def _require_whole(what: str, sizes: object) -> None:
         raise ValueError(f"{what} must be a tuple of whole numbers, got {shown(sizes)}")
 
 
-def _require_fill(distribution: Distribution, dtype: object, shape: tuple[int, ...]) -> None:
+def _require_fill(distribution: Distribution, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     """Refuses what no tensor can be, and what it cannot be filled with."""
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"dtype must be a dtype of torch, got {shown(dtype)}")
     size = dtype.itemsize
     for length in shape:
         size *= max(length, 1)

@@ -103,7 +103,7 @@ def _as_json(value: Any) -> Any:
 
 _REQUIRED = ("name", "shape", "dtype", "distribution", "stream", "source")
 _KNOWN = frozenset((*_REQUIRED, "box", "aliases", "buffer"))
-Made = dict[Any, Distribution]  # distributions by their data: equal ones become one object, and are checked once
+Made = dict[str, Distribution]  # distributions by their data: equal ones become one object, and are checked once
 
 
 def read_entries(data: object) -> list[Entry]:
@@ -168,7 +168,7 @@ def _box(data: object) -> Box:
 def _distribution(data: object, made: Made) -> Distribution:
     if not isinstance(data, dict):
         raise ValueError(f"distribution must be an object, got a {type(data).__name__}")
-    key = (*data.items(), *map(type, data.values()))  # 1, 1.0 and True are not one; a list or an object has no hash
+    key = repr(data)  # tells 1, 1.0 and True apart, and 0.0 and -0.0
     if (known := made.get(key)) is not None:
         return known
     fields = dict(data)

@@ -22,10 +22,11 @@ from ..init.arguments import seed_of
 from ..numerics.combine import ADD, lerp
 from ..numerics.distributions import Normal
 from ..numerics.streams import noise_stream_of
+from ..tensors.kinds import MODEL, must_be, short
 from ..tensors.named import Model, Named, named_tensors
 from ..tensors.shards import mark_written, parts_to_write
 from .entry import Entry
-from .plan import Plan, misfits
+from .plan import PLAN, Plan, misfits
 
 __all__ = ["add_noise_", "lerp_to_init_"]
 
@@ -63,6 +64,7 @@ def add_noise_(model: Perturbed, scale: SupportsFloat, *, seed: SupportsIndex) -
     >>> torch.allclose(net.weight, before, atol=1e-15)
     True
     """
+    must_be(MODEL, "add_noise_", model=model)
     number, std = seed_of("add_noise_", seed), _finite("add_noise_", "scale", scale)
     named = list(_floating("add_noise_", model))
     jobs = [job for item in named for job in _noise(item, Normal(0.0, std), number)]
@@ -99,6 +101,8 @@ def lerp_to_init_(model: Perturbed, plan: Plan, weight: SupportsFloat) -> Pertur
     >>> torch.allclose(wi.lerp_to_init_(net, plan, 0.25).weight, trained - 0.25, atol=1e-6)
     True
     """
+    must_be(MODEL, "lerp_to_init_", model=model)
+    must_be(PLAN, "lerp_to_init_", plan=plan)
     number = _finite("lerp_to_init_", "weight", weight)
     if not 0 <= number <= 1:
         raise ValueError(f"lerp_to_init_: weight must be in [0, 1], got {weight}.")
@@ -111,7 +115,12 @@ def lerp_to_init_(model: Perturbed, plan: Plan, weight: SupportsFloat) -> Pertur
 
 
 def _finite(function: str, name: str, value: SupportsFloat) -> float:
-    number = float(value)
+    try:
+        number = math.nan if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{function}: {name} must be a number, got {short(value)}.") from None
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{function}: {name} must be a number, got {short(value)}.")
     if not math.isfinite(number):
         raise ValueError(f"{function}: {name} must be finite, got {number}.")
     return number

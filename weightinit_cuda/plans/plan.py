@@ -1,6 +1,6 @@
 """Plans: what every parameter of a model is filled with, as data that can be read, compared, saved and applied.
 
-A :class:`Plan` is made by rules (:func:`plan`) or by recording a model's own code (``deferred``). It knows names, shapes and
+A :class:`Plan` is made by rules (``by_rules``) or by recording a model's own code (``deferred``). It knows names, shapes and
 distributions but holds no tensor, so it can fill any model of the same shape, all of a checkpoint, or one shard. Applying it is
 one call of the engine.
 """
@@ -8,7 +8,6 @@ one call of the engine.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,41 +16,39 @@ from pathlib import Path
 from typing import SupportsIndex, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import engine
 from .._version import FORMAT, __version__
 from ..engine.job import FillJob
 from ..init.arguments import seed_of
 from ..numerics.combine import STORE
-from ..rules import Fill, Rules, RuleSet, resolve
 from ..tensors.boxes import Box, Region, intersection, visible
-from ..tensors.named import PLAIN_TYPES, Model, Named, joined, named_tensors
+from ..tensors.kinds import MODEL, PATH, TENSORS, Kind, must_be
+from ..tensors.named import PLAIN_TYPES, Model, Named, named_tensors
 from ..tensors.shards import Part, is_spread, mark_written, parts_to_write
-from .checks import can_fill, require_sound, shown
+from .checks import require_sound, shown
 from .entry import Entry, as_line, as_text, read_entries
-from .seeds import prefix_of, seed_or_drawn
-from .table import table
+from .reading import Readable
 from .whole_file import read_whole, write_whole
 
-__all__ = ["Entry", "Plan", "initialize_", "plan"]
+__all__ = ["PLAN", "Entry", "Plan"]
 
 SCHEMA = 1  # of the file. A reader refuses any other
 Module = TypeVar("Module", bound=Model)
-Root = TypeVar("Root", bound=nn.Module)
-Held = Tensor | Sequence[Part]  # all that this rank holds of a tensor, or just the parts that are wanted
 _new = tuple.__new__  # what a NamedTuple's name calls, in half the time: a model has thousands of tensors
+Held = Tensor | Sequence[Part]  # all that this rank holds of a tensor, or just the parts that are wanted
 _tensor, _shape, _dtype, _is_meta = map(attrgetter, ("tensor", "shape", "dtype", "is_meta"))
 _COMPARED = ("name", "shape", "dtype", "aliases")
-Covered = tuple[Named, list[Fill]]
 LocalFill = tuple[Entry, Tensor, Region | None]  # an entry, the local memory that it fills, and where that lies
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Readable):
     """An immutable list of fills with the seed that all of them use.
 
-    ``print(plan)`` is a table; ``len``, iteration and ``plan[name]`` (a list of entries: most names have one) look inside.
+    ``print(plan)`` is a table, in a notebook, too; ``len``, iteration
+    and ``plan[name]`` (a list of entries: most names have one) look inside.
 
     Args:
         entries: the fills.
@@ -150,10 +147,11 @@ class Plan:
         Raises:
             ValueError: names, shapes or dtypes differ, or a tensor has no memory. All of them are named; nothing is written.
         """
-        self.fill_(self._matched("apply_", named_tensors(model)), seed=seed)
+        must_be(MODEL, "apply_", model=model)
+        self.fill_(self.matched("apply_", named_tensors(model)), seed=seed)
         return model
 
-    def _matched(self, function: str, named: Sequence[Named]) -> dict[str, Tensor]:
+    def matched(self, function: str, named: Sequence[Named]) -> dict[str, Tensor]:
         """The model's tensors by the names that the plan lists them under."""
         if alike := self._alike(named):
             return alike
@@ -193,12 +191,14 @@ class Plan:
         Raises:
             ValueError: as :meth:`apply_`.
 
+        >>> import weightinit_cuda as wi
         >>> net = nn.Linear(4, 4)
-        >>> fill = plan(net, "xavier").bind(net)
+        >>> fill = wi.plan(net, "xavier").bind(net)
         >>> fill(seed=3)
-        >>> torch.equal(net.weight, plan(net, "xavier", seed=3).apply_(nn.Linear(4, 4)).weight)
+        >>> torch.equal(net.weight, wi.plan(net, "xavier", seed=3).apply_(nn.Linear(4, 4)).weight)
         True
         """
+        must_be(MODEL, "bind", model=model)
         bound = _Bound(self, model)
 
         def fill(seed: SupportsIndex | None = None) -> None:
@@ -235,6 +235,7 @@ class Plan:
             tensors: by the names the plan lists them under; of the plan's shapes, or DTensors of it.
             seed: instead of the plan's.
         """
+        must_be(TENSORS, "jobs", tensors=tensors)
         return self._jobs(tensors, self.seed if seed is None else seed_of("jobs", seed))
 
     def fill_(self, tensors: Mapping[str, Held], *, seed: SupportsIndex | None = None) -> None:
@@ -299,10 +300,12 @@ class Plan:
     def diff(self, other: Plan) -> list[str]:
         """What another plan has differently, a line each; an empty list if both give every tensor the same values.
 
-        >>> a = plan(nn.Linear(2, 2), "xavier", seed=0)
+        >>> import weightinit_cuda as wi
+        >>> a = wi.plan(nn.Linear(2, 2), "xavier", seed=0)
         >>> a.diff(a.with_seed(1))
         ['seed: 0 -> 1']
         """
+        must_be(PLAN, "diff", other=other)
         found = [
             f"{key}: {mine} -> {theirs}"
             for key in ("format", "seed")
@@ -341,6 +344,7 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Writes the plan as JSON. The file is there whole or not at all; one that was there stays until then."""
+        must_be(PATH, "save", path=path)
         write_whole(path, self.to_json().encode())
 
     @classmethod
@@ -350,20 +354,18 @@ class Plan:
         Raises:
             ValueError: it is no plan, or one of another schema or format; the message says where.
         """
+        must_be(PATH, "Plan.load", path=path)
         return cls.from_json(read_whole(path), str(path))
 
-    def __str__(self) -> str:
-        """A table. Lines that differ only in the numbers of their names (``layers.0`` to ``layers.31``) are one, counted."""
-        numbers = sum(math.prod(entries[0].shape) for entries in self._by_name.values())
-        title = f"{self.rules}: {len(self._by_name)} tensors, {numbers:,} values, seed {self.seed}, format {self.format}"
-        return table(self, title)
+
+PLAN = Kind((Plan,), "a plan")
 
 
 class _Bound:
     """A plan with the memory of a model, as it was when this was made."""
 
     def __init__(self, plan: Plan, model: Model) -> None:
-        tensors = plan._matched("bind", named_tensors(model))
+        tensors = plan.matched("bind", named_tensors(model))
         self._prepared = engine.Prepared(plan._jobs(tensors, plan.seed))
         self._plain = tuple(tensor for tensor in tensors.values() if not is_spread(tensor))
         self._spread = [tensor for tensor in tensors.values() if is_spread(tensor)]
@@ -404,96 +406,3 @@ def _values(entries: Sequence[Entry]) -> str:
     return "; ".join(
         f"{e.distribution} in {e.box or 'all'} of {tuple(e.shape)}, {e.dtype}, stream {e.stream:#018x}" for e in entries
     )
-
-
-def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex | None = None, *, prefix: str = "") -> Plan:
-    """What ``rules`` would fill the model with. Only names, shapes, dtypes and modules are looked at: a model on meta will do.
-
-    Args:
-        model: any module; tied parameters and DTensors included.
-        rules: a name (``RULE_SETS`` has them), a Rule, a RuleSet, a function of a :class:`.Named` tensor, or a list of these:
-            the first that covers a tensor decides. See `docs/plans.md`.
-        seed: 64 bits. None: drawn from torch's default generator, which ``torch.manual_seed`` governs, and kept in the plan.
-            Ranks that share DTensors agree on one, so all of them must call this; of plain tensors they do not: seed torch
-            alike on all ranks, or give ``seed=``.
-        prefix: where the model belongs in a whole that is not at hand: ``"layers.0"``. It gets the values of that part there.
-            Only streams are made of the longer names; the plan lists the model's own, and rules see these.
-
-    Returns:
-        A plan with every parameter, and with the buffers that the rules know.
-
-    Raises:
-        ValueError: no rule covers some parameter, a rule cannot fill it, or it is lazy; all of those are named.
-
-    >>> for entry in plan(nn.Linear(2, 3), rules="kaiming"):
-    ...     print(entry.name, entry.distribution)
-    weight Normal(mean=0.0, std=1.0)
-    bias Constant(value=0.0)
-    """
-    tensors, prefix = named_tensors(model), prefix_of("plan", prefix)
-    covered = resolve(model, tensors, rules)
-    entries = _entries(covered, _streams(covered, prefix))
-    return Plan(entries, seed_or_drawn("plan", seed, (named.tensor for named in tensors)), _name_of(rules))
-
-
-def _entries(covered: Sequence[Covered], streams: Sequence[int]) -> tuple[Entry, ...]:
-    entries = []
-    for ((name, tensor, aliases, _, _, buffer), fills), stream in zip(covered, streams, strict=True):
-        shape, dtype = tuple(tensor.shape), tensor.dtype
-        for distribution, box, source in fills:
-            entries.append(_new(Entry, (name, shape, dtype, distribution, stream, source, box, aliases, buffer)))
-    return tuple(entries)
-
-
-def _streams(covered: Sequence[Covered], prefix: str) -> list[int]:
-    return engine.streams_of([joined(prefix, named.name) if prefix else named.name for named, _ in covered])
-
-
-def _is_plain(covered: Sequence[Covered]) -> bool:
-    """Whether all are plain tensors with memory, each filled as a whole, and with what can fill it."""
-    known = set()  # what was looked at: tensors that get the same share one list of fills
-    for (_, tensor, _, _, _, _), fills in covered:
-        if type(tensor) not in PLAIN_TYPES or tensor.is_meta:
-            return False
-        if (key := (id(fills), tensor.shape)) not in known:
-            distribution, box, _ = fills[0]
-            if len(fills) > 1 or box is not None or not distribution.is_fill:
-                return False
-            if not can_fill(distribution, tensor.dtype, tensor.shape):
-                return False
-            known.add(key)
-    return True
-
-
-def _name_of(rules: Rules) -> str:
-    return rules if isinstance(rules, str) else rules.name if isinstance(rules, RuleSet) else "custom"
-
-
-def initialize_(model: Root, rules: Rules = "torch", seed: SupportsIndex | None = None, *, prefix: str = "") -> Root:
-    """Fills every parameter of the model by rules, in one pass: ``plan(model, rules, seed, prefix=prefix).apply_(model)``.
-
-    Without ``seed=`` two calls give different values, and ``torch.manual_seed`` repeats them; :func:`plan` has the details.
-
-    >>> net = initialize_(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)), rules="kaiming", seed=0)
-    >>> net[0].bias.tolist()
-    [0.0, 0.0, 0.0, 0.0]
-    >>> first = initialize_(nn.Linear(4, 4), rules="kaiming", seed=0, prefix="0")  # the first layer alone
-    >>> torch.equal(first.weight, net[0].weight)
-    True
-    """
-    tensors, prefix = named_tensors(model), prefix_of("initialize_", prefix)
-    covered = resolve(model, tensors, rules)
-    streams = _streams(covered, prefix)
-    if _is_plain(covered):  # then the plan would be gone through once, and forgotten
-        key = seed_or_drawn("initialize_", seed, ())
-        engine.fill(
-            [
-                _new(FillJob, (tensor, fills[0][0], key, stream, None, name, STORE))
-                for ((name, tensor, _, _, _, _), fills), stream in zip(covered, streams, strict=True)
-            ]
-        )
-        return model
-    made = Plan(_entries(covered, streams), rules=_name_of(rules))
-    matched = made._matched("initialize_", tensors)
-    made.fill_(matched, seed=seed_or_drawn("initialize_", seed, (named.tensor for named in tensors)))
-    return model

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ..tensors.boxes import Box
+from ..tensors.kinds import MODEL, TENSORS, globs, must_be
 from ..tensors.named import Model, Named, named_tensors
 from ..tensors.shards import is_dtensor, mark_written, parts, parts_to_write
-from .plan import Plan
+from .plan import PLAN, Plan
 
 __all__ = ["restore_"]
 
@@ -55,9 +56,12 @@ def restore_(
     >>> wi.restore_(net, plan, mask={"weight": keep}).weight.count_nonzero()
     tensor(4)
     """
+    must_be(MODEL, "restore_", model=model)
+    must_be(PLAN, "restore_", plan=plan)
+    must_be(TENSORS, "restore_", mask=mask or {})
     named = named_tensors(model)
     if names is not None:
-        named, plan = _selected(named, plan, [names] if isinstance(names, str) else names)
+        named, plan = _selected(named, plan, globs("restore_", "names", names))
     _require_fills(plan)
     masks = _masks(named, mask or {})
     plan.apply_(model if names is None else {n.name: n.tensor for n in named}, seed=seed)

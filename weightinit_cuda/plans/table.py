@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 from io import StringIO
 
 from .entry import Entry, dtype_name
 
-__all__ = ["starred", "table", "visible"]
+__all__ = ["grouped", "html_of", "html_table", "label", "starred", "table", "visible"]
+
+HEADERS = ("tensor", "", "shape", "dtype", "distribution", "source")
 
 
 def table(entries: Iterable[Entry], title: str) -> str:
@@ -18,26 +21,52 @@ def table(entries: Iterable[Entry], title: str) -> str:
     from rich.table import Table
 
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in ("tensor", "", "shape", "dtype", "distribution", "source"):
+    for header in HEADERS:
         made.add_column(header, no_wrap=True)
-    for (name, *cells, source), alike in _grouped(entries).items():
-        count = f"x{len(alike)}" if len(alike) > 1 else ""
-        row = (name if count else alike[0][0], count, *cells, source if count else alike[0][1])
-        made.add_row(*map(visible, row))
+    for row in _rows(entries):
+        made.add_row(*row)
     text = StringIO()
     Console(file=text, width=1000, color_system=None, markup=False, highlight=False, emoji=False).print(made, soft_wrap=True)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n")
 
 
-def _grouped(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[tuple[str, str]]]:
-    """The cells of each row, with the names and sources, numbers and all, that it stands for."""
-    groups: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+def html_of(entries: Iterable[Entry], title: str) -> str:
+    """The same table for a notebook."""
+    return html_table(title, HEADERS, list(_rows(entries)))
+
+
+def html_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]], most: int = 200) -> str:
+    """A table as HTML, of ``most`` rows; the title says how many are left out."""
+    left_out = f" ({len(rows) - most} rows are left out)" if len(rows) > most else ""
+    head = "".join(f'<th style="text-align:left;padding:2px 8px">{escape(header)}</th>' for header in headers)
+    cell = '<td style="text-align:left;padding:1px 8px">{}</td>'
+    body = "".join(f"<tr>{''.join(cell.format(escape(visible(text))) for text in row)}</tr>" for row in rows[:most])
+    caption = f'<caption style="text-align:left">{escape(visible(title) + left_out)}</caption>'
+    return f'<table style="font-family:monospace">{caption}<tr>{head}</tr>{body}</table>'
+
+
+def _rows(entries: Iterable[Entry]) -> Iterator[tuple[str, ...]]:
+    """The cells of each row, without characters that a terminal obeys."""
+    for (name, *cells, source), alike in grouped(entries).items():
+        count = f"x{len(alike)}" if len(alike) > 1 else ""
+        row = (name, count, *cells, source) if count else (label(alike[0]), count, *cells, alike[0].source)
+        yield tuple(map(visible, row))
+
+
+def grouped(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[Entry]]:
+    """The entries of each row by its cells but the count."""
+    groups: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
-        part = "" if entry.box is None else f"[{', '.join(f'{s.start}:{s.stop}' for s in entry.box.slices())}]"
-        name = entry.name + part if part else " = ".join((entry.name, *entry.aliases))
         cells = (str(tuple(entry.shape)), dtype_name(entry.dtype), entry.distribution.describe())
-        groups.setdefault((starred(name), *cells, starred(entry.source)), []).append((name, entry.source))
+        groups.setdefault((starred(label(entry)), *cells, starred(entry.source)), []).append(entry)
     return groups
+
+
+def label(entry: Entry, aliases: bool = True) -> str:
+    """The names of a tensor, or of the part that the entry fills."""
+    if entry.box is None:
+        return " = ".join((entry.name, *entry.aliases)) if aliases else entry.name
+    return f"{entry.name}[{', '.join(f'{s.start}:{s.stop}' for s in entry.box.slices())}]"
 
 
 def visible(text: str) -> str:

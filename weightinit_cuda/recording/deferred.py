@@ -27,6 +27,7 @@ from ..plans.plan import Plan
 from ..plans.seeds import prefix_of
 from ..rules import Rules, resolve
 from ..tensors.boxes import remainder
+from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import PLAIN_TYPES, Named, named_tensors
 from ..tensors.shards import is_dtensor
 from .folding import Folded
@@ -282,6 +283,7 @@ class Recording:
 
     def _found(self, function: str, model: nn.Module, strict: bool = True) -> Found:
         """The recorded tensors of the model: parameters, buffers, attributes, as a plan has them. Strict: none is missing."""
+        must_be(MODULE, function, model=model)
         if self._active:
             raise RuntimeError(f"{function}: must be called after the block, got a call inside. Leave `with deferred()` first.")
         found = Found()

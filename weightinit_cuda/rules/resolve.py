@@ -55,7 +55,10 @@ def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tu
             problems.append(f"{_about(named)}: no rule covers it.")
     if problems:
         title = f"plan: a rule that fits is required for every parameter, got {len(problems)} without."
-        way = "Add a Rule for them, or end the list with a set that covers them, such as 'torch'."
+        tried = {origin for origin, _ in flat}
+        way = "Add a Rule for them" + (
+            "." if "torch" in tried else ", or end the list with a set that covers them, such as 'torch'."
+        )
         raise ValueError("\n  ".join([f"{title} {way}", *problems]))
     return found
 

@@ -1,0 +1,121 @@
+"""Fills by rules: the plan that rules make of a model, and the model filled at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import SupportsIndex, TypeVar
+
+from torch import nn
+
+from .. import engine
+from ..engine.job import FillJob
+from ..numerics.combine import STORE
+from ..rules import Fill, Rules, RuleSet, resolve
+from ..tensors.kinds import MODULE, must_be
+from ..tensors.named import PLAIN_TYPES, Named, joined, named_tensors
+from .checks import can_fill
+from .entry import Entry
+from .plan import Plan
+from .seeds import prefix_of, seed_or_drawn
+
+__all__ = ["initialize_", "plan"]
+
+Root = TypeVar("Root", bound=nn.Module)
+Covered = tuple[Named, list[Fill]]
+_new = tuple.__new__  # as in plan.py
+
+
+def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex | None = None, *, prefix: str = "") -> Plan:
+    """What ``rules`` would fill the model with. Only names, shapes, dtypes and modules are looked at: a model on meta will do.
+
+    Args:
+        model: any module; tied parameters and DTensors included.
+        rules: a name (``RULE_SETS`` has them), a Rule, a RuleSet, a function of a :class:`.Named` tensor, or a list of these:
+            the first that covers a tensor decides. See `docs/plans.md`.
+        seed: 64 bits. None: drawn from torch's default generator, which ``torch.manual_seed`` governs, and kept in the plan.
+            Ranks that share DTensors agree on one, so all of them must call this; of plain tensors they do not: seed torch
+            alike on all ranks, or give ``seed=``.
+        prefix: where the model belongs in a whole that is not at hand: ``"layers.0"``. It gets the values of that part there.
+            Only streams are made of the longer names; the plan lists the model's own, and rules see these.
+
+    Returns:
+        A plan with every parameter, and with the buffers that the rules know.
+
+    Raises:
+        ValueError: no rule covers some parameter, a rule cannot fill it, or it is lazy; all of those are named.
+
+    >>> for entry in plan(nn.Linear(2, 3), rules="kaiming"):
+    ...     print(entry.name, entry.distribution)
+    weight Normal(mean=0.0, std=1.0)
+    bias Constant(value=0.0)
+    """
+    must_be(MODULE, "plan", model=model)
+    tensors, prefix = named_tensors(model), prefix_of("plan", prefix)
+    covered = resolve(model, tensors, rules)
+    entries = _entries(covered, _streams(covered, prefix))
+    return Plan(entries, seed_or_drawn("plan", seed, (named.tensor for named in tensors)), _name_of(rules))
+
+
+def _entries(covered: Sequence[Covered], streams: Sequence[int]) -> tuple[Entry, ...]:
+    entries = []
+    for ((name, tensor, aliases, _, _, buffer), fills), stream in zip(covered, streams, strict=True):
+        shape, dtype = tuple(tensor.shape), tensor.dtype
+        for distribution, box, source in fills:
+            entries.append(_new(Entry, (name, shape, dtype, distribution, stream, source, box, aliases, buffer)))
+    return tuple(entries)
+
+
+def _streams(covered: Sequence[Covered], prefix: str) -> list[int]:
+    return engine.streams_of([joined(prefix, named.name) if prefix else named.name for named, _ in covered])
+
+
+def _is_plain(covered: Sequence[Covered]) -> bool:
+    """Whether all are plain tensors with memory, each filled as a whole, and with what can fill it."""
+    known = set()  # what was looked at: tensors that get the same share one list of fills
+    for (_, tensor, _, _, _, _), fills in covered:
+        if type(tensor) not in PLAIN_TYPES or tensor.is_meta:
+            return False
+        if (key := (id(fills), tensor.shape)) not in known:
+            distribution, box, _ = fills[0]
+            if len(fills) > 1 or box is not None or not distribution.is_fill:
+                return False
+            if not can_fill(distribution, tensor.dtype, tensor.shape):
+                return False
+            known.add(key)
+    return True
+
+
+def _name_of(rules: Rules) -> str:
+    return rules if isinstance(rules, str) else rules.name if isinstance(rules, RuleSet) else "custom"
+
+
+def initialize_(model: Root, rules: Rules = "torch", seed: SupportsIndex | None = None, *, prefix: str = "") -> Root:
+    """Fills every parameter of the model by rules, in one pass: ``plan(model, rules, seed, prefix=prefix).apply_(model)``.
+
+    Without ``seed=`` two calls give different values, and ``torch.manual_seed`` repeats them; :func:`plan` has the details.
+
+    >>> net = initialize_(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)), rules="kaiming", seed=0)
+    >>> net[0].bias.tolist()
+    [0.0, 0.0, 0.0, 0.0]
+    >>> first = initialize_(nn.Linear(4, 4), rules="kaiming", seed=0, prefix="0")  # the first layer alone
+    >>> bool((first.weight == net[0].weight).all())
+    True
+    """
+    must_be(MODULE, "initialize_", model=model)
+    tensors, prefix = named_tensors(model), prefix_of("initialize_", prefix)
+    covered = resolve(model, tensors, rules)
+    streams = _streams(covered, prefix)
+    if _is_plain(covered):  # then the plan would be gone through once, and forgotten
+        key = seed_or_drawn("initialize_", seed, ())
+        engine.fill(
+            [
+                _new(FillJob, (tensor, fills[0][0], key, stream, None, name, STORE))
+                for ((name, tensor, _, _, _, _), fills), stream in zip(covered, streams, strict=True)
+            ]
+        )
+        return model
+    made = Plan(_entries(covered, streams), rules=_name_of(rules))
+    made.fill_(
+        made.matched("initialize_", tensors), seed=seed_or_drawn("initialize_", seed, (named.tensor for named in tensors))
+    )
+    return model
