@@ -191,11 +191,11 @@ class Plan(Readable):
         Raises:
             ValueError: as :meth:`apply_`.
 
-        >>> import weightinit_cuda as wi
-        >>> net = nn.Linear(4, 4)
+        >>> import torch, weightinit_cuda as wi
+        >>> net = torch.nn.Linear(4, 4)
         >>> fill = wi.plan(net, "xavier").bind(net)
         >>> fill(seed=3)
-        >>> torch.equal(net.weight, wi.plan(net, "xavier", seed=3).apply_(nn.Linear(4, 4)).weight)
+        >>> torch.equal(net.weight, wi.plan(net, "xavier", seed=3).apply_(torch.nn.Linear(4, 4)).weight)
         True
         """
         must_be(MODEL, "bind", model=model)
@@ -300,8 +300,8 @@ class Plan(Readable):
     def diff(self, other: Plan) -> list[str]:
         """What another plan has differently, a line each; an empty list if both give every tensor the same values.
 
-        >>> import weightinit_cuda as wi
-        >>> a = wi.plan(nn.Linear(2, 2), "xavier", seed=0)
+        >>> import torch, weightinit_cuda as wi
+        >>> a = wi.plan(torch.nn.Linear(2, 2), "xavier", seed=0)
         >>> a.diff(a.with_seed(1))
         ['seed: 0 -> 1']
         """
