@@ -44,6 +44,7 @@ from .correctness import WrongValuesError
 __all__ = [
     "CONSTRUCT",
     "MODEL",
+    "OF_TORCH",
     "SAME_VALUES",
     "SHORT",
     "builder",
@@ -251,16 +252,59 @@ def _on_meta(build: Build) -> Call | str:
     return call
 
 
+def _only_recorded(build: Build) -> Call | str:
+    """A model to be sharded, or one whose plan is wanted: no values yet."""
+
+    def call() -> object:
+        with wi.deferred():
+            return build()
+
+    return call
+
+
+def _only_meta(build: Build) -> Call | str:
+    """What recording costs is to be compared with."""
+
+    def call() -> object:
+        with torch.device("meta"):
+            return build()
+
+    return call
+
+
 CONSTRUCT: Sequence[tuple[str, Callable[[Build], Call | str]]] = (
     (OURS_DEFERRED, _deferred),
     (OURS_PATCHED, _patched),
     (EAGER, _eager),
     ("meta, to_empty", _on_meta),
+    ("ours, recorded only", _only_recorded),
+    ("meta only", _only_meta),
 )
+
+
+def _linears() -> nn.Module:
+    return nn.Sequential(*[nn.Linear(64, 64) for _ in range(250)])
+
+
+def _separable_convolutions() -> nn.Module:
+    """As in MobileNet: small tensors of many shapes, buffers."""
+
+    def block(channels: int) -> list[nn.Module]:
+        depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+        return [depthwise, nn.BatchNorm2d(channels), nn.ReLU(), pointwise, nn.BatchNorm2d(channels), nn.ReLU()]
+
+    return nn.Sequential(*[layer for i in range(40) for layer in block(32 + 8 * (i // 10))])
+
+
+# Models of torch alone, where Python is most of the time.
+OF_TORCH: dict[str, Build] = {"250 Linear(64, 64)": _linears, "40 separable convolutions": _separable_convolutions}
 
 
 def builder(case: Case) -> Build | str:
     """The library's constructor for a case of the group "construct", or why it cannot be called."""
+    if case.label in OF_TORCH:
+        return OF_TORCH[case.label]
     if case.label.startswith("timm "):
         if importlib.util.find_spec("timm") is None:
             return "timm is not installed (pip install timm)"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from ..case import Case
-from ..measuring.models import SHORT
+from ..measuring.models import OF_TORCH, SHORT
 from ..shapes import MODELS, SMALL, load, part_of
 
 __all__ = ["cases"]
@@ -25,7 +25,13 @@ WHY = {
     "Mixtral-8x7B": "three-dimensional experts: two tensors are most of a layer",
     "DeepSeek-V2-Lite": "64 small experts a layer, low-rank attention",
 }
-TIMM = ("vit_base_patch16_224",)  # timm's own truncated normal: uniform_, erfinv_, mul_, add_, clamp_
+TIMM = {
+    "vit_base_patch16_224": "timm's own truncated normal: uniform_, erfinv_, mul_, add_, clamp_",
+    "densenet121": "many small convolutions and norms",
+    "inception_v3": "truncated normals of scipy's, or torch's",
+    "maxvit_rmlp_pico_rw_256": "small attention layers, tables of positions",
+    "ghostnet_100": "depthwise convolutions",
+}
 QUICK = (SMALL, "ResNet-50")
 
 
@@ -49,8 +55,9 @@ def cases(threads: Sequence[int], sizes: Sequence[int] | None = None, quick: boo
         if name == SMALL:
             continue  # torch's own modules: the time is Python's
         rows.append(_construction(name, getattr(torch, MODELS[name][4]), most, f"with {SHORT[name] or 'all its layers'}"))
+    rows += [_construction(name, torch.float32, most, "torch's own modules: what Python costs") for name in OF_TORCH]
     if not quick:
-        rows += [_construction(f"timm {name}", torch.float32, most, "timm's own helpers") for name in TIMM]
+        rows += [_construction(f"timm {name}", torch.float32, most, why) for name, why in TIMM.items()]
     return rows
 
 
