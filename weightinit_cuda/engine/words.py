@@ -73,7 +73,7 @@ _one_at_a_time = threading.RLock()
 
 
 def take_position(generator: torch.Generator) -> int:
-    """Where a CUDA generator stands; it moves on by one block of 4. Without the native module a signal handler may come between."""
+    """Where a CUDA generator stands; it moves on by one block of 4. In Python alone, a signal handler may come between."""
     if kernels is not None:
         return kernels.take_position(generator, 4)
     with _one_at_a_time:
