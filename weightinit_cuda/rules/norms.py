@@ -8,6 +8,7 @@ at 1 in most, at 0 in those that compute ``x * (1 + weight)`` (Gemma's). What do
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ Values = dict[str, float]
 
 CLOSE = 0.02  # of 1: eps up to 1e-2 under inputs of RMS 1 is within it
 _WITHIN = frozenset(vars(nn.Module()))  # attributes that every module has
-_remembered: dict[object, Values] = {}
+_remembered: dict[object, dict[str, list[Fill]]] = {}
 LONGEST = 256
 
 
@@ -44,45 +45,53 @@ def norm_by_structure(named: Named) -> list[Fill] | None:
     module = named.module
     if module is None or named.buffer or named.tensor.dim() != 1 or not _like_a_norm(module):
         return None
-    values = _values(module)
-    if named.attribute not in values:
-        return None
-    seen = ", ".join(f"{name} {value:g}" for name, value in values.items())
-    source = f"norm by structure: {type(module).__name__} gives RMS 1 with {seen}"
-    return [(Constant(values[named.attribute]), None, source)]
+    return _fills(module).get(named.attribute)
 
 
 def _like_a_norm(module: nn.Module) -> bool:
     """One vector, or two of one length, and nothing else: no matrix, no buffer, no child with tensors, no base in torch.nn."""
+    kind: Any = type(module)  # mypy takes no type for hashable
+    if not _is_outside_torch(kind):
+        return False
     own = _own(module)
     if not 1 <= len(own) <= 2 or any(tensor is not None for tensor in module._buffers.values()):
         return False
     if len({tuple(tensor.shape) for tensor in own.values()}) > 1 or next(iter(own.values())).dim() != 1:
         return False
-    if any(kind is not nn.Module and kind.__module__.startswith("torch.nn.") for kind in type(module).__mro__):
-        return False
     return not any(True for child in module.children() for _ in (*child.parameters(), *child.buffers()))
+
+
+@lru_cache(maxsize=4096)
+def _is_outside_torch(kind: type[nn.Module]) -> bool:
+    return not any(base is not nn.Module and base.__module__.startswith("torch.nn.") for base in kind.__mro__)
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in module._parameters.items() if tensor is not None}
 
 
-def _values(module: nn.Module) -> Values:
-    """What each vector must be; empty: it is no norm, or nobody can tell."""
-    own = _own(module)
+def _fills(module: nn.Module) -> dict[str, list[Fill]]:
+    """What each vector gets; empty: it is no norm, or nobody can tell."""
     state = {name: value for name, value in vars(module).items() if name not in _WITHIN}
     if not all(isinstance(value, bool | int | float | str | tuple | None) for value in state.values()):
-        return _measured(module)  # what it does may depend on more than can be compared
+        return _found_out(module)  # what it does may depend on more than can be compared
+    own = ((name, None if tensor is None else tensor.shape) for name, tensor in module._parameters.items())
+    key = (type(module), type(module).forward, *own, *state.items(), *map(type, state.values()))
     try:
-        key = (type(module), type(module).forward, repr(state), *((name, tuple(own[name].shape)) for name in own))
         if key not in _remembered:
             if len(_remembered) >= LONGEST:
                 _remembered.clear()
-            _remembered[key] = _measured(module)
+            _remembered[key] = _found_out(module)
         return _remembered[key]
-    except TypeError:  # a metaclass without a hash
-        return _measured(module)
+    except TypeError:  # a tuple of what has no hash
+        return _found_out(module)
+
+
+def _found_out(module: nn.Module) -> dict[str, list[Fill]]:
+    values = _measured(module)
+    seen = ", ".join(f"{name} {value:g}" for name, value in values.items())
+    source = f"norm by structure: {type(module).__name__} gives RMS 1 with {seen}"
+    return {name: [(Constant(value), None, source)] for name, value in values.items()}
 
 
 def _measured(module: nn.Module) -> Values:

@@ -55,12 +55,14 @@ def weight_behind(module: nn.Module) -> Tensor | None:
 def parts_of(model: nn.Module, tensors: Iterable[Named]) -> Parts:
     """What the parameters of a model's parametrised layers are.
 
+    >>> from weightinit_cuda.tensors.named import named_tensors
     >>> net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(4, 2)))
-    >>> [named.name for named in parts_of(net, ()).layers.values()]
+    >>> [named.name for named in parts_of(net, named_tensors(net)).layers.values()]
     ['0.weight']
     """
-    found = Parts({}, {})
-    for prefix, module in model.named_modules():
+    tensors, found = list(tensors), Parts({}, {})
+    has_lists = any(type(named.module) is ParametrizationList for named in tensors)
+    for prefix, module in model.named_modules() if has_lists else ():
         begin = f"{prefix}." if prefix else ""
         for name, made in getattr(module._modules.get("parametrizations"), "_modules", {}).items():
             if isinstance(made, ParametrizationList):
