@@ -32,8 +32,18 @@ class Nature(NamedTuple):
     only_views: bool  # it changes what a tensor refers to (resize_, set_, squeeze_), not values
 
 
-@cache
+_natures: dict[int, Nature] = {}  # by the identity of the operator, of which torch has one object: its own hash is Python's
+
+
 def nature(operator: torch._ops.OpOverload) -> Nature:
+    known = _natures.get(id(operator))
+    if known is None:
+        known = _natures[id(operator)] = _nature(operator)
+    return known
+
+
+@cache  # which keeps the operator alive
+def _nature(operator: torch._ops.OpOverload) -> Nature:
     schema = schema_of(operator)
     names = tuple(argument.name for argument in schema.arguments)
     written = frozenset(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
