@@ -100,6 +100,13 @@ class Call(NamedTuple):
         kwargs |= {"device": device} if self.nature.takes_device else {}
         return self._replace(kwargs=kwargs | ({"generator": None} if "generator" in kwargs else {}))
 
+    def likeness(self) -> tuple[Any, ...] | None:
+        """What the shape and dtype of the result follow from, but for the default dtype; None if that cannot be said."""
+        try:
+            return (id(self.operator), *map(_like, self.args), *((key, _like(x)) for key, x in self.kwargs.items()))
+        except TypeError:
+            return None
+
     def __call__(self) -> Any:
         return self.operator(*self.args, **self.kwargs)
 
@@ -111,6 +118,19 @@ def _changed(x: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     if isinstance(x, kind):
         return change(x)
     return type(x)(_changed(each, kind, change) for each in x) if type(x) in (list, tuple) else x
+
+
+_PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
+
+
+def _like(x: Any) -> Any:
+    if type(x) in _PLAIN:
+        return type(x), x  # 1, 1.0 and True are equal
+    if isinstance(x, Tensor) and x.layout is torch.strided:
+        return x.shape, x.stride(), x.dtype, x.is_conj(), x.is_neg()
+    if type(x) in (list, tuple):
+        return tuple(map(_like, x))
+    raise TypeError
 
 
 def leaves(x: Any, kind: type = Tensor) -> list[Any]:

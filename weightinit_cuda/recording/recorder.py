@@ -54,6 +54,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._memories: dict[int, Memory] = {}
+        self._made: dict[Any, Any] = {}  # sizes, strides and dtypes of new tensors: blocks of a model make the same again
         self._depth = 0  # of the stack of modes that this one is on top of
 
     def __enter__(self) -> Recorder:
@@ -113,6 +114,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if not memory.steps:
                 self._append(FillStep(here(), memory, None))
         return _view(memory, tensor)
+
+    def look_into(self, tensor: Tensor) -> bool:
+        """Notes that a view of a tensor is made; False if it is none of the tape's."""
+        if type(tensor) not in PLAIN_TYPES or not _recordable(tensor):
+            return False
+        if storage_key(tensor.untyped_storage()) not in self._memories:
+            return False
+        self._known_view(tensor)
+        return True
 
     def _append(self, step: Step) -> None:
         for view in step.writes:
@@ -227,11 +237,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         is an error, which torch words better on real tensors."""
         if call.operator in _IN_PLACE and _is_arithmetic(call):
             return call.args[0]
+        like = None if call.nature.written else call.likeness()
+        made = self._made.get((torch.get_default_dtype(), like)) if like else None
+        if made is not None:
+            return torch.empty_strided(made[0], made[1], dtype=made[2], device=META)
         try:
             result = call.with_device(META)()
         except Exception:
             return _IMPOSSIBLE
-        return result if all(t.layout is torch.strided for t in (*call.tensors(), *leaves(result))) else _IMPOSSIBLE
+        tensors = call.tensors()
+        if any(t.layout is not torch.strided for t in (*tensors, *leaves(result))):
+            return _IMPOSSIBLE
+        if like and type(result) is Tensor and _is_new(result, tensors):
+            self._made[torch.get_default_dtype(), like] = result.shape, result.stride(), result.dtype
+        return result
 
     def _twin(self, real: Tensor) -> Tensor:
         if real.layout is not torch.strided:
@@ -325,6 +344,13 @@ def _geometry(tensor: Tensor) -> Geometry:
 
 def _whole(memory: Memory, dtype: torch.dtype) -> View:
     return View(memory, dtype, Geometry(0, (memory.nbytes // dtype.itemsize,), (1,)))
+
+
+def _is_new(made: Tensor, tensors: list[Tensor]) -> bool:
+    """Whether a result is a tensor of its own, and nothing but its shape, strides and dtype."""
+    storage = storage_key(made.untyped_storage())
+    is_view = any(storage_key(t.untyped_storage()) == storage for t in tensors)
+    return not (is_view or made.storage_offset() or made.is_conj() or made.is_neg())
 
 
 def _is_empty(call: Call, tensors: list[Tensor]) -> bool:
