@@ -30,7 +30,7 @@ Args = tuple[Any, ...]
 Named = dict[str, Any]
 ShortWay = Callable[["Recorder", Args, Named], Tensor | None]
 
-ZERO, ONE = Constant(0.0), Constant(1.0)
+ZERO, ONE = schemes.ZERO, schemes.ONE
 _NUMBERS = (float, int)
 _SIZED = {"dtype", "device", "pin_memory"}
 
