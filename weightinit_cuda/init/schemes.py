@@ -116,12 +116,15 @@ def constant_(dtype: torch.dtype, val: float) -> Constant:
     return Constant(val)  # not remembered: 0.0 and -0.0 are one key
 
 
+ZERO, ONE = Constant(0.0), Constant(1.0)  # which keep the kernels' form of them
+
+
 def ones_(dtype: torch.dtype) -> Constant:
-    return Constant(1.0)
+    return ONE
 
 
 def zeros_(dtype: torch.dtype) -> Constant:
-    return Constant(0.0)
+    return ZERO
 
 
 @_cached

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import repeat
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import SupportsIndex, TypeVar
@@ -23,6 +24,7 @@ from .._version import FORMAT, __version__
 from ..engine.job import FillJob
 from ..init.arguments import seed_of
 from ..numerics.combine import STORE
+from ..numerics.distributions import Distribution
 from ..tensors.boxes import Box, Region, intersection, visible
 from ..tensors.kinds import MODEL, PATH, TENSORS, Kind, must_be
 from ..tensors.named import PLAIN_TYPES, Model, Named, named_tensors
@@ -38,7 +40,7 @@ SCHEMA = 1  # of the file. A reader refuses any other
 Module = TypeVar("Module", bound=Model)
 _new = tuple.__new__  # what a NamedTuple's name calls, in half the time: a model has thousands of tensors
 Held = Tensor | Sequence[Part]  # all that this rank holds of a tensor, or just the parts that are wanted
-_tensor, _shape, _dtype, _is_meta = map(attrgetter, ("tensor", "shape", "dtype", "is_meta"))
+_tensor, _shape, _dtype, _is_meta, _buffer = map(attrgetter, ("tensor", "shape", "dtype", "is_meta", "buffer"))
 _COMPARED = ("name", "shape", "dtype", "aliases")
 LocalFill = tuple[Entry, Tensor, Region | None]  # an entry, the local memory that it fills, and where that lies
 
@@ -169,7 +171,7 @@ class Plan(Readable):
 
     def _alike(self, named: Sequence[Named]) -> dict[str, Tensor] | None:
         """The tensors by name if they are the plan's in its order, as far as a look at all of them at once can tell."""
-        listed = [one for one in named if not one.buffer or one.name in self._names]
+        listed = [one for one in named if not one.buffer or one.name in self._names] if any(map(_buffer, named)) else named
         if not listed or any(map(_is_meta, map(_tensor, named))):
             return None
         names, tensors, aliases, *_ = zip(*listed, strict=True)
@@ -248,12 +250,18 @@ class Plan(Readable):
         """As :meth:`apply_`, of the tensors (or parts of them) of a mapping only, which are not checked against the plan."""
         key = self.seed if seed is None else seed_of("fill_", seed)
         engine.fill(self._jobs(tensors, key))
-        for tensor in tensors.values():
-            if type(tensor) not in PLAIN_TYPES and isinstance(tensor, Tensor):
-                mark_written(tensor)
+        if not PLAIN_TYPES.issuperset(map(type, tensors.values())):
+            for tensor in tensors.values():
+                if isinstance(tensor, Tensor):
+                    mark_written(tensor)
 
     def _jobs(self, tensors: Mapping[str, Held], seed: int) -> list[FillJob]:
         """Every fill of local memory, without what only the model's own code makes."""
+        names, distributions, streams = self._whole_fills
+        whole = list(map(tensors.get, names))
+        if names and PLAIN_TYPES.issuperset(map(type, whole)):  # most models: no line of Python for each tensor
+            fields = zip(whole, distributions, repeat(seed), streams, repeat(None), names, repeat(STORE), strict=False)
+            return list(map(_new, repeat(FillJob), fields))
         jobs = []
         for name, entries in self._by_name.items():
             if (held := tensors.get(name)) is None:
@@ -269,6 +277,14 @@ class Plan(Readable):
                 if entry.distribution.is_fill
             ]
         return jobs
+
+    @cached_property
+    def _whole_fills(self) -> tuple[tuple[str, ...], tuple[Distribution, ...], tuple[int, ...]]:
+        """Names, distributions and streams if every tensor has one fill of all of it; else nothing."""
+        entries = [entries[0] for entries in self._by_name.values() if len(entries) == 1]
+        if len(entries) < len(self._by_name) or any(e.box is not None or not e.distribution.is_fill for e in entries):
+            return (), (), ()
+        return tuple(self._by_name), tuple(e.distribution for e in entries), tuple(e.stream for e in entries)
 
     def _local_fills(self, name: str, held: Held) -> Iterator[LocalFill]:
         """The entries of a tensor with the local memory that each fills: what later entries take is cut out, and what other

@@ -34,7 +34,7 @@ from .folding import Folded
 from .materialize import copy_boxes, finish, is_one_fill, materialize, move_others, real_memory
 from .ownership import Claims
 from .recorder import Recorder
-from .replay import needed, place_of, replay
+from .replay import place_of, replay
 from .stand_ins import standing_in
 from .tape import CPU, META, FillStep, Memory, View
 from .targets import Found, Target, attributes
@@ -275,8 +275,7 @@ class Recording:
             boxes = [] if target.within else claims.computed(target.named.name)
             if boxes:
                 memory = target.memory
-                steps = needed(self._recorder.steps, [memory])
-                bytes_ = replay(steps, [memory], lambda step: claims.source(step, seed))[memory]
+                bytes_ = replay(claims.needed(memory), [memory], lambda step: claims.source(step, seed))[memory]
                 copy_boxes(place_of(target.view, bytes_), real[target.named.name], boxes)
 
     # ---- which tensors ---------------------------------------------------------------------------------------------

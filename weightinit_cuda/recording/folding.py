@@ -128,6 +128,13 @@ class Folded:
                 return constant
         return None
 
+    def _is_replayed(self, view: View) -> bool:
+        """Whether only a replay gives what a memory holds, wherever one looks: most of what is computed is computed on."""
+        pieces = self._of(view.memory)
+        if not pieces or any(type(piece.value) is not Replayed for piece in pieces):
+            return False
+        return View(view.memory, pieces[0].dtype, pieces[0].geometry).is_whole
+
     # ---- writing ----------------------------------------------------------------------------------------------------
 
     def _write(self, view: View, value: Value) -> None:
@@ -171,7 +178,7 @@ class Folded:
     def _reads_nothing(self, step: OperatorStep) -> bool:
         """Whether the operator takes values that nobody has written. What it changes itself it may be writing just now."""
         written = {view.memory for view in step.writes}
-        read = [view for view in step.call.tensors(View) if view.memory not in written]
+        read = [v for v in step.call.tensors(View) if v.memory not in written and not self._is_replayed(v)]
         return not step.call.nature.name.endswith("_like") and any(
             isinstance(value, Nothing) for view in read for _, value in self.read(view) or ()
         )
@@ -182,6 +189,8 @@ class Folded:
         if name == "copy" or (name == "fill" and isinstance(given.get("value"), View)):
             given = {"self": given["src" if name == "copy" else "value"]}
         views = leaves(list(given.values()), View)
+        if any(self._is_replayed(view) for view in views):
+            return None
         constants = {view: constant for view in views if (constant := self.constant(view)) is not None}
         if views and len(constants) == len(views):
             single = _pointwise(step, constants)

@@ -32,8 +32,18 @@ class Nature(NamedTuple):
     only_views: bool  # it changes what a tensor refers to (resize_, set_, squeeze_), not values
 
 
-@cache
+_natures: dict[int, Nature] = {}  # by the identity of the operator, of which torch has one object: its own hash is Python's
+
+
 def nature(operator: torch._ops.OpOverload) -> Nature:
+    known = _natures.get(id(operator))
+    if known is None:
+        known = _natures[id(operator)] = _nature(operator)
+    return known
+
+
+@cache  # which keeps the operator alive
+def _nature(operator: torch._ops.OpOverload) -> Nature:
     schema = schema_of(operator)
     names = tuple(argument.name for argument in schema.arguments)
     written = frozenset(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
@@ -90,6 +100,13 @@ class Call(NamedTuple):
         kwargs |= {"device": device} if self.nature.takes_device else {}
         return self._replace(kwargs=kwargs | ({"generator": None} if "generator" in kwargs else {}))
 
+    def likeness(self) -> tuple[Any, ...] | None:
+        """What the shape and dtype of the result follow from, but for the default dtype; None if that cannot be said."""
+        try:
+            return (id(self.operator), *map(_like, self.args), *((key, _like(x)) for key, x in self.kwargs.items()))
+        except TypeError:
+            return None
+
     def __call__(self) -> Any:
         return self.operator(*self.args, **self.kwargs)
 
@@ -101,6 +118,19 @@ def _changed(x: Any, kind: type, change: Callable[[Any], Any]) -> Any:
     if isinstance(x, kind):
         return change(x)
     return type(x)(_changed(each, kind, change) for each in x) if type(x) in (list, tuple) else x
+
+
+_PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
+
+
+def _like(x: Any) -> Any:
+    if type(x) in _PLAIN:
+        return type(x), x  # 1, 1.0 and True are equal
+    if isinstance(x, Tensor) and x.layout is torch.strided:
+        return x.shape, x.stride(), x.dtype, x.is_conj(), x.is_neg()
+    if type(x) in (list, tuple):
+        return tuple(map(_like, x))
+    raise TypeError
 
 
 def leaves(x: Any, kind: type = Tensor) -> list[Any]:

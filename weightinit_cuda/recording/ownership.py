@@ -73,6 +73,7 @@ class Claims:
         self._plain: dict[str, FillStep] = {}
         self.unwritten: set[str] = set()
         self._views: dict[str, View] = {}
+        self._behind: dict[Memory, list[Step]] = {}
         for name, one in held.items():
             if name in self._elsewhere:
                 continue
@@ -143,6 +144,13 @@ class Claims:
             return claims.computed(there)
         return [box for box, value in self._parts.get(name, ()) if isinstance(value, Replayed)]
 
+    def needed(self, memory: Memory) -> list[Step]:
+        """What the values of a memory depend on, in order."""
+        known = self._behind.get(memory)
+        if known is None:
+            known = self._behind[memory] = needed(self._steps, [memory])
+        return known
+
     def source(self, step: Step, seed: int) -> Source:
         """Where a random step takes its numbers."""
         return self._owners[step].source._replace(seed=seed)
@@ -184,7 +192,7 @@ class Claims:
         return Claimed(value.distribution, stream, value.source, where)
 
     def _how(self, name: str) -> str:
-        steps = needed(self._steps, [self._views[name].memory])
+        steps = self.needed(self._views[name].memory)
         names = dict.fromkeys(step.call.nature.name.strip("_") for step in steps if isinstance(step, OperatorStep))
         if not names:
             return "given values" if any(isinstance(step, DataStep) for step in steps) else "several fills"
@@ -238,7 +246,7 @@ class Claims:
         """For each tensor with computed parts its steps."""
         for name in self._parts:
             if self.computed(name):
-                yield name, needed(self._steps, [self._views[name].memory])
+                yield name, self.needed(self._views[name].memory)
 
     def _linked(self, before: Sequence[Claims]) -> list[Claims]:
         """Those that know a tensor or a draw of these."""

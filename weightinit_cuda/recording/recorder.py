@@ -54,6 +54,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._memories: dict[int, Memory] = {}
+        self._made: dict[Any, Any] = {}  # sizes, strides and dtypes of new tensors: blocks of a model make the same again
         self._depth = 0  # of the stack of modes that this one is on top of
 
     def __enter__(self) -> Recorder:
@@ -113,6 +114,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if not memory.steps:
                 self._append(FillStep(here(), memory, None))
         return _view(memory, tensor)
+
+    def look_into(self, tensor: Tensor) -> bool:
+        """Notes that a view of a tensor is made; False if it is none of the tape's."""
+        if type(tensor) not in PLAIN_TYPES or not _recordable(tensor):
+            return False
+        if storage_key(tensor.untyped_storage()) not in self._memories:
+            return False
+        self._known_view(tensor)
+        return True
 
     def _append(self, step: Step) -> None:
         for view in step.writes:
@@ -225,11 +235,22 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _on_meta(self, call: Call) -> Any:
         """The result on meta; not possible where the shape depends on values, nobody has written the operator for meta, or it
         is an error, which torch words better on real tensors."""
+        if call.operator in _IN_PLACE and _is_arithmetic(call):
+            return call.args[0]
+        like = None if call.nature.written else call.likeness()
+        made = self._made.get((torch.get_default_dtype(), like)) if like else None
+        if made is not None:
+            return torch.empty_strided(made[0], made[1], dtype=made[2], device=META)
         try:
             result = call.with_device(META)()
         except Exception:
             return _IMPOSSIBLE
-        return result if all(t.layout is torch.strided for t in (*call.tensors(), *leaves(result))) else _IMPOSSIBLE
+        tensors = call.tensors()
+        if any(t.layout is not torch.strided for t in (*tensors, *leaves(result))):
+            return _IMPOSSIBLE
+        if like and type(result) is Tensor and _is_new(result, tensors):
+            self._made[torch.get_default_dtype(), like] = result.shape, result.stride(), result.dtype
+        return result
 
     def _twin(self, real: Tensor) -> Tensor:
         if real.layout is not torch.strided:
@@ -267,7 +288,29 @@ _DRAWN = ("generator", "seed", "stream", "name")
 _aten = torch.ops.aten
 _ASKS = {_aten._local_scalar_dense.default, _aten.equal.default}  # Python wants the answer
 _REFILLS = {_aten.normal_.default, _aten.uniform_.default, _aten.zero_.default, _aten.fill_.Scalar}
+_IN_PLACE = {
+    _aten.add_.Tensor,
+    _aten.sub_.Tensor,
+    _aten.mul_.Tensor,
+    _aten.div_.Tensor,
+    _aten.erfinv_.default,
+    _aten.clamp_.default,
+    _aten.clamp_min_.default,
+    _aten.clamp_max_.default,
+}
 _IMPOSSIBLE = object()
+
+
+def _is_arithmetic(call: Call) -> bool:
+    """Whether an operator of ``_IN_PLACE`` is so plain that it returns its tensor: on meta Python would look at it for 2 ms."""
+    tensor, *numbers = call.args
+    return (
+        tensor.dtype.is_floating_point
+        and tensor.dtype.itemsize > 1  # float8 has no arithmetic
+        and bool(numbers) == (call.nature.name != "erfinv")  # a clamp to nothing is an error
+        and all(type(x) in (int, float) for x in (*numbers, *call.kwargs.values()))
+        and not overlaps_itself(tensor)
+    )
 
 
 def _step(call: Call, writes: tuple[View, ...], made: tuple[int | None, ...]) -> Step:
@@ -301,6 +344,13 @@ def _geometry(tensor: Tensor) -> Geometry:
 
 def _whole(memory: Memory, dtype: torch.dtype) -> View:
     return View(memory, dtype, Geometry(0, (memory.nbytes // dtype.itemsize,), (1,)))
+
+
+def _is_new(made: Tensor, tensors: list[Tensor]) -> bool:
+    """Whether a result is a tensor of its own, and nothing but its shape, strides and dtype."""
+    storage = storage_key(made.untyped_storage())
+    is_view = any(storage_key(t.untyped_storage()) == storage for t in tensors)
+    return not (is_view or made.storage_offset() or made.is_conj() or made.is_neg())
 
 
 def _is_empty(call: Call, tensors: list[Tensor]) -> bool:

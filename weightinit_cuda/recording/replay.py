@@ -131,7 +131,8 @@ def _known(step: Step, real: dict[Memory, Tensor]) -> Tensor:
 def _run(step: Step, real: dict[Memory, Tensor], source: Callable[[Step], Source]) -> None:
     for view in step.writes:
         if view.memory not in real:
-            real[view.memory] = torch.zeros(view.memory.nbytes, dtype=torch.uint8, device=CPU)
+            fresh = torch.empty if _fills(step, view) else torch.zeros  # what nobody has written is the same at every replay
+            real[view.memory] = fresh(view.memory.nbytes, dtype=torch.uint8, device=CPU)
     if step.known is not None:
         _put_back(step, step.known, real)
         return
@@ -145,6 +146,11 @@ def _run(step: Step, real: dict[Memory, Tensor], source: Callable[[Step], Source
             place_of(step.writes[0], real[step.writes[0].memory]).copy_(values)
         case OperatorStep():
             _operate(step, real, source)
+
+
+def _fills(step: Step, view: View) -> bool:
+    """Whether the step writes every byte of memory that is not there yet: zeros would be in vain."""
+    return view.is_whole and not (isinstance(step, FillStep) and step.distribution is None)
 
 
 def _put_back(step: Step, known: Tensor, real: dict[Memory, Tensor]) -> None:

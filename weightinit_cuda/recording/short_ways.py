@@ -30,7 +30,7 @@ Args = tuple[Any, ...]
 Named = dict[str, Any]
 ShortWay = Callable[["Recorder", Args, Named], Tensor | None]
 
-ZERO, ONE = Constant(0.0), Constant(1.0)
+ZERO, ONE = schemes.ZERO, schemes.ONE
 _NUMBERS = (float, int)
 _SIZED = {"dtype", "device", "pin_memory"}
 
@@ -143,7 +143,32 @@ def _detach(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
     return None if recorder.plain_memory(tensor) is None else tensor.detach()
 
 
+def _viewing(operator: Callable[..., Tensor]) -> ShortWay:
+    """A view of one tensor: no step."""
+
+    def short_way(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
+        if not recorder.look_into(args[0]):
+            return None
+        try:
+            return operator(*args, **named)
+        except Exception:
+            return None  # torch words it on real tensors
+
+    return short_way
+
+
 _aten = torch.ops.aten
+_VIEWS = (
+    _aten.view.default,
+    _aten.select.int,
+    _aten.slice.Tensor,
+    _aten.expand.default,
+    _aten.permute.default,
+    _aten.transpose.int,
+    _aten.t.default,
+    _aten.unsqueeze.default,
+    _aten.squeeze.dim,
+)
 SHORT_WAYS: dict[int, ShortWay] = {
     id(_aten.empty.memory_format): _empty,
     id(_aten.zeros.default): _zeros,
@@ -155,5 +180,6 @@ SHORT_WAYS: dict[int, ShortWay] = {
     id(_aten.uniform_.default): _uniform_,
     id(_aten.normal_.default): _normal_,
     id(_aten.detach.default): _detach,
+    **{id(operator): _viewing(operator) for operator in _VIEWS},
 }
 """By the identity of the operator, of which torch has one object: its own hash is Python's."""

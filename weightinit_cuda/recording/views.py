@@ -120,7 +120,19 @@ def common(one: Geometry, other: Geometry, frame: Geometry) -> Geometry | None:
 
 def fills_storage(view: Geometry, elements: int) -> bool:
     """Whether the view holds every element of a storage of so many, each once."""
-    return view.offset == 0 and view.numel == elements and view.end == elements and _position(view, 0) is not None
+    if view.offset or view.numel != elements:
+        return False
+    return _is_row_by_row(view) or (view.end == elements and _position(view, 0) is not None)
+
+
+def _is_row_by_row(view: Geometry) -> bool:
+    """Whether the view is contiguous."""
+    step = 1
+    for size, stride in zip(reversed(view.shape), reversed(view.strides), strict=True):
+        if stride != step and size != 1:
+            return False
+        step *= size
+    return True
 
 
 def same_order(one: Geometry, other: Geometry) -> bool:

@@ -65,8 +65,9 @@ def named_tensors(model: Model, *, buffers: bool = True) -> list[Named]:
         found = own + kept if buffers else own
     else:
         found = [Named(name, tensor, attribute=name.rpartition(".")[2]) for name, tensor in model.items()]
-    once = found if len({id(named.tensor) for named in found}) == len(found) else _each_once(found)
-    partitioned = [named for named in once if getattr(named.tensor, "ds_id", None) is not None]
+    tensors = list(map(_tensor_of, found))
+    once = found if len(set(map(id, tensors))) == len(found) else _each_once(found)
+    partitioned = any(hasattr(tensor, "ds_id") for tensor in tensors)
     return _whole(once) if partitioned else once
 
 
@@ -109,6 +110,7 @@ def _whole(found: Iterable[Named]) -> list[Named]:
 
 
 _held_by, _children_of = attrgetter("_parameters", "_buffers", "_modules"), attrgetter("_modules")
+_tensor_of = attrgetter("tensor")
 
 
 def collect(module: nn.Module, named: type[Named], own: list[Named], kept: list[Named], prefix: str = "") -> None:
