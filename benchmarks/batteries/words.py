@@ -112,7 +112,9 @@ def weights(words: Words) -> float:
     pairs = np.bincount(first * shares.size + second, minlength=shares.size**2)
     expected = first.size * np.outer(shares, shares).reshape(-1)
     rare = expected < 10
-    kept, wanted = (np.append(x[~rare], x[rare].sum()) if rare.any() else x for x in (pairs, expected))
+    kept, wanted = pairs, expected
+    if rare.any():
+        kept, wanted = np.append(pairs[~rare], pairs[rare].sum()), np.append(expected[~rare], expected[rare].sum())
     return smallest(
         [_chi_square(np.bincount(classes, minlength=shares.size), classes.size * shares), _chi_square(kept, wanted)]
     )
