@@ -30,6 +30,7 @@ from ..tensors.boxes import remainder
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import PLAIN_TYPES, Named, named_tensors
 from ..tensors.shards import is_dtensor
+from .answers import answering
 from .folding import Folded
 from .materialize import copy_boxes, finish, is_one_fill, materialize, move_others, real_memory
 from .ownership import Claims
@@ -369,6 +370,7 @@ def deferred() -> Iterator[Recording]:
         made = stack.enter_context(registered())
         stack.enter_context(recording._recorder)
         stack.enter_context(standing_in(recording._recorder))
+        stack.enter_context(answering(recording._recorder))
         recording._active = True
         try:
             yield recording

@@ -70,6 +70,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         memory = self._memories.get(storage_key(tensor.untyped_storage()))
         return None if memory is None else _view(memory, tensor)
 
+    def device_of(self, tensor: Tensor) -> torch.device | None:
+        """The device that the code asked for; None if the tensor is none of the tape's."""
+        try:
+            memory = self._memories.get(storage_key(tensor.untyped_storage()))
+        except (RuntimeError, NotImplementedError):  # a layout, or a wrapper, that has none
+            return None
+        return None if memory is None else memory.device
+
     def plain_memory(self, tensor: Tensor) -> Memory | None:
         """The memory that the tensor is all of, as it was made, if nobody has read it; None for any other tensor."""
         if type(tensor) not in PLAIN_TYPES:

@@ -27,6 +27,7 @@ __all__ = [
     "TensorBase",
     "TorchDispatchMode",
     "compiled_code_runs",
+    "copying_code",
     "cuda_stream",
     "device_constructors",
     "dispatch_modes",
@@ -84,6 +85,7 @@ PRIVATE: dict[str, str] = {
     "torch._dynamo.trace_rules.clear_lru_cache": "torch.compile works after that. Else: it knows what stood in for torch.empty",
     "torch._C._set_grad_enabled": "constants of small tensors without the cost of torch.no_grad()",
     "torch.Tensor._make_wrapper_subclass": "a partitioned parameter is shown as the whole tensor",
+    "torch.Tensor._reduce_ex_internal": "a tensor that is pickled in deferred() is one on meta",
     "torch._C.TensorBase": "the methods of tensors that patched() hides",
     "torch._C._swap_tensor_impl": "materialize_ puts memory under the same objects. Else: optimisers hold other tensors",
     "torch._C._cuda_getCurrentRawStream": "the stream of a short call on a GPU; only in a torch with CUDA",
@@ -138,6 +140,11 @@ def forget_what_dynamo_knows() -> None:
 def compiled_code_runs() -> bool:
     """Whether torch.compile would compile what is called next."""
     return callable(torch._C._dynamo.eval_frame.get_eval_frame_callback())
+
+
+def copying_code() -> frozenset[Any]:
+    """The code by which torch copies and pickles tensors, which must know that one has no memory."""
+    return frozenset((torch.Tensor.__deepcopy__.__code__, torch.Tensor._reduce_ex_internal.__code__))
 
 
 def make_wrapper(kind: type, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Any:

@@ -1,0 +1,130 @@
+"""Code that must not be able to tell that it is recorded: where tensors are, indices, values, seeds. Eager code is the reference."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from recorded import recorded
+from torch import Tensor, nn
+
+import weightinit_cuda as wi
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Any:
+    before = vars(Tensor).keys() - {"__slotnames__"}  # which pickle notes
+    yield
+    assert vars(Tensor).keys() - {"__slotnames__"} == before
+    assert len(torch.tensor([x for x in torch.ones(3)])) == 3  # a tensor without dimensions is no sequence  # noqa: C416
+
+
+def same_as_eager(build: Callable[[], Any]) -> None:
+    """Bit for bit, for code that draws nothing, or under seeds of its own."""
+    expected = build()
+    recording, holder = recorded(build)
+    recording.materialize_(holder, device="cpu")
+    for key, tensor in (expected if isinstance(expected, dict) else {"w": expected}).items():
+        ours = getattr(holder, key)
+        assert ours.dtype == tensor.dtype
+        assert ours.stride() == tensor.stride()
+        torch.testing.assert_close(ours, tensor, rtol=0, atol=0, equal_nan=True)
+
+
+# ---- where tensors are ------------------------------------------------------------------------------------------------
+
+ANSWERS: dict[str, Callable[[Tensor], Any]] = {
+    "device": lambda w: w.device,
+    "is_meta": lambda w: (w.is_meta, w.is_cpu, w.is_cuda),
+    "get_device": lambda w: w.get_device(),
+    "type": lambda w: w.type(),
+    "of a parameter": lambda w: nn.Parameter(w).device,
+    "of a view": lambda w: w[1:].device,
+    "of a result": lambda w: (w + 1).device,
+    "of a copy": lambda w: w.to(torch.float64).device,
+    "data_ptr": lambda w: (w.data_ptr() != 0, w.data_ptr() == w.data.data_ptr(), w[1:].data_ptr() - w.data_ptr()),
+    "tied": lambda w: w.data_ptr() == torch.zeros(3).data_ptr(),
+    "to where it is": lambda w: (w.to(w.device) is w, w.cpu() is w, w.to("cpu") is w, w.to(w) is w, w.to(device="cpu") is w),
+    "to another dtype": lambda w: (w.to("cpu", torch.float64).tolist(), w.to(torch.ones(1, dtype=torch.int32)).tolist()),
+    "to with copy": lambda w: w.to("cpu", copy=True) is w,
+    "dlpack device": lambda w: int(w.__dlpack_device__()[0]),
+    "a generator there": lambda w: torch.Generator(device=w.device).device,
+    "a module there": lambda w: next(nn.Linear(2, 2, device=w.device).parameters()).device,
+    "module.to": lambda w: next(nn.Linear(2, 2).to(w.device).parameters()).device,
+    "pickled": lambda w: len(pickle.dumps(w)) > 0,
+    # values that Python asks for
+    "format": lambda w: f"{w.mean():.2f} {w[1]:5.1f}",
+    "percent": lambda w: f"{float(w[2]):.1f} %s" % w[1].item(),
+    "iterated": lambda w: [x.item() for x in w],
+    "sum": lambda w: (sum(w).item(), max(w).item(), sorted(w)[0].item(), list(map(int, w))),
+    "math": lambda w: (math.sqrt(w[1]), math.floor(w[2]), round(w[1].item(), 1), complex(w[1])),
+    "numpy": lambda w: (np.asarray([x for x in w]).tolist(), np.sqrt(w.numpy()).tolist(), float(np.float32(w[1]))),  # noqa: C416
+    "range": lambda w: (list(range(int(w[2]))), [0] * int(w.sum()), torch.arange(int(w[2])).tolist()),
+    "in": lambda w: (1.0 in w, bool(w[1] > 0), torch.is_nonzero(w[1])),
+    "tensor of a list": lambda w: torch.tensor([x for x in w]).tolist(),  # noqa: C416
+    "tensor of a nested list": lambda w: torch.tensor([[w[0], 5.0], [w[1], w[2]]]).tolist(),
+    "as_tensor of a list": lambda w: torch.as_tensor([w[2], w[0]]).tolist(),
+    "new_tensor of a list": lambda w: w.new_tensor([w[2], w[0]]).tolist(),
+    "new": lambda w: w.new([1.0, 2.0]).tolist(),
+    "new of sizes": lambda w: w.new(2, 3).shape,
+    "apply_": lambda w: w.apply_(lambda x: x * 2).tolist(),
+    "map_": lambda w: w.map_(w.clone(), lambda x, y: x + y).tolist(),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_are_eagers(name: str) -> None:
+    expected = ANSWERS[name](torch.arange(3.0))
+    with wi.deferred():
+        assert ANSWERS[name](torch.arange(3.0)) == expected
+
+
+def adapter() -> dict[str, Tensor]:
+    """It copies the weight of a norm if that has one yet."""
+    norm, w = nn.BatchNorm1d(3), torch.ones(3)
+    norm.weight.data.zero_()
+    if norm.weight.device.type != "meta" and not norm.weight.is_meta:
+        w.copy_(norm.weight.detach())
+    return {"w": w}
+
+
+def test_branches_on_devices_are_taken() -> None:
+    same_as_eager(adapter)
+
+
+def test_after_the_block_tensors_are_on_meta() -> None:
+    with wi.deferred() as recording:
+        net, asked = nn.Linear(2, 2), torch.ones(2, device="meta")
+        assert not net.weight.is_meta
+        assert asked.is_meta
+    assert net.weight.is_meta
+    assert net.weight.device.type == "meta"
+    assert recording.materialize_(net).weight.is_cpu
+
+
+def test_where_the_code_wants_a_gpu() -> None:
+    with wi.deferred():
+        w = torch.ones(2, device="cuda")
+        assert (w.device.type, w.is_cuda, w.is_cpu, w.type()) == ("cuda", True, False, "torch.cuda.FloatTensor")
+        assert w.get_device() == w.device.index
+        assert w.cpu().device.type == "cpu"
+        assert w.to("cuda") is w
+
+
+def test_random_values_that_are_formatted_stay() -> None:
+    """As with ``item()``: the model holds what the code has seen."""
+    seen = []
+
+    def build() -> Tensor:
+        w = torch.randn(2)
+        seen.append([f"{x:.4f}" for x in w])
+        return w
+
+    recording, holder = recorded(build)
+    recording.materialize_(holder)
+    assert [f"{x:.4f}" for x in holder.w.tolist()] == seen[0]
