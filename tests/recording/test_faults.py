@@ -1,4 +1,7 @@
-"""Code that must not be able to tell that it is recorded: where tensors are, indices, values, seeds. Eager code is the reference."""
+"""Code that must not be able to tell that it is recorded: where tensors are, indices, values, seeds.
+
+Eager code says what is right.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from recorded import recorded
 from torch import Tensor, nn
 
 import weightinit_cuda as wi
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
 
 
 @pytest.fixture(autouse=True)
@@ -128,3 +133,77 @@ def test_random_values_that_are_formatted_stay() -> None:
     recording, holder = recorded(build)
     recording.materialize_(holder)
     assert [f"{x:.4f}" for x in holder.w.tolist()] == seen[0]
+
+
+# ---- indices ----------------------------------------------------------------------------------------------------------
+
+INDICES: dict[str, Any] = {
+    "a list": [0, 2],
+    "a tuple of numbers": (0, 2),
+    "lists": ([0, 1], [1, 2]),
+    "a range": range(2),
+    "an array": np.array([0, 2]),
+    "a number of numpy": np.int64(1),
+    "bools": [True, False, True, False],
+    "an array of bools": np.array([True, False, True, False]),
+    "None": None,
+    "ellipsis": (..., [0, 1]),
+    "negative": [-1],
+    "a list of lists": [[0, 1], [1, 2]],
+    "a tensor from outside": torch.tensor([0, 2]),
+    "tensors": [torch.tensor(0), torch.tensor(1)],
+    "slices in a list": [slice(0, 2)],
+    "mixed": (slice(None), [0, 2]),
+    "empty": [],
+    "a bool": True,
+    "a list of one": ([1],),
+    "a range in a tuple": (slice(1, 3), range(2)),
+}
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_indices(name: str) -> None:
+    def build() -> dict[str, Tensor]:
+        w, part = torch.arange(12.0).view(4, 3), torch.zeros(4, 3)
+        part[INDICES[name]] = 5.0
+        part.data[INDICES[name]] += 1.0
+        got = w[INDICES[name]]
+        w[INDICES[name]] = got * 2
+        return {"got": got, "w": w, "part": part}
+
+    same_as_eager(build)
+
+
+def test_indices_of_recorded_values() -> None:
+    def build() -> Tensor:
+        w, order = torch.arange(4.0), torch.tensor([3, 1])
+        w[[int(order[0]), order[1].item()]] = torch.tensor([7.0, 8.0])
+        w[order.tolist()] *= 2
+        return w[torch.argsort(w, descending=True)]
+
+    same_as_eager(build)
+
+
+def test_errors_of_indices_are_torchs() -> None:
+    with wi.deferred():
+        w = torch.zeros(3)
+        with pytest.raises(IndexError, match="too many indices"):
+            w[0, 0]
+        with pytest.raises((TypeError, IndexError, ValueError)):
+            w["a"]
+        with pytest.raises(IndexError):
+            w[[5]].tolist()
+
+
+def test_tensors_without_dimensions_are_no_sequences_in_the_block() -> None:
+    """Giving a class a method ``__getitem__`` makes it one, for good: also those that were made meanwhile."""
+    with wi.deferred():
+
+        class Made(Tensor):
+            pass
+
+        assert torch.tensor([OUTSIDE, OUTSIDE]).tolist() == [2.0, 2.0]
+    assert torch.tensor([OUTSIDE.as_subclass(Made), OUTSIDE]).tolist() == [2.0, 2.0]
+
+
+OUTSIDE = torch.tensor(2.0)

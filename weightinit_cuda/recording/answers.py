@@ -1,8 +1,8 @@
-"""What recorded tensors answer while their thread is recorded: they are on meta, and say that they are where the code put them.
+"""What recorded tensors answer while their thread is recorded: on meta, they say that they are where the code put them.
 
-Code branches on such answers (``if w.device.type != "meta"``, ``w.to(x.device)``, ``a.data_ptr() == b.data_ptr()``), and must take
-the branch that it would take without the recording. Values that Python hands to torch, or torch to Python, without an operator
-that the recorder could see are in ``python_values``. This library, and torch where it handles tensors of any kind, are told the
+Code branches on such answers (``if w.device.type != "meta"``, ``w.to(x.device)``, ``a.data_ptr() == b.data_ptr()``), and must
+take the branch that it would take without the recording. Values that Python hands to torch without an operator that the
+recorder could see are in ``python_values``. This library, and torch where it handles tensors of any kind, are told the
 truth; so is everybody about tensors that the code itself asked for on meta.
 """
 
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from ..tensors.torch_private import TensorBase, copying_code, dispatch_modes, storage_key
+from . import subscripts
 from .python_values import METHODS as _ON_VALUES
+from .python_values import SUBSCRIPTS
 from .tape import META
 
 if TYPE_CHECKING:
@@ -196,6 +198,7 @@ _ANSWERS: dict[str, Any] = {
     "cpu": _cpu,
     **{name: _on_values(name, ours) for name, ours in _ON_VALUES.items()},
 }
+_SUBSCRIPTS = {name: _on_values(name, ours) for name, ours in SUBSCRIPTS.items()}
 _lock = threading.Lock()
 _users = 0  # how many threads are recorded
 
@@ -206,6 +209,8 @@ def answering(recorder: Recorder) -> Iterator[None]:
     global _users
     with _lock:
         _users += 1
+        if _users == 1:
+            subscripts.put(_SUBSCRIPTS)
         for name, answer in _ANSWERS.items():
             if name not in vars(Tensor):  # else somebody's own
                 setattr(Tensor, name, answer)
@@ -217,6 +222,7 @@ def answering(recorder: Recorder) -> Iterator[None]:
         with _lock:
             _users -= 1
             if _users == 0:
+                subscripts.remove(_SUBSCRIPTS)
                 for name, answer in _ANSWERS.items():
                     if vars(Tensor).get(name) is answer:
                         delattr(Tensor, name)

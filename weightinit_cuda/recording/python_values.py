@@ -19,7 +19,7 @@ from ..tensors.torch_private import without_modes
 if TYPE_CHECKING:
     from .recorder import Recorder
 
-__all__ = ["METHODS", "index_of", "known"]
+__all__ = ["METHODS", "SUBSCRIPTS", "index_of", "known"]
 
 _PLAIN_INDICES = frozenset((int, slice, Tensor, type(None), EllipsisType, bool))
 _SEQUENCES = (list, tuple, range)
@@ -88,3 +88,6 @@ METHODS: dict[str, Callable[..., Any]] = {
     "map_": _by_python,
 }
 """By the name of the method: called with the recorder, torch's own method, and its arguments."""
+
+SUBSCRIPTS: dict[str, Callable[..., Any]] = {"__getitem__": _getitem, "__setitem__": _setitem}
+"""The same; these need more than a name on a class (``subscripts``)."""
