@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedTensorMixin
 
 from ..tensors.torch_private import TensorBase, copying_code, dispatch_modes, storage_key
 from . import subscripts
+from .memory import put_under
 from .python_values import METHODS as _ON_VALUES
 from .python_values import SUBSCRIPTS
 from .tape import META
@@ -171,6 +173,24 @@ def _cpu(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 _CPU = torch.device("cpu")
 
 
+# ---- lazy modules that are run ----------------------------------------------------------------------------------------
+
+_torchs_materialize = UninitializedTensorMixin.materialize
+
+
+@functools.wraps(_torchs_materialize)
+def _materialize(
+    self: Any, shape: Any, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None
+) -> None:
+    """The parameter of a lazy module, which is a real one, becomes a recorded one: torch exchanges its data, of one device."""
+    if _recorder() is None or _is_meta(self.data):
+        _torchs_materialize(self, shape, device, dtype)
+        return
+    made = torch.empty(shape, device=self.data.device if device is None else device, dtype=dtype or self.data.dtype)
+    put_under(self, made)
+    self.__class__ = self.cls_to_become
+
+
 # ---- while a thread is recorded ---------------------------------------------------------------------------------------
 
 
@@ -211,6 +231,7 @@ def answering(recorder: Recorder) -> Iterator[None]:
         _users += 1
         if _users == 1:
             subscripts.put(_SUBSCRIPTS)
+        UninitializedTensorMixin.materialize = _materialize
         for name, answer in _ANSWERS.items():
             if name not in vars(Tensor):  # else somebody's own
                 setattr(Tensor, name, answer)
@@ -223,6 +244,7 @@ def answering(recorder: Recorder) -> Iterator[None]:
             _users -= 1
             if _users == 0:
                 subscripts.remove(_SUBSCRIPTS)
+                UninitializedTensorMixin.materialize = _torchs_materialize
                 for name, answer in _ANSWERS.items():
                     if vars(Tensor).get(name) is answer:
                         delattr(Tensor, name)

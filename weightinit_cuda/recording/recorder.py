@@ -21,6 +21,7 @@ from ..init.torch_ops import by_name
 from ..numerics.distributions import Constant, Distribution
 from ..tensors.named import PLAIN_TYPES
 from ..tensors.torch_private import (
+    FakeTensorMode,
     TorchDispatchMode,
     dispatch_modes,
     function_modes,
@@ -234,7 +235,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The result on meta; not possible where the shape depends on values, nobody has written the operator for meta, or it
         is an error, which torch words better on real tensors."""
         try:
-            result = call.with_device(META)()
+            result = _on_fakes(call) if call.nature.name in _OTHER_SHAPES else call.with_device(META)()
         except Exception:
             return _IMPOSSIBLE
         return result if all(t.layout is torch.strided for t in (*call.tensors(), *leaves(result))) else _IMPOSSIBLE
@@ -276,6 +277,18 @@ _aten = torch.ops.aten
 _ASKS = {_aten._local_scalar_dense.default, _aten.equal.default}  # Python wants the answer
 _REFILLS = {_aten.normal_.default, _aten.uniform_.default, _aten.zero_.default, _aten.fill_.Scalar}
 _IMPOSSIBLE = object()
+_OTHER_SHAPES = {"native_batch_norm", "_embedding_bag", "_embedding_bag_forward_only"}  # on meta than on the CPU
+
+
+def _on_fakes(call: Call) -> Any:
+    """What the operator returns on the CPU, on meta: all of it new memory."""
+
+    def fake(t: Tensor) -> Tensor:
+        return torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=CPU)
+
+    with FakeTensorMode():
+        made = call.map(Tensor, fake)()
+    return tuple(torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=META) for t in made)
 
 
 def _step(call: Call, writes: tuple[View, ...], made: tuple[int | None, ...]) -> Step:

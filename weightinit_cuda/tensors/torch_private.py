@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.jit._builtins import _register_builtin as register_builtin
 from torch.utils._contextlib import _NoParamDecoratorContextManager as DecoratorContextManager
 from torch.utils._device import _device_constructors as device_constructors
@@ -24,6 +24,7 @@ __all__ = [
     "PYTHON_KEY",
     "DecoratorContextManager",
     "FakeTensor",
+    "FakeTensorMode",
     "TensorBase",
     "TorchDispatchMode",
     "compiled_code_runs",
@@ -60,6 +61,7 @@ __all__ = [
 
 PRIVATE: dict[str, str] = {
     "torch._subclasses.fake_tensor.FakeTensor": "fake tensors have no memory: a fill neither writes nor draws. Else: a crash",
+    "torch._subclasses.fake_tensor.FakeTensorMode": "shapes that differ between meta and the CPU, in deferred()",
     "torch.utils._contextlib._NoParamDecoratorContextManager": "patched() as a decorator, with and without parentheses",
     "torch.utils._python_dispatch.TorchDispatchMode": "deferred() sees every operator",
     "torch.utils._python_dispatch.is_traceable_wrapper_subclass": "deferred() leaves DTensors and their like alone",
