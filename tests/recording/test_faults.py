@@ -207,3 +207,122 @@ def test_tensors_without_dimensions_are_no_sequences_in_the_block() -> None:
 
 
 OUTSIDE = torch.tensor(2.0)
+
+
+# ---- seeds that the code sets -----------------------------------------------------------------------------------------
+
+
+def seven() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+def twice() -> Tensor:
+    g = torch.Generator()
+    g.manual_seed(7)
+    a = torch.randn(3, generator=g)
+    g.manual_seed(7)
+    return a - torch.randn(3, generator=g)
+
+
+def in_a_row() -> Tensor:
+    g = seven()
+    return torch.stack(
+        [torch.rand(20, generator=g), torch.randn(20, generator=g), torch.empty(20).uniform_(-1, 1, generator=g)]
+    )
+
+
+def filled(generator: torch.Generator | None) -> dict[str, Tensor]:
+    fills: list[Callable[..., Tensor]] = [
+        nn.init.normal_,
+        nn.init.trunc_normal_,
+        nn.init.kaiming_uniform_,
+        nn.init.xavier_normal_,
+        nn.init.orthogonal_,
+        lambda w, generator: w.t().exponential_(generator=generator).t(),
+        lambda w, generator: w[1:].bernoulli_(0.5, generator=generator),
+        lambda w, generator: wi.init.normal_(w, generator=generator),
+        lambda w, generator: w.copy_(torch.randperm(20, generator=generator).view(4, 5)),
+        lambda w, generator: w.copy_(torch.normal(torch.arange(20.0), 2.0, generator=generator).view(4, 5)),
+        lambda w, generator: torch.bernoulli(torch.linspace(0, 1, 20).view(4, 5), generator=generator),
+        lambda w, generator: torch.multinomial(torch.arange(20.0).view(4, 5), 2, generator=generator),
+    ]
+    return {f"w{n}": fill(torch.zeros(4, 5), generator=generator) for n, fill in enumerate(fills)}
+
+
+def default_seed() -> dict[str, Tensor]:
+    torch.manual_seed(11)
+    return filled(None) | {
+        "of a layer": nn.Linear(3, 4).weight.data,
+        "randn": torch.randn(5),
+        "like": torch.rand_like(torch.ones(3)),
+    }
+
+
+def default_seed_twice() -> Tensor:
+    torch.manual_seed(3)
+    a = torch.randn(4)
+    torch.random.manual_seed(3)
+    return a - torch.randn(4)
+
+
+def state_put_back() -> Tensor:
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    a = torch.randn(4)
+    torch.set_rng_state(state)
+    return a - torch.randn(4)
+
+
+def forked() -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return torch.randn(6)
+
+
+SEEDED: dict[str, Callable[[], Any]] = {
+    "one seed twice": twice,
+    "one draw after the other": in_a_row,
+    "a generator": lambda: filled(seven()),
+    "torch.manual_seed": default_seed,
+    "torch.manual_seed twice": default_seed_twice,
+    "a state put back": state_put_back,
+    "fork_rng": forked,
+}
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_what_the_code_seeds_is_torchs(name: str) -> None:
+    state = torch.get_rng_state()
+    try:
+        same_as_eager(SEEDED[name])
+    finally:
+        torch.set_rng_state(state)
+
+
+def test_after_a_fork_the_plan_draws() -> None:
+    state = torch.get_rng_state()
+    with wi.deferred() as recording:
+        net = nn.Sequential(nn.Linear(2, 2))
+        forked()
+        net.append(nn.Linear(2, 2))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(entry.distribution.is_random for entry in recording.plan(net, seed=0))
+
+
+def test_what_the_code_has_not_seeded_takes_nothing_from_its_seed() -> None:
+    """A random value that Python asks for is drawn for the plan, not under the code's seed."""
+
+    def build() -> dict[str, Tensor]:
+        w = torch.randn(3)
+        torch.manual_seed(2)
+        float(w[0])
+        return {"seeded": torch.randn(4)}
+
+    same_as_eager(build)
+
+
+def test_seeding_functions_are_torchs_again() -> None:
+    before = torch.manual_seed, torch.get_rng_state, torch.random.set_rng_state
+    with wi.deferred():
+        assert torch.manual_seed is not before[0]
+    assert before == (torch.manual_seed, torch.get_rng_state, torch.random.set_rng_state)

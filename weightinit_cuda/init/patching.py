@@ -70,6 +70,9 @@ class Records(Protocol):
     def called(self, function: Function, tensor: Tensor, own: tuple[Any, ...]) -> bool:
         """Records a call of a function; False, and nothing is recorded, where it is to be run."""
 
+    def seeded(self, generator: torch.Generator | None) -> bool:
+        """Whether a draw is under a seed that the code has set: torch's function then runs."""
+
 
 class _Thread(threading.local):
     def __init__(self) -> None:
@@ -115,13 +118,16 @@ _calls: dict[str, Callable[..., Any]] = {}  # all that a function of torch.nn.in
 def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable[..., Any]:
     row = _ROWS.get(torchs.__name__)
     code = torchs.__code__
-    own = slice(1, code.co_argcount - ("generator" in code.co_varnames[: code.co_argcount]))  # it comes last
+    takes_generator = "generator" in code.co_varnames[: code.co_argcount]
+    own = slice(1, code.co_argcount - takes_generator)  # it comes last
 
     def call(*args: Any) -> Any:
         if _dynamo_traces():
             return torchs(*args)
         recorder = _thread.recorder
         if recorder is not None and row is not None:
+            if takes_generator and recorder.seeded(args[-1]):
+                return torchs(*args)
             if recorder.called(row, args[0], args[own]):
                 return args[0]
             if row.recorded and isinstance(args[0], Tensor) and args[0].is_meta and not is_lazy(args[0]):

@@ -24,6 +24,7 @@ from . import subscripts
 from .memory import put_under
 from .python_values import METHODS as _ON_VALUES
 from .python_values import SUBSCRIPTS
+from .seeding import FUNCTIONS, Seeding
 from .tape import META
 
 if TYPE_CHECKING:
@@ -191,6 +192,38 @@ def _materialize(
     self.__class__ = self.cls_to_become
 
 
+# ---- seeds ------------------------------------------------------------------------------------------------------------
+
+
+def _seeding(torchs: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(torchs)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        recorder = _recorder()
+        return torchs(*args, **kwargs) if recorder is None else ours(recorder.seeding, torchs, *args, **kwargs)
+
+    return function
+
+
+_exchanged: list[tuple[Any, str, Any, Any]] = []  # where, and by what
+
+
+def _put_seeding() -> None:
+    """Of the functions as they are now: torch.compile exchanges ``torch.manual_seed`` when it is first used."""
+    for module in (torch, torch.random):
+        for name in FUNCTIONS:
+            torchs = getattr(module, name)
+            function = _seeding(torchs, getattr(Seeding, name))
+            _exchanged.append((module, name, torchs, function))
+            setattr(module, name, function)
+
+
+def _remove_seeding() -> None:
+    while _exchanged:
+        module, name, torchs, function = _exchanged.pop()
+        if getattr(module, name) is function:  # else somebody's own
+            setattr(module, name, torchs)
+
+
 # ---- while a thread is recorded ---------------------------------------------------------------------------------------
 
 
@@ -231,6 +264,7 @@ def answering(recorder: Recorder) -> Iterator[None]:
         _users += 1
         if _users == 1:
             subscripts.put(_SUBSCRIPTS)
+            _put_seeding()
         UninitializedTensorMixin.materialize = _materialize
         for name, answer in _ANSWERS.items():
             if name not in vars(Tensor):  # else somebody's own
@@ -244,6 +278,7 @@ def answering(recorder: Recorder) -> Iterator[None]:
             _users -= 1
             if _users == 0:
                 subscripts.remove(_SUBSCRIPTS)
+                _remove_seeding()
                 UninitializedTensorMixin.materialize = _torchs_materialize
                 for name, answer in _ANSWERS.items():
                     if vars(Tensor).get(name) is answer:

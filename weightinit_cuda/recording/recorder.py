@@ -9,11 +9,13 @@ parameter is ``folding``'s business; no seeds and no names here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..engine import draw_seed
 from ..engine.checks import OVERLAPPING
 from ..init import schemes
 from ..init.catalog import Function, distribution_of
@@ -33,6 +35,7 @@ from ..tensors.torch_private import (
 )
 from .operators import Call, leaves
 from .replay import evaluate
+from .seeding import Seeding
 from .short_ways import SHORT_WAYS
 from .source_line import Place, described, here
 from .tape import CPU, META, DataStep, FillStep, Memory, OperatorStep, Step, View
@@ -55,6 +58,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._memories: dict[int, Memory] = {}
+        self.seeding = Seeding()
         self._depth = 0  # of the stack of modes that this one is on top of
 
     def __enter__(self) -> Recorder:
@@ -145,7 +149,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def value(self, tensor: Tensor) -> Tensor:
         """The real values of a tensor, now, on the CPU."""
-        return evaluate(self.steps, self._outside(tensor)) if tensor.is_meta else tensor
+        if not tensor.is_meta:
+            return tensor
+        with self.seeding.untouched():
+            return evaluate(self.steps, self._outside(tensor))
+
+    def seeded(self, generator: torch.Generator | None) -> bool:
+        """Whether a draw is under a seed of the code's own, and to be left to torch."""
+        return self.seeding.rules(generator)
 
     def called(self, function: Function, tensor: Tensor, own: tuple[Any, ...]) -> bool:
         """Records a call of a function of ``torch.nn.init`` as the one fill that it is.
@@ -162,6 +173,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             distribution = function.distribution(memory.dtype, memory.shape, *own)
         except Exception:
             return False  # torch words it
+        if self.seeding.is_set and distribution.is_random:
+            return False
         self.fill_plain(memory, distribution, here())
         return True
 
@@ -187,8 +200,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _record(self, call: Call) -> Any:
         """An operator on tensors on meta."""
-        if call.operator.namespace == OURS and self._own_fill(call):
-            return None
+        if call.operator.namespace == OURS:
+            call = self._with_seed(call)
+            if self._own_fill(call):
+                return None
+        elif call.nature.random and self._draws_itself(call):
+            return self._draw(call)
         if call.operator in _REFILLS and (refilled := self._refill(call)) is not None:
             return refilled
         result = self._on_meta(call)
@@ -207,6 +224,39 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if writes and not call.nature.only_views:
             self._append(_step(on_tape, tuple(writes), tuple(made)))
         return result
+
+    def _draws_itself(self, call: Call) -> bool:
+        """Whether a draw is under a seed of the code's own: a generator that is passed, or that of the CPU."""
+        if call.kwargs.get("generator") is not None:
+            return True
+        if not self.seeding.is_set:
+            return False
+        device = call.device or next((self.device_of(t) for t in call.tensors() if t.is_meta), CPU)
+        return device in (None, CPU, META)
+
+    def _with_seed(self, call: Call) -> Call:
+        """A random fill of ours under a seed of the code's own takes its seed from there, as it does elsewhere."""
+        generator = call.kwargs.get("generator")
+        is_random = "seed" in call.nature.parameters and call.given.get("seed") is None
+        if not is_random or not self.seeding.rules(generator):
+            return call
+        seed = draw_seed(torch.empty(0, device=CPU), generator)
+        return call._replace(kwargs={**call.kwargs, "generator": None, "seed": seed - 2**64 if seed >= 2**63 else seed})
+
+    def _draw(self, call: Call) -> Any:
+        """Draws at once. What is only written is not looked at: to know it might take draws of its own."""
+        generator = call.kwargs.get("generator")
+        device = CPU if generator is None else generator.device
+        only_written = {id(t) for t in call.written()} if call.nature.name != "rrelu_with_noise" else set()
+
+        def real(t: Tensor) -> Tensor:
+            if id(t) in only_written:
+                return torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=device)
+            return self.value(t).to(device)
+
+        if call.device is not None:
+            call = call._replace(kwargs={**call.kwargs, "device": device})
+        return self._run(call, real)
 
     def _own_fill(self, call: Call) -> bool:
         """An operator of ours (``torch_ops``) as a fill; False: it has a seed of its own, so its values are not the plan's."""
@@ -245,13 +295,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return real
         return self.give(real) if real.numel() else torch.empty_like(real, device=META)
 
-    def _run(self, call: Call) -> Any:
+    def _run(self, call: Call, real_one: Callable[[Tensor], Tensor] | None = None) -> Any:
         """Runs an operator at once, on real values. What it writes becomes data."""
-        real = call.map(Tensor, self.value)
+        real = call.map(Tensor, real_one or self.value)
         result = (real._replace(kwargs=real.kwargs | {"device": CPU}) if real.device == META else real)()
         stands_for = {id(r): t for r, t in zip(real.tensors(), call.tensors(), strict=True)}
         for t, r in zip(call.written(), real.written(), strict=True):
-            self._append(DataStep(here(), self._outside(t), r.detach().clone()))
+            self._append(DataStep(here(), self._outside(t), r.detach().to(CPU, copy=True)))
 
         def twin(r: Any) -> Any:
             if not isinstance(r, Tensor):
