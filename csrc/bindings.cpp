@@ -201,6 +201,14 @@ void cuda_fill_drawn(uintptr_t data, int storage, uint64_t count, const Transfor
 }
 #endif
 
+// Where a generator of torch stands, which then moves on. Between the two no bytecode of Python is run: no signal handler and no
+// other thread can come to stand at the same place.
+uint64_t take_position(const py::object& generator, uint64_t count) {
+    const auto position = generator.attr("get_offset")().cast<uint64_t>();
+    generator.attr("set_offset")(position + count);
+    return position;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -234,6 +242,7 @@ PYBIND11_MODULE(_C, m) {
         .def("draw_and_fill", &PlainTensors::draw_and_fill, py::arg("tensor"), py::arg("distribution"), py::arg("draw"),
              py::arg("lowest"), py::arg("seed"));
     m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
+    m.def("take_position", &take_position, py::arg("generator"), py::arg("count"));
     m.def("streams_of", &streams_of, py::arg("names"), py::arg("domain"));
     m.def("available_isas", &available_isas);
     m.def("selected_isa", &selected_isa);

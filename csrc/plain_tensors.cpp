@@ -137,8 +137,10 @@ bool PlainTensors::draw_and_fill(py::handle tensor, py::handle distribution, py:
     if (!made) return false;
     PyObject* range[] = {lowest.ptr(), Py_None};
     if (!py::reinterpret_steal<py::object>(PyObject_Vectorcall(draw.ptr(), range, 2, nullptr))) throw py::error_already_set();
+    const uint64_t drawn =
+        *reinterpret_cast<const uint64_t*>(seed);  // at once: what runs Python below may run a signal handler
     about_to_write(tensor);
-    write(plain, *made, {*reinterpret_cast<const uint64_t*>(seed), 0});
+    write(plain, *made, {drawn, 0});
     return true;
 }
 

@@ -73,7 +73,7 @@ def python(code: str, **settings: str) -> str:
     """What another interpreter prints, which must end well and complain of nothing."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("WEIGHTINIT_", "OMP_"))}
     environment |= {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)} | settings
-    command = [sys.executable, "-c", PRELUDE + textwrap.dedent(code)]
+    command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", PRELUDE + textwrap.dedent(code)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done
     return done.stdout

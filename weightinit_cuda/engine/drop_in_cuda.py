@@ -9,7 +9,7 @@ from ..tensors.named import PLAIN_TYPES
 from ..tensors.torch_private import cuda_stream, increment_version
 from .backend import is_known_to_work, kernels
 from .native import STORAGE, native_transform
-from .words import cuda_draw
+from .words import take_position
 
 __all__ = ["draw_and_fill"]
 
@@ -40,9 +40,7 @@ def draw_and_fill(tensor: torch.Tensor, distribution: Distribution) -> bool:
         return False
     transform = distribution.forms.get(dtype) or native_transform(distribution, dtype)
     generator = torch.cuda.default_generators[device]
-    with cuda_draw:
-        position = generator.get_offset()
-        generator.set_offset(position + 4)
+    position = take_position(generator)
     increment_version((tensor,))
     stream = cuda_stream(device)
     kernels.cuda_fill_drawn(address, storage, tensor.numel(), transform, generator.initial_seed(), position, stream, device)

@@ -13,28 +13,34 @@ from ..tensors.torch_private import without_modes
 from . import backend, native
 from .backend import kernels
 
-__all__ = ["bits", "cuda_draw", "draw_seed", "seed_cell", "streams_of"]
+__all__ = ["bits", "draw_seed", "seed_cell", "streams_of", "take_position"]
 
 MASK64 = 0xFFFFFFFFFFFFFFFF
 LOWEST = -(2**63)  # random_(LOWEST, None) draws all 64 bits
 
 
+def _new_cell() -> torch.Tensor:
+    with torch.inference_mode(False), without_modes():  # an ordinary tensor, whatever the caller is in
+        return torch.empty((), dtype=torch.int64, device="cpu")
+
+
 class _SeedCell(threading.local):
-    """Where a thread's drop-in calls draw their seed: one int64 that is used again and again."""
+    """Where the short way of a thread draws its seed: one int64 that is used again and again. The native module draws and reads
+    in one call, which no signal handler interrupts."""
 
     def __init__(self) -> None:
-        with torch.inference_mode(False), without_modes():  # an ordinary tensor, whatever the caller is in
-            self.tensor = torch.empty((), dtype=torch.int64, device="cpu")
+        self.tensor = _new_cell()
         self.both = self.tensor.random_, self.tensor.data_ptr()  # as a pair: one look-up
 
 
 seed_cell = _SeedCell()
+_free_cells = list[torch.Tensor]()
 
 
 def draw_seed(tensor: torch.Tensor, generator: torch.Generator | None = None) -> int:
     """One 64-bit seed, drawn where torch would draw the tensor's values: from ``generator``, else its device's default."""
     if generator is None and tensor.is_cpu:
-        return int(seed_cell.tensor.random_(LOWEST, None).item()) & MASK64
+        return _draw_on_cpu()
     if generator is None and tensor.is_cuda:
         generator = torch.cuda.default_generators[tensor.device.index]
     if generator is not None and generator.device.type == "cuda":
@@ -52,7 +58,28 @@ def streams_of(names: list[str]) -> list[int]:
     return kernels.streams_of(names, DOMAIN) if backend.native else list(map(stream_of, names))
 
 
-cuda_draw = threading.Lock()  # two threads must not read the same position
+def _draw_on_cpu() -> int:
+    """What runs between the draw and the reading, a signal handler or a thread, has a cell of its own."""
+    try:
+        cell = _free_cells.pop()
+    except IndexError:
+        cell = _new_cell()
+    drawn = int(cell.random_(LOWEST, None).item()) & MASK64
+    _free_cells.append(cell)
+    return drawn
+
+
+_one_at_a_time = threading.RLock()
+
+
+def take_position(generator: torch.Generator) -> int:
+    """Where a CUDA generator stands; it moves on by one block of 4. In Python alone, a signal handler may come between."""
+    if kernels is not None:
+        return kernels.take_position(generator, 4)
+    with _one_at_a_time:
+        offset = generator.get_offset()
+        generator.set_offset(offset + 4)
+    return offset
 
 
 def _draw_cuda_seed(generator: torch.Generator) -> int:
@@ -61,9 +88,7 @@ def _draw_cuda_seed(generator: torch.Generator) -> int:
     torch's CUDA generator is Philox with key ``initial_seed()`` and a position, ``get_offset()``; its kernels use the upper
     half of the counter for threads from 0 on. Counting those from the top keeps our block apart from all of theirs.
     """
-    with cuda_draw:
-        offset = generator.get_offset()
-        generator.set_offset(offset + 4)
+    offset = take_position(generator)
     w0, w1 = bits(generator.initial_seed(), stream=MASK64, n=2, start=offset).tolist()
     return int(w0 << 32 | w1)
 
