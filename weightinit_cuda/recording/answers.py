@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from ..tensors.torch_private import TensorBase, copying_code, dispatch_modes, storage_key
 from . import subscripts
@@ -97,7 +97,7 @@ def _device(self: Tensor) -> torch.device:
     return torchs_device(self) if claimed is None else claimed
 
 
-torchs_device: Callable[[Tensor], torch.device] = TensorBase.device.__get__  # type: ignore[attr-defined]
+torchs_device: Callable[[Tensor], torch.device] = TensorBase.device.__get__
 
 
 def _is_on(kind: str) -> property:
@@ -132,7 +132,8 @@ def _data_ptr(self: Tensor) -> int:
     """An address that tells memories apart."""
     if _claimed(self) is None:
         return TensorBase.data_ptr(self)
-    return _NOWHERE + storage_key(self.untyped_storage()) * 4096 % _NOWHERE + self.storage_offset() * self.element_size()
+    inside = int(self.storage_offset()) * self.element_size()
+    return _NOWHERE + storage_key(self.untyped_storage()) * 4096 % _NOWHERE + inside
 
 
 # ---- moves ------------------------------------------------------------------------------------------------------------

@@ -344,8 +344,8 @@ def deferred() -> Iterator[Recording]:
     on values) is computed at once, random values by torch's default generator.
 
     Inside, the default device stays what it was, so code that skips its initialisation on meta (transformers) does not; a
-    default device of meta, set outside, is taken for cpu. Tensors say that they are where the code put them. What the code draws
-    under a generator or a seed that it sets inside is drawn at once, as torch does: seed before the block.
+    default device of meta, set outside, is taken for cpu. Tensors say that they are where the code put them. What the code
+    draws under a generator or a seed that it sets inside is drawn at once, as torch does: seed before the block.
 
     Yields:
         Recording: to be used after the block.

@@ -22,6 +22,7 @@ __all__ = ["put", "remove"]
 _SQ_ITEM = 44  # of Python's stable ABI (typeslots.h)
 _WORD = ctypes.sizeof(ctypes.c_void_p)
 _AS_SEQUENCE = object.__basicsize__ + _WORD + 10 * _WORD  # of PyTypeObject: after ob_size and ten fields
+_SIZE: int = vars(type)["__basicsize__"].__get__(type)  # of a class itself
 _ITEM, _ASS_ITEM = 3 * _WORD, 5 * _WORD  # of PySequenceMethods
 
 
@@ -51,7 +52,7 @@ def _is_possible() -> bool:
     get_slot = ctypes.pythonapi.PyType_GetSlot
     get_slot.restype, get_slot.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_int]
     methods = ctypes.c_void_p.from_address(id(Sequence) + _AS_SEQUENCE).value
-    inside = methods is not None and id(Sequence) < methods < id(Sequence) + type.__basicsize__  # as in every class of Python's
+    inside = methods is not None and id(Sequence) < methods < id(Sequence) + _SIZE  # as in every class of Python's
     return inside and get_slot(Sequence, _SQ_ITEM) not in (None, 0) and _Slots(Sequence).item == get_slot(Sequence, _SQ_ITEM)
 
 
@@ -80,5 +81,6 @@ def _no_sequences() -> None:
 
 def _kinds(kind: type) -> Iterator[type]:
     yield kind
-    for derived in type.__subclasses__(kind):
-        yield from _kinds(derived)
+    derived: list[type] = type.__subclasses__(kind)
+    for each in derived:
+        yield from _kinds(each)
