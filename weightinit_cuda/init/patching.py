@@ -92,7 +92,7 @@ def _ours_now() -> bool:
     return (
         not _dynamo_traces()  # first: it is all that torch.compile sees of this function
         and (_everywhere > 0 or bool(_thread.entered))
-        and jit_trace() is None
+        and not jit_trace()
         and functorch_transform() is None
         and (dispatch_modes() == 0 or _only_fake())
     )
@@ -268,7 +268,7 @@ def _in_compiled_code() -> bool:
 
 def _acquire(function: str) -> None:
     global _users
-    if _in_compiled_code() or jit_trace() is not None:
+    if _in_compiled_code() or jit_trace():
         raise RuntimeError(
             f"{function}: must be called outside of torch.compile and torch.jit.trace, got a call inside."
             " Put it around the call of the compiled or traced function."

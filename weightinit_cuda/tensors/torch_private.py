@@ -79,7 +79,7 @@ PRIVATE: dict[str, str] = {
     "torch._C._functorch.peek_interpreter_stack": "the same for vmap and grad",
     "torch._C._functorch.is_functorch_wrapped_tensor": "the probe looks at no tensor of vmap, which has no values",
     "torch._functorch.pyfunctorch.temporarily_clear_interpreter_stack": "checks draw on scratch tensors, which vmap refuses",
-    "torch._C._get_tracing_state": "patched() keeps torch's functions in torch.jit.trace, which would miss our fills",
+    "torch._C._is_tracing": "in torch.jit.trace a fill must be an operator. Else: the trace misses it",
     "torch._C._get_dispatch_mode": "patched() fills under FakeTensorMode alone",
     "torch._C._TorchDispatchModeKey.FAKE": "the same",
     "torch._C._dynamo.eval_frame.get_eval_frame_callback": "patched() is refused in compiled code",
@@ -101,7 +101,7 @@ dispatch_modes = torch._C._len_torch_dispatch_stack
 function_modes = torch._C._len_torch_function_stack
 functorch_transform = torch._C._functorch.peek_interpreter_stack
 is_transformed = torch._C._functorch.is_functorch_wrapped_tensor
-jit_trace = torch._C._get_tracing_state
+jit_trace = torch._C._is_tracing
 set_excluded = torch._C._dispatch_tls_set_dispatch_key_excluded
 PYTHON_KEY = torch._C.DispatchKey.Python
 set_grad_enabled = torch._C._set_grad_enabled
