@@ -326,3 +326,13 @@ def test_seeding_functions_are_torchs_again() -> None:
     with wi.deferred():
         assert torch.manual_seed is not before[0]
     assert before == (torch.manual_seed, torch.get_rng_state, torch.random.set_rng_state)
+
+
+def test_a_dtype_is_not_for_plain_attributes() -> None:
+    with wi.deferred() as recording:
+        net = nn.Linear(2, 2)
+        net.rate, net.outside, net.shared = torch.arange(3.0) / 3, OUTSIDE.clone(), net.weight.data
+    recording.materialize_(net, dtype=torch.bfloat16)
+    assert net.weight.dtype == net.shared.dtype == torch.bfloat16
+    assert net.rate.dtype == net.outside.dtype == torch.float32
+    assert torch.equal(net.rate, torch.arange(3.0) / 3)

@@ -128,7 +128,7 @@ class Recording:
         Args:
             model: a module that was made in the block, or a part of one.
             device: None: for each tensor the one that the code asked for.
-            dtype: of floating-point parameters and buffers; None: the code's own.
+            dtype: of floating-point parameters and buffers, not of plain attributes; None: the code's own.
             seed, rules, prefix: as for :meth:`plan`.
 
         Returns:
@@ -224,7 +224,12 @@ class Recording:
         whole, claims = self._claims(function, model, found.targets, prefix)
         targets = [t for t in found.targets if not (lean and is_one_fill(t, claims))]
         plan = self._plan(function, model, targets, whole, claims, seed, rules)
-        return found, claims, plan if dtype is None else plan.with_dtype(dtype)
+        if dtype is None:
+            return found, claims, plan
+        kept = {t.named.name for t in targets if t.attribute and not t.within}  # `.to()` leaves plain attributes alone
+        cast = plan.with_dtype(dtype)
+        entries = tuple(a if a.name in kept else b for a, b in zip(plan, cast, strict=True))
+        return found, claims, Plan(entries, cast.seed, "deferred")
 
     def _plan(
         self,

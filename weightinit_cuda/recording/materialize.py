@@ -121,7 +121,7 @@ def move_others(others: Iterable[Named], device: torch.device | str | int | None
     for named in others:
         tensor = named.tensor
         if not tensor.is_meta:
-            tensor.data = tensor.data.to(device, dtype if tensor.is_floating_point() else None)
+            tensor.data = tensor.data.to(device, dtype if tensor.is_floating_point() and named.attribute else None)
 
 
 def finish(model: nn.Module, tensors: Iterable[Tensor]) -> None:
