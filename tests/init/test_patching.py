@@ -326,7 +326,7 @@ def test_a_method_is_ours(call: str, dtype: torch.dtype) -> None:
 
 
 def test_a_method_takes_a_generator() -> None:
-    with wi.patched():
+    with wi.patched(generators="ours"):
         drawn_by_it = torch.empty(5).normal_(generator=torch.Generator().manual_seed(3))
     assert torch.equal(drawn_by_it, wi.init.normal_(torch.empty(5), generator=torch.Generator().manual_seed(3)))
 
@@ -545,12 +545,12 @@ def test_threads_at_the_same_time() -> None:
     def draw() -> Tensor:
         return nn.init.trunc_normal_(torch.empty(4), generator=torch.Generator().manual_seed(1))
 
-    torchs, ours = draw(), wi.patched(draw)()
+    torchs, ours = draw(), wi.patched(generators="ours")(draw)()
 
     def work(patches: bool) -> None:
         start.wait()
         for _ in range(100):
-            if not torch.equal(wi.patched(draw)() if patches else draw(), ours if patches else torchs):
+            if not torch.equal(wi.patched(generators="ours")(draw)() if patches else draw(), ours if patches else torchs):
                 wrong.append(f"patches={patches}")
 
     threads = [threading.Thread(target=work, args=(i % 2 == 0,)) for i in range(4)]

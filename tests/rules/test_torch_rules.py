@@ -211,14 +211,55 @@ def test_subclasses() -> None:
         wi.plan(nn.Sequential(Noisy(4, 2)), rules="torch")
 
 
-def test_reparametrised_modules_are_left_to_their_users() -> None:
-    """Nothing that torch.nn does by itself: the names of parts are not those of the table."""
-    for make in (nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm):
-        with pytest.warns(FutureWarning) if make is nn.utils.weight_norm else pytest.MonkeyPatch.context():
-            module = make(nn.Linear(3, 2))
-        with pytest.raises(ValueError, match="no rule covers it") as error:
-            wi.plan(module, rules="torch")
-        assert str(error.value).count("no rule covers") == len(list(module.parameters()))
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("make", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_weight_norm_asks_for_its_norms_only(make: Callable[[nn.Module], nn.Module]) -> None:
+    """They follow from values; the direction is the layer's weight, and the bias has the layer's fan."""
+    module = nn.Sequential(make(nn.Linear(4, 2)))
+    with pytest.raises(
+        ValueError, match=r"got 1 without.*\n.*no rule covers it; the norms of weight_norm follow from"
+    ) as error:
+        wi.plan(module, rules="torch")
+    (line,) = re.findall(r"wi\.Rule\(.*\)", str(error.value))
+    plan = wi.plan(module, rules=[eval(line), "torch"])
+    plain = wi.plan(nn.Sequential(nn.Linear(4, 2)), rules="torch")
+    assert {entry.distribution for entry in plan} == {Constant(1.0), *(entry.distribution for entry in plain)}
+    assert [entry.source for entry in plan if entry.source.endswith("Linear, as 0.weight")]
+
+
+def test_weight_norm_of_recurrent_layers() -> None:
+    """Their parts are no gates."""
+    with pytest.warns(FutureWarning):
+        module = nn.utils.weight_norm(nn.LSTM(4, 4), "weight_hh_l0")
+    for rules in ("torch", "xavier"):
+        with pytest.raises(ValueError, match=r"got 1 without.*\n  weight_hh_l0_g"):
+            wi.plan(module, rules=rules)
+
+
+class Doubled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+
+@pytest.mark.parametrize("rules", ["torch", "kaiming", "auto", "gpt2", "llama", "vit"])
+def test_weights_that_torch_keeps_as_they_are(rules: str) -> None:
+    """spectral_norm, old and new, and a parametrization without a right inverse hold the layer's own weight."""
+    plain = wi.plan(nn.Sequential(nn.Linear(4, 2), nn.ReLU()), rules)
+    for make in (
+        nn.utils.parametrizations.spectral_norm,
+        nn.utils.spectral_norm,
+        lambda layer: nn.utils.parametrize.register_parametrization(layer, "weight", Doubled()),
+    ):
+        model = nn.Sequential(make(nn.Linear(4, 2)), nn.ReLU())
+        plan = wi.plan(model, rules)
+        assert {e.distribution for e in plan} == {e.distribution for e in plain}
+        assert [e.source.removesuffix(", as 0.weight") for e in plan if e.source.endswith(", as 0.weight")]
+
+
+def test_orthogonal_parametrizations_are_refused() -> None:
+    model = nn.utils.parametrizations.orthogonal(nn.Linear(4, 2))
+    with pytest.raises(ValueError, match="no rule covers it; _Orthogonal computes it from the layer's weight"):
+        wi.plan(model, rules="torch")
 
 
 def test_transformer_fills_what_is_inside_it_only() -> None:

@@ -90,7 +90,8 @@ def _require_trainable(model: nn.Module) -> None:
     if lazy:
         raise ValueError("probe: parameters with values are required, got lazy ones. Run the model once first.")
     if any(p.is_meta for p in parameters):
-        raise ValueError("probe: parameters with values are required, got some on meta. model.to_empty(), then initialize_().")
+        way = "Build the model under deferred() and materialize_ it."
+        raise ValueError(f"probe: parameters with values are required, got some on meta. {way}")
     if not any(p.requires_grad for p in parameters):
         what = f"{len(parameters)} parameters that are all frozen" if parameters else "a model without parameters"
         raise ValueError(f"probe: a parameter with requires_grad is required, got {what}. Unfreeze what is to be trained.")

@@ -42,6 +42,7 @@ from ..tensors.torch_private import (
     jit_trace,
 )
 from .catalog import CATALOG, Function
+from .coverage import PatchReport, Watch
 from .torch_function import InitFunction
 
 __all__ = ["patch", "patched", "recording", "unpatch"]
@@ -76,7 +77,7 @@ class Records(Protocol):
 
 class _Thread(threading.local):
     def __init__(self) -> None:
-        self.entered: list[object] = []  # the patched() that this thread is in
+        self.entered: list[patched] = []  # the patched() that this thread is in
         self.recorder: Records | None = None
 
 
@@ -96,6 +97,12 @@ def _ours_now() -> bool:
         and functorch_transform() is None
         and (dispatch_modes() == 0 or _only_fake())
     )
+
+
+def _draws_from_generators() -> bool:
+    """Whether a draw with an explicit ``generator=`` is ours in this thread. By default it is torch's: who passes one means its
+    numbers, such as the fixed projections of an adapter."""
+    return bool(_thread.entered) and _thread.entered[-1].generators == "ours"
 
 
 def _only_fake() -> bool:
@@ -118,20 +125,22 @@ _calls: dict[str, Callable[..., Any]] = {}  # all that a function of torch.nn.in
 def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable[..., Any]:
     row = _ROWS.get(torchs.__name__)
     code = torchs.__code__
-    takes_generator = "generator" in code.co_varnames[: code.co_argcount]
-    own = slice(1, code.co_argcount - takes_generator)  # it comes last
+    generators = "generator" in code.co_varnames[: code.co_argcount]
+    own = slice(1, code.co_argcount - generators)  # it comes last
 
     def call(*args: Any) -> Any:
         if _dynamo_traces():
             return torchs(*args)
         recorder = _thread.recorder
         if recorder is not None and row is not None:
-            if takes_generator and recorder.seeded(args[-1]):
+            if generators and recorder.seeded(args[-1]):
                 return torchs(*args)
             if recorder.called(row, args[0], args[own]):
                 return args[0]
             if row.recorded and isinstance(args[0], Tensor) and args[0].is_meta and not is_lazy(args[0]):
                 return ours(*args)
+        if generators and args[-1] is not None and not _draws_from_generators():
+            return torchs(*args)
         return ours(*args) if _ours_now() else torchs(*args)
 
     return call
@@ -204,6 +213,8 @@ def _forked_method(name: str) -> Callable[..., Any]:
         ):
             return self
         if not (_ours_now() and _fillable(self)):
+            return torchs(self, *args, **kwargs)
+        if kwargs and kwargs.get("generator") is not None and not _draws_from_generators():
             return torchs(self, *args, **kwargs)
         if has_torch_function_unary(self):
             return handle_torch_function(seen, (self,), self, *args, **kwargs)
@@ -325,12 +336,20 @@ class patched(DecoratorContextManager):
     float and complex tensors and DTensors, in a forward pass as well. The other draws in place (``exponential_``, ...)
     and ``torch.randn`` stay torch's. The marks of transformers (``_is_hf_initialized``) are honoured, by transformers.
 
+    Draws with an explicit ``generator=`` stay torch's, too: who passes one means its numbers, such as fixed projections.
+
+    Args:
+        report: watch where values come from, in this thread: ``with patched(report=True) as report:``, then
+            ``report.of(model)``. Every call of torch takes longer meanwhile.
+        generators: "ours" takes draws with a ``generator=``, too, and draws a seed from it.
+
     Other threads keep torch's functions, those started inside too; :func:`patch` is for all threads. Under torch.compile,
     torch.jit.trace, functorch transforms and dispatch modes everybody keeps torch's.
 
     Raises:
         RuntimeError: entered inside torch.compile or torch.jit.trace, or left in another thread than it was entered in.
         TypeError: it decorates a class or a coroutine.
+        ValueError: generators is something else.
 
     >>> import weightinit_cuda as wi
     >>> with wi.patched():
@@ -341,9 +360,27 @@ class patched(DecoratorContextManager):
     True
     """
 
-    def __enter__(self) -> None:
+    def __new__(cls, orig_func: Any = None, *, report: bool = False, generators: str = "torch") -> Any:
+        return super().__new__(cls, orig_func)
+
+    def __init__(self, orig_func: None = None, *, report: bool = False, generators: str = "torch") -> None:
+        if generators not in ("torch", "ours"):
+            raise ValueError(f'patched: generators must be "torch" or "ours", got {generators!r}.')
+        self.report, self.generators = report, generators
+        self._watches: list[Watch | None] = []
+
+    def clone(self) -> patched:
+        """One for each call of a decorated function."""
+        return type(self)(report=self.report, generators=self.generators)
+
+    def __enter__(self) -> PatchReport:  # type: ignore[override]
         _acquire("patched")
         _thread.entered.append(self)
+        watch = Watch() if self.report else None
+        self._watches.append(watch)
+        if watch is not None:
+            watch.__enter__()  # type: ignore[no-untyped-call]
+        return PatchReport(watch)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self not in _thread.entered:
@@ -351,6 +388,8 @@ class patched(DecoratorContextManager):
                 f"patched: must be left in the thread that entered it, got thread {threading.get_ident()}, which has not."
                 " Give each thread a patched() of its own, or use patch() and unpatch()."
             )
+        if (watch := self._watches.pop()) is not None:
+            watch.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
         _thread.entered.remove(self)
         _release()
 

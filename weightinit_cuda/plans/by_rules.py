@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import SupportsIndex, TypeVar
 
+import torch
 from torch import nn
 
 from .. import engine
@@ -13,6 +14,7 @@ from ..numerics.combine import STORE
 from ..rules import Fill, Rules, RuleSet, resolve
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import PLAIN_TYPES, Named, joined, named_tensors
+from .buffers import recomputed
 from .checks import can_fill
 from .entry import Entry
 from .plan import Plan
@@ -89,10 +91,22 @@ def _name_of(rules: Rules) -> str:
     return rules if isinstance(rules, str) else rules.name if isinstance(rules, RuleSet) else "custom"
 
 
-def initialize_(model: Root, rules: Rules = "torch", seed: SupportsIndex | None = None, *, prefix: str = "") -> Root:
+def initialize_(
+    model: Root, rules: Rules = "torch", seed: SupportsIndex | None = None, *, prefix: str = "", buffers: str = "keep"
+) -> Root:
     """Fills every parameter of the model by rules, in one pass: ``plan(model, rules, seed, prefix=prefix).apply_(model)``.
 
     Without ``seed=`` two calls give different values, and ``torch.manual_seed`` repeats them; :func:`plan` has the details.
+
+    Args:
+        model, rules, seed, prefix: as for :func:`plan`; the model with memory.
+        buffers: what becomes of buffers that the rules do not know. "keep" leaves them as they are: after ``to_empty()`` they
+            hold whatever was in that memory. "recompute" writes what the model's own code computes: ``_init_weights`` of
+            transformers, ``init_non_persistent_buffers`` of timm, ``reset_parameters``, ``reset_buffers`` or ``rope_init`` of
+            the module.
+
+    Raises:
+        ValueError: as :func:`plan`; the model is on meta; buffers that cannot be recomputed. Nothing has been written then.
 
     >>> net = initialize_(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)), rules="kaiming", seed=0)
     >>> net[0].bias.tolist()
@@ -102,9 +116,29 @@ def initialize_(model: Root, rules: Rules = "torch", seed: SupportsIndex | None 
     True
     """
     must_be(MODULE, "initialize_", model=model)
+    if buffers not in ("keep", "recompute"):
+        raise ValueError(f'initialize_: buffers must be "keep" or "recompute", got {buffers!r}.')
     tensors, prefix = named_tensors(model), prefix_of("initialize_", prefix)
     covered = resolve(model, tensors, rules)
     streams = _streams(covered, prefix)
+    if buffers == "recompute" and not any(named.tensor.is_meta for named in tensors):
+        values = recomputed(model, tensors, {named.name for named, _ in covered})
+        _fill(model, tensors, covered, streams, seed, rules)
+        with torch.no_grad():
+            for buffer, value in values:
+                buffer.copy_(value)
+        return model
+    return _fill(model, tensors, covered, streams, seed, rules)
+
+
+def _fill(
+    model: Root,
+    tensors: Sequence[Named],
+    covered: Sequence[Covered],
+    streams: Sequence[int],
+    seed: SupportsIndex | None,
+    rules: Rules,
+) -> Root:
     if _is_plain(covered):  # then the plan would be gone through once, and forgotten
         key = seed_or_drawn("initialize_", seed, ())
         engine.fill(

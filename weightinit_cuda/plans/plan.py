@@ -157,7 +157,13 @@ class Plan(Readable):
             return alike
         if problems := list(self._problems(named)):
             raise ValueError(
-                "\n  ".join([f"{function}: the model must fit the plan, got {len(problems)} differences.", *problems])
+                "\n  ".join(
+                    [
+                        f"{function}: the model must fit the plan, got {len(problems)} differences.",
+                        *problems,
+                        *_way_off_meta(named, self._names),
+                    ]
+                )
             )
         return {self._names[name]: n.tensor for n in named for name in (n.name, *n.aliases) if name in self._names}
 
@@ -223,7 +229,7 @@ class Plan(Readable):
             for name in listed:
                 yield from misfits(tensor, self._by_name[name][0])
             if tensor.tensor.is_meta:
-                yield f"{tensor.name}: on meta, without memory. Use model.to_empty(device=...) first, or materialize_."
+                yield f"{tensor.name}: on meta, without memory."
         for name in [name for name in self._by_name if name not in seen]:
             yield f"{name}: in the plan, but not in the model."
 
@@ -389,6 +395,18 @@ def misfits(tensor: Named, entry: Entry) -> Iterator[str]:
         yield f"{tensor.name}: shape {tuple(tensor.tensor.shape)}, but {entry.shape} in the plan."
     if tensor.tensor.dtype != entry.dtype:
         yield f"{tensor.name}: {tensor.tensor.dtype}, but {entry.dtype} in the plan. plan.with_dtype() changes it."
+
+
+def _way_off_meta(named: Sequence[Named], planned: Mapping[str, str]) -> list[str]:
+    """What to do with a model on meta, and which of its buffers would have no values."""
+    if not any(tensor.tensor.is_meta for tensor in named):
+        return []
+    way = "Build the model under deferred() and give it memory with materialize_; or use model.to_empty(device=...)"
+    left = [one.name for one in named if one.buffer and one.name not in planned and one.tensor.numel()]
+    if not left:
+        return [f"{way}."]
+    shown = ", ".join(left[:5]) + ", ..." * (len(left) > 5)
+    return [f"{way}, which leaves {len(left)} buffers without values ({shown}): initialize_(..., buffers='recompute')."]
 
 
 def _local_fill(part: Part, box: Box, whole: Box) -> tuple[Tensor, Region | None] | None:

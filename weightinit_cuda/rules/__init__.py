@@ -13,7 +13,7 @@ from .measured import Choice
 from .mup import mup_groups
 from .resolve import first_match, flattened, require_sound, resolve
 from .rule import RULE_SETS, Fill, Given, Match, Rule, Rules, RuleSet, buffer
-from .sets import auto, gpt2, llama, mup, scheme, vit
+from .sets import auto, by_config, gpt2, llama, mup, scheme, vit
 
 __all__ = [
     "RULE_SETS",
@@ -27,6 +27,7 @@ __all__ = [
     "Rules",
     "auto",
     "buffer",
+    "by_config",
     "exact_gain",
     "first_match",
     "flattened",

@@ -13,6 +13,7 @@ from ..tensors.named import Named, named_tensors
 from .by_fans import AS_TORCH, drawn, with_fans
 from .layouts import bias, lookup, matrix
 from .measured import measured
+from .parametrised import as_layers
 from .residual import stacks_of
 from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet
 from .tracing import Follows, look
@@ -78,7 +79,7 @@ def auto(*example: Any, sigmoid_gain: SupportsFloat = 1.0, measure: bool = False
 
     def rules(model: nn.Module) -> Rules:
         seen = look(model, example)
-        tensors = named_tensors(model, buffers=False)
+        tensors = as_layers(model, named_tensors(model, buffers=False))
         _warn_of_blind_spots([named.name for named in tensors if matrix(named) and _holder(named) not in seen.found], seen.why)
         tied = _tied(tensors)
         ends = {end.name for stack in stacks_of(model) for end in stack.ends} if tied else set()

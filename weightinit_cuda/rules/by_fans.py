@@ -10,12 +10,12 @@ from ..numerics.distributions import Distribution
 from ..tensors.named import Named
 from .layouts import Layout, bias, layout_of, lookup, matrix
 from .rule import Fill, Rule, Rules, buffer
-from .torch_reset import padded, torch_reset
+from .torch_reset import OF_NO_LAYER, padded, torch_reset
 
 __all__ = ["AS_TORCH", "drawn", "scheme", "with_fans"]
 
-# What no scheme speaks of: norms with their running statistics, PReLU, the extra rows of attention.
-AS_TORCH = (Rule("*", torch_reset), Rule((buffer, "*"), torch_reset))
+# What no scheme speaks of: norms with their running statistics, PReLU, the extra rows of attention; norms of others, tokens.
+AS_TORCH = (Rule("*", torch_reset), Rule((buffer, "*"), torch_reset), *OF_NO_LAYER)
 
 
 def drawn(function: str, **params: Any) -> Callable[[Named], list[Fill]]:

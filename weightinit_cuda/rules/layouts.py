@@ -15,6 +15,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from ..init.fans import Axes, fans
 from ..tensors.named import Named
+from .parametrised import is_part
 
 __all__ = ["Layout", "bias", "layout_of", "lookup", "matrix", "vector_weight"]
 
@@ -44,12 +45,14 @@ class Layout(NamedTuple):
 def layout_of(named: Named) -> Layout | None:
     """The layout of a weight; None if the tensor is none, or nobody can tell.
 
-    Known are the modules of torch.nn, ``Conv1D`` of transformers, and whatever else has two dimensions and ``weight`` in its
-    name.
+    Known are the modules of torch.nn, ``Conv1D`` and the stacked experts of transformers, and whatever else has two dimensions
+    and ``weight`` in its name.
     """
     module, attribute, dims = named.module, named.attribute, named.tensor.dim()
-    if dims < 2 or named.buffer or isinstance(module, ParametrizationList):
+    if dims < 2 or named.buffer or isinstance(module, ParametrizationList) or is_part(named):
         return None
+    if dims == 3 and (experts := _experts(named)):
+        return experts
     if isinstance(module, nn.RNNBase | nn.RNNCellBase):
         return Layout(_gates(module) if attribute.startswith(("weight_ih", "weight_hh")) else 1)
     if isinstance(module, nn.MultiheadAttention) and attribute == "in_proj_weight":
@@ -59,6 +62,18 @@ def layout_of(named: Named) -> Layout | None:
     if type(module).__name__ == "Conv1D":
         return Layout(in_axes=0, out_axes=1)
     return Layout() if dims == 2 and "weight" in attribute else None
+
+
+def _experts(named: Named) -> Layout | None:
+    """Matrices stacked by transformers' ``use_experts_implementation``, whose modules say which axis has the inputs."""
+    transposed, number = getattr(named.module, "is_transposed", None), named.tensor.shape[0]
+    if (
+        not isinstance(transposed, bool)
+        or getattr(named.module, "num_experts", None) != number
+        or "proj" not in named.attribute
+    ):
+        return None
+    return Layout(number, in_axes=1, out_axes=2) if transposed else Layout(number, in_axes=2, out_axes=1)
 
 
 _WITH_LAYOUT = (nn.Linear, nn.Bilinear, _ConvNd, *TABLES)
@@ -96,8 +111,11 @@ def matrix(named: Named) -> bool:
 
 
 def bias(named: Named) -> bool:
-    """A vector called bias."""
-    return named.tensor.dim() == 1 and "bias" in named.attribute
+    """A vector called bias, or those of stacked experts."""
+    dims = named.tensor.dim()
+    return "bias" in named.attribute and (
+        dims == 1 or (dims == 2 and isinstance(getattr(named.module, "is_transposed", None), bool))
+    )
 
 
 def vector_weight(named: Named) -> bool:

@@ -12,6 +12,8 @@ from torch.nn.parameter import is_lazy
 from ..init.catalog import CATALOG
 from ..numerics.distributions import Distribution
 from ..tensors.named import PLAIN_TYPES, Named
+from .advice import lines_to_add
+from .parametrised import Parts, parts_of
 from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet, glob
 
 __all__ = ["first_match", "flattened", "require_sound", "resolve"]
@@ -43,24 +45,44 @@ def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tu
     flat = list(flattened(model, rules))
     _warn_of_idle_globs([rule for origin, rule in flat if origin == _CUSTOM], tensors)
     found, problems, seen = [], [], Seen()
+    bare: list[Named] = []
+    parts: Parts | None = None
     for named in tensors:
         try:
             fills = first_match(flat, named, seen)
+            if not fills and not named.buffer:
+                parts = parts_of(model, tensors) if parts is None else parts
+                if layer := parts.layers.get(id(named.tensor)):
+                    fills = [(made, box, f"{source}, as {layer.name}") for made, box, source in first_match(flat, layer)]
         except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
             problems.append(f"{_about(named)}: {error}")
             continue
         if fills:
             found.append((named, fills))
         elif not named.buffer:
-            problems.append(f"{_about(named)}: no rule covers it.")
+            why = parts.reasons.get(id(named.tensor)) if parts else None
+            problems.append(f"{_about(named)}: no rule covers it{f'; {why}' if why else ''}.")
+            bare.append(named)
     if problems:
         title = f"plan: a rule that fits is required for every parameter, got {len(problems)} without."
-        tried = {origin for origin, _ in flat}
-        way = "Add a Rule for them" + (
-            "." if "torch" in tried else ", or end the list with a set that covers them, such as 'torch'."
-        )
-        raise ValueError("\n  ".join([f"{title} {way}", *problems]))
+        ways = _ways(model, flat, bare, len(problems)), *problems, *_lines(bare, tensors)
+        raise ValueError("\n  ".join([f"{title} {ways[0]}", *ways[1:]]))
     return found
+
+
+def _ways(model: nn.Module, flat: list[tuple[str, Rule]], bare: list[Named], problems: int) -> str:
+    """What can be done; another set is advised only where it helps."""
+    if not any(origin == "torch" for origin, _ in flat) and len(bare) == problems:
+        torchs = list(flattened(model, "torch"))
+        if all(first_match(torchs, named) for named in bare):
+            return "Add a Rule for them, or end the list with a set that covers them, such as 'torch'."
+    return "Add a Rule for them."
+
+
+def _lines(bare: list[Named], tensors: Sequence[Named]) -> list[str]:
+    """For those that no rule covers, as they can be copied."""
+    lines = lines_to_add(bare, (name for named in tensors for name in (named.name, *named.aliases)))
+    return ["Lines to add before the others, with values of your choice:", *(f"  {line}" for line in lines)] if lines else []
 
 
 def _about(named: Named) -> str:

@@ -1,6 +1,6 @@
 """The rule sets that come with the library by name, and those of families of models: gpt2, llama, vit.
 
-No set guesses: what a ``gamma``, a ``cls_token`` or stacked experts should be the plan asks you, and you add a Rule. Each
+No set guesses: what a lone ``gamma`` or a layer scale should be the plan asks you, and you add a Rule. Each
 family's set says whose code it follows. ``docs/plans.md`` has them in a table.
 """
 
@@ -15,14 +15,17 @@ from torch import nn
 from ..init.catalog import distribution_of
 from ..tensors.named import Named, named_tensors
 from .automatic import auto
+from .by_config import by_config
 from .by_fans import AS_TORCH, drawn, scheme
 from .layouts import bias, lookup, matrix, vector_weight
 from .mup import mup
+from .norms import norm_by_structure
+from .parametrised import as_layers
 from .residual import ends_without_a_name
 from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet
 from .torch_reset import TORCH, torch_reset
 
-__all__ = ["RULE_SETS", "auto", "gpt2", "llama", "mup", "scheme", "vit"]
+__all__ = ["RULE_SETS", "auto", "by_config", "gpt2", "llama", "mup", "scheme", "vit"]
 
 
 def _layers(model: nn.Module, *keys: str) -> int | None:
@@ -36,7 +39,7 @@ def _layers(model: nn.Module, *keys: str) -> int | None:
 
 
 def _matching(model: nn.Module, rules: list[Rule]) -> Iterator[str]:
-    return (named.name for named in named_tensors(model) if any(rule.matches(named) for rule in rules))
+    return (named.name for named in as_layers(model, named_tensors(model)) if any(rule.matches(named) for rule in rules))
 
 
 def _is_one_of(names: Collection[str]) -> Callable[[Named], bool]:
@@ -82,6 +85,7 @@ def gpt2(std: float = 0.02, layers: int | None = None) -> RuleSet:
             Rule("*c_proj.weight", "normal_", std=std / math.sqrt(branches)),
             *([Rule(_is_one_of(unnamed), by_structure)] if unnamed else []),
             Rule(bias, "zeros_"),
+            Rule("*", norm_by_structure),
             Rule(vector_weight, "ones_"),
             Rule(lookup, drawn("normal_", std=std)),
             Rule(matrix, "normal_", std=std),
@@ -134,6 +138,7 @@ def llama(std: float = 0.02, by_depth: bool = True) -> RuleSet:
             *([Rule(_is_one_of(unnamed), by_structure)] if unnamed else []),
             *([Rule(_is_one_of(outputs), _output)] if (outputs := _unnamed_outputs(model)) else []),
             Rule(bias, "zeros_"),
+            Rule("*", norm_by_structure),
             Rule(vector_weight, "ones_"),
             Rule(lookup, drawn("normal_", std=1.0)),
             Rule(matrix, "trunc_normal_", std=std),
@@ -214,4 +219,5 @@ RULE_SETS.update(
     llama=llama(),
     vit=vit(),
     auto=auto(),
+    transformers=by_config(),
 )

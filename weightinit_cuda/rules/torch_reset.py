@@ -23,9 +23,13 @@ from ..numerics.distributions import Constant, Distribution
 from ..tensors.boxes import Box
 from ..tensors.named import Named, modules_of
 from ..tensors.partitioned import shown_whole
+from .beside_layers import config_value, in_torch, token
+from .layouts import bias, layout_of
+from .norms import norm_by_structure
+from .parametrised import is_part, weight_behind
 from .rule import Fill, Given, Rule, RuleSet, buffer
 
-__all__ = ["TORCH", "holds_norm", "padded", "torch_reset"]
+__all__ = ["OF_NO_LAYER", "TORCH", "holds_norm", "padded", "torch_reset"]
 
 Give = Callable[[Named, Any], Given]
 
@@ -56,13 +60,13 @@ def _within_fan_in(dtype: torch.dtype, weight: torch.Size) -> Distribution:
 
 
 def _by_fan_in(named: Named, module: Any) -> Given:
-    """U(+-1 / sqrt(fan_in)) of the weight beside it; without one (weight_norm, parametrizations) it is nobody's."""
-    weight = module._parameters.get("weight")
+    """U(+-1 / sqrt(fan_in)) of the weight beside it, or behind it; without one it is nobody's."""
+    weight = weight_behind(module)
     return None if weight is None else _within_fan_in(named.tensor.dtype, shown_whole(weight).shape)
 
 
 def _by_inputs(named: Named, module: Any) -> Given:
-    weight = module._parameters.get("weight")
+    weight = weight_behind(module)
     return None if weight is None else _within(named.tensor.dtype, 1 / math.sqrt(shown_whole(weight).shape[1]))
 
 
@@ -121,7 +125,7 @@ def _resets(kind: type[nn.Module]) -> Callable[[type[nn.Module]], Any]:
 def torch_reset(named: Named) -> list[Fill] | None:
     """What the module that holds the tensor gives it; None where it is no module of torch.nn, or has its own reset."""
     module = named.module
-    if module is None:
+    if module is None or is_part(named):
         return None
     kind: Any = type(module)  # mypy takes no type for hashable
     row = _row(kind, named.attribute, _resets(kind)(kind))
@@ -174,7 +178,38 @@ def _torch(model: nn.Module) -> list[Rule]:
         return id(named.tensor) in zeroed
 
     of_children = [Rule(in_transformer, "xavier_uniform_")] * bool(whole) + [Rule(attention_out_bias, "zeros_")] * bool(zeroed)
-    return [*of_children, Rule("*", torch_reset), Rule((buffer, "*"), torch_reset)]
+    return [
+        *of_children,
+        Rule("*", torch_reset),
+        Rule((buffer, "*"), torch_reset),
+        *OF_NO_LAYER,
+        Rule(_somebodys, _as_linear),
+    ]
+
+
+def _somebodys(named: Named) -> bool:
+    """A weight or bias of a module that torch.nn does not have, and that has no reset of its own."""
+    kind = type(named.module)
+    if in_torch(named.module) or any(hasattr(kind, name) for name in _RESETS):
+        return False
+    return bias(named) if named.tensor.dim() == 1 else layout_of(named) is not None
+
+
+def _as_linear(named: Named) -> Given:
+    """What ``Linear`` would give each of its matrices, and the bias beside one; 0 for a bias that is beside none."""
+    beside = weight_behind(named.module) if named.module is not None and bias(named) else named.tensor
+    matrix = beside is not None and layout_of(
+        named if beside is named.tensor else named._replace(tensor=beside, attribute="weight")
+    )
+    if beside is None or not matrix:
+        return [(Constant(0.0), None, f"bias beside no weight of {type(named.module).__name__}")] if bias(named) else None
+    fan_in, _ = matrix.fans(tuple(beside.shape))
+    label = f"{type(named.module).__name__} as Linear, fan_in {fan_in}"
+    return [(_within(named.tensor.dtype, 1 / math.sqrt(fan_in) if fan_in > 0 else 0.0), None, label)]
+
+
+OF_NO_LAYER = (Rule("*", norm_by_structure), Rule("*", token), Rule("*", config_value))
+"""For what belongs to no layer of torch.nn; the last rules of a set."""
 
 
 TORCH = RuleSet("torch", _torch)

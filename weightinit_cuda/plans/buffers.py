@@ -1,0 +1,108 @@
+"""Buffers that no plan has, such as the frequencies of rotary embeddings: computed again by the model's own code.
+
+``to_empty()`` leaves them without values, and nothing in torch says so afterwards. Where a module, or the transformers model
+around it, has code for them, it runs on a copy of the module whose parameters are on meta: what it writes into the copy's
+buffers is theirs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ..tensors.named import Named
+
+__all__ = ["recomputed"]
+
+_OWN_CODE = ("init_non_persistent_buffers", "reset_buffers", "rope_init", "reset_parameters")  # timm, torchtune, torch
+
+
+def recomputed(model: nn.Module, named: Collection[Named], covered: Collection[str]) -> list[tuple[Tensor, Tensor]]:
+    """Each buffer that is not covered, and its values. Nothing of the model is changed.
+
+    Args:
+        model: with memory.
+        named: all of its tensors.
+        covered: names of those that the plan fills.
+
+    Raises:
+        ValueError: buffers whose module has no code for them, or code that does not write them; all are named.
+    """
+    wanted = [each for each in named if each.buffer and each.name not in covered and each.tensor.numel()]
+    around = dict(_around(model, None))
+    by_module: dict[int, tuple[nn.Module, list[Named]]] = {}
+    for each in wanted:
+        if each.module is not None:
+            by_module.setdefault(id(each.module), (each.module, []))[1].append(each)
+    found: list[tuple[Tensor, Tensor]] = []
+    problems: list[str] = []
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        for module, held in by_module.values():
+            values, errors = _of_module(module, [each.attribute for each in held], around.get(id(module)))
+            found += [(each.tensor, values[each.attribute]) for each in held if each.attribute in values]
+            why = f" ({'; '.join(errors)})" if errors else ""
+            problems += [
+                f"{each.name} {tuple(each.tensor.shape)} of {type(module).__name__}{why}"
+                for each in held
+                if each.attribute not in values
+            ]
+    if problems:
+        title = f"initialize_: buffers must be computable by their modules' own code, got {len(problems)} that are not."
+        way = 'Build the model under deferred(), or write them and use buffers="keep".'
+        raise ValueError("\n  ".join([f"{title} {way}", *problems]))
+    return found
+
+
+def _around(module: nn.Module, outside: nn.Module | None) -> Iterator[tuple[int, nn.Module | None]]:
+    """For each module the nearest model of transformers that it is part of."""
+    inside = module if hasattr(module, "_init_weights") and hasattr(module, "config") else outside
+    yield id(module), inside
+    for child in module.children():
+        yield from _around(child, inside)
+
+
+def _of_module(module: nn.Module, names: Collection[str], around: nn.Module | None) -> tuple[dict[str, Tensor], list[str]]:
+    """The values of a module's buffers, and what went wrong."""
+    ways: list[Callable[[nn.Module], object]] = []
+    if callable(of_model := getattr(around, "_init_weights", None)):
+        ways.append(of_model)
+    ways += [getattr(type(module), name) for name in _OWN_CODE if callable(getattr(type(module), name, None))]
+    found: dict[str, Tensor] = {}
+    errors: list[str] = []
+    for way in ways:
+        missing = [name for name in names if name not in found]
+        if not missing:
+            break
+        try:
+            found.update(_written(module, missing, way))
+        except Exception as error:  # the model's own code, on a copy
+            errors.append(f"{getattr(way, '__name__', way)}: {type(error).__name__}: {error}"[:200])
+    return found, errors
+
+
+def _written(module: nn.Module, names: Collection[str], way: Callable[[nn.Module], object]) -> dict[str, Tensor]:
+    """What a function writes into these buffers of a copy of the module."""
+    memo: dict[int, object] = {id(each): nn.Parameter(each.to("meta"), each.requires_grad) for each in module.parameters()}
+    memo |= {id(config): config for config in [getattr(module, "config", None)] if config is not None}
+    twin = copy.deepcopy(module, memo)
+    before = {}
+    for name in names:
+        buffer = twin._buffers[name] = _unwritten(module._buffers[name])
+        before[name] = buffer, buffer._version
+    way(twin)
+    return {name: after for name in names if (after := _if_written(twin._buffers.get(name), *before[name])) is not None}
+
+
+def _unwritten(buffer: Tensor | None) -> Tensor:
+    made = torch.empty_like(buffer)  # type: ignore[arg-type]  # it is one of the module's
+    return made.fill_(torch.nan) if made.is_floating_point() or made.is_complex() else made.zero_()
+
+
+def _if_written(after: Tensor | None, before: Tensor, version: int) -> Tensor | None:
+    """The buffer, if something wrote all of it."""
+    if after is None or after.is_meta or after.shape != before.shape or (after is before and after._version == version):
+        return None
+    return None if after.is_floating_point() and bool(after.isnan().any()) else after

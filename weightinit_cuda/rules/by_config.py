@@ -1,0 +1,130 @@
+"""The rule set ``transformers``: what ``PreTrainedModel._init_weights`` gives, with the standard deviation that configs say."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import nn
+
+from ..init.catalog import distribution_of
+from ..numerics.distributions import Constant
+from ..tensors.named import Named
+from .beside_layers import token
+from .by_fans import AS_TORCH, drawn
+from .layouts import bias, lookup, matrix
+from .norms import norm_by_structure
+from .rule import Fill, Rule, Rules, RuleSet
+
+__all__ = ["by_config"]
+
+STD = 0.02  # transformers', where a config says none
+_NORMAL = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+_BASE = "PreTrainedModel"
+
+
+def by_config(std: float | None = None) -> RuleSet:
+    """What transformers gives a model without an ``_init_weights`` of its own (the set ``transformers``).
+
+    Linear layers and convolutions, ``Conv1D``, stacked experts, routers, embeddings, tokens and positions get N(0, std²), where
+    std is the ``initializer_range`` of the config of the model, or part, in which they are. Biases and padding rows are 0;
+    LSTMs get ``xavier_uniform_``; norms and all else as in torch.
+
+    Args:
+        std: of all parts; default what configs say (``initializer_range``, ``init_std``, ``initializer_factor``), else 0.02.
+
+    Warns:
+        UserWarning: a class with an ``_init_weights`` of its own, which does more, or other things. All are named; ``deferred``
+            records what they do.
+
+    Source: transformers' ``PreTrainedModel._init_weights``, version 5.
+
+    >>> net = nn.Sequential(nn.Linear(2, 2, bias=False))
+    >>> net.config = type("Config", (), {"initializer_range": 0.1})()
+    >>> net[0].weight is not None and by_config().rules(net)[1].fills(Named("0.weight", net[0].weight, (), net[0], "weight"))
+    [(Normal(mean=0.0, std=0.1), None, 'Linear, std 0.1 of the config')]
+    """
+
+    def rules(model: nn.Module) -> Rules:
+        _warn_of_own_ways(model)
+        stds = {} if std is not None else dict(_stds(model, (STD, "of no config")))
+
+        def of(named: Named) -> tuple[float, str]:
+            return (std, "as given") if std is not None else stds.get(id(named.module), (STD, "of no config"))
+
+        return [Rule(bias, _zeros), Rule("*", _normal(of)), Rule(nn.LSTM, "xavier_uniform_"), *AS_TORCH]
+
+    return RuleSet("transformers", rules)
+
+
+def _zeros(named: Named) -> list[Fill] | None:
+    """Of the layers that get values here; in LSTMs; beside nothing. Others, MultiheadAttention's for example, are torch's."""
+    if norm_by_structure(named) or isinstance(named.module, nn.GRU | nn.RNN | nn.RNNCellBase):
+        return None
+    return [(Constant(0.0), None, "bias")]
+
+
+def _normal(of: Callable[[Named], tuple[float, str]]) -> Callable[[Named], list[Fill] | None]:
+    def normal(named: Named) -> list[Fill] | None:
+        std, why = of(named)
+        label = f"{type(named.module).__name__}, std {std:g} {why}"
+        if lookup(named):
+            return [(made, box, f"{label}{', padding' if box else ''}") for made, box, _ in drawn("normal_", std=std)(named)]
+        if (seen := token(named)) is None and not _gets_normal(named):
+            return None
+        made = distribution_of("normal_", named.tensor.dtype, (), {"std": std})
+        return [(made, None, label if seen is None else f"{seen[0][2].partition(':')[0]}; std {std:g} {why}")]
+
+    return normal
+
+
+def _gets_normal(named: Named) -> bool:
+    if not matrix(named):
+        return False
+    return isinstance(named.module, _NORMAL) or not any(
+        base is not nn.Module and base.__module__.startswith("torch.nn.") for base in type(named.module).__mro__
+    )
+
+
+def _stds(module: nn.Module, outside: tuple[float, str]) -> Iterator[tuple[int, tuple[float, str]]]:
+    """For each module the standard deviation by the nearest config around it."""
+    config = getattr(module, "config", None) if _is_pretrained(module) or outside[1] == "of no config" else None
+    inside = _of_config(config) or outside
+    yield id(module), inside
+    for child in module.children():
+        yield from _stds(child, inside)
+
+
+def _of_config(config: Any) -> tuple[float, str] | None:
+    text = config.get_text_config() if hasattr(config, "get_text_config") else None
+    for where, key in (
+        (config, "initializer_range"),
+        (config, "init_std"),
+        (config, "initializer_factor"),
+        (text, "initializer_range"),
+    ):
+        value = getattr(where, key, None)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return (float(value) or STD), "of the config"
+    return None
+
+
+def _is_pretrained(module: nn.Module) -> bool:
+    return any(base.__name__ == _BASE for base in type(module).__mro__)
+
+
+def _warn_of_own_ways(model: nn.Module) -> None:
+    own: dict[str, None] = {}
+    for module in model.modules():
+        for base in type(module).__mro__ if _is_pretrained(module) else ():
+            if base.__name__ == _BASE:
+                break
+            if "_init_weights" in vars(base):
+                own[base.__name__] = None
+    if own:
+        warnings.warn(
+            f"transformers: this set follows PreTrainedModel._init_weights, got a model with its own ({', '.join(own)}),"
+            " which may do more or other things. weightinit_cuda.deferred() records what the model does itself.",
+            stacklevel=5,
+        )
