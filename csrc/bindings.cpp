@@ -201,6 +201,15 @@ void cuda_fill_drawn(uintptr_t data, int storage, uint64_t count, const Transfor
 }
 #endif
 
+// Makes a class no sequence to Python's C API; it stays a mapping. What Python has made of __getitem__ is undone.
+void no_sequence(const py::type& kind) {
+    auto* const type = reinterpret_cast<PyTypeObject*>(kind.ptr());
+    if (!type->tp_as_sequence || !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) return;
+    type->tp_as_sequence->sq_item = nullptr;
+    type->tp_as_sequence->sq_ass_item = nullptr;
+    PyType_Modified(type);
+}
+
 // Where a generator of torch stands, which then moves on. Between the two no bytecode of Python is run: no signal handler and no
 // other thread can come to stand at the same place.
 uint64_t take_position(const py::object& generator, uint64_t count) {
@@ -242,6 +251,7 @@ PYBIND11_MODULE(_C, m) {
         .def("draw_and_fill", &PlainTensors::draw_and_fill, py::arg("tensor"), py::arg("distribution"), py::arg("draw"),
              py::arg("lowest"), py::arg("seed"));
     m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
+    m.def("no_sequence", &no_sequence, py::arg("kind"));
     m.def("take_position", &take_position, py::arg("generator"), py::arg("count"));
     m.def("streams_of", &streams_of, py::arg("names"), py::arg("domain"));
     m.def("available_isas", &available_isas);

@@ -118,10 +118,10 @@ FOLDED: dict[str, tuple[Callable[[], Tensor], list[Any]]] = {
     ),
     "fused": (fused, [(Normal(0.0, 0.1), ROWS(4)), (Constant(0.0), ROWS(4, at=4)), (Uniform(-0.5, 0.5), ROWS(4, at=8))]),
     "experts": (experts, [(TruncNormal(0.0, 0.1, -2.0, 2.0), None)]),
-    "a generator": (lambda: torch.randn(4, generator=torch.Generator()), [(Normal(0.0, 1.0), None)]),
+    "a generator": (lambda: torch.randn(4, generator=torch.Generator()), [(Computed("given values"), None)]),
     "a generator of init": (
         lambda: nn.init.uniform_(torch.empty(4), generator=torch.Generator()),
-        [(Uniform(0.0, 1.0), None)],
+        [(Computed("given values"), None)],
     ),
     "orthogonal_": (lambda: nn.init.orthogonal_(torch.empty(4, 4), gain=2.0), [(Orthogonal(2.0), None)]),
     "orthogonal_ scaled": (lambda: nn.init.orthogonal_(torch.empty(4, 4)) * 0.5, [(Orthogonal(0.5), None)]),

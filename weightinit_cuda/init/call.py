@@ -21,7 +21,7 @@ from ..numerics.distributions import Distribution
 from ..numerics.rounding import REAL_DTYPE
 from ..numerics.streams import UNNAMED
 from ..tensors.shards import Part, is_dtensor, mark_written, parts
-from ..tensors.torch_private import dispatch_modes, functorch_transform
+from ..tensors.torch_private import dispatch_modes, functorch_transform, jit_trace
 from . import schemes
 from .arguments import Draw, Shape, Stream, generator_for, parts_of, seed_of, stream_number
 from .catalog import AXES, CATALOG
@@ -42,7 +42,7 @@ Generator = torch.Generator
 
 def traced() -> bool:
     """Whether operators are traced, faked or batched here, so that a fill must be one."""
-    return bool(_dynamo_traces() or dispatch_modes() or functorch_transform() is not None)
+    return bool(_dynamo_traces() or dispatch_modes() or jit_trace() or functorch_transform() is not None)
 
 
 def fill(
@@ -57,7 +57,7 @@ def fill(
     flat_range: Shape | None,
 ) -> Tensor:
     """Checks everything, draws a seed if none is given, fills. The common call is the short path in the middle."""
-    if dispatch_modes() and not is_dtensor(tensor):  # whose shards are filled one by one
+    if (dispatch_modes() or jit_trace()) and not is_dtensor(tensor):  # whose shards are filled one by one
         return _fill_operator(tensor, scheme, args, generator, seed, stream, global_shape, offset, flat_range)
     try:
         distribution = scheme(*args)

@@ -71,6 +71,9 @@ class Records(Protocol):
     def called(self, function: Function, tensor: Tensor, own: tuple[Any, ...]) -> bool:
         """Records a call of a function; False, and nothing is recorded, where it is to be run."""
 
+    def seeded(self, generator: torch.Generator | None) -> bool:
+        """Whether a draw is under a seed that the code has set: torch's function then runs."""
+
 
 class _Thread(threading.local):
     def __init__(self) -> None:
@@ -90,7 +93,7 @@ def _ours_now() -> bool:
     return (
         not _dynamo_traces()  # first: it is all that torch.compile sees of this function
         and (_everywhere > 0 or bool(_thread.entered))
-        and jit_trace() is None
+        and not jit_trace()
         and functorch_transform() is None
         and (dispatch_modes() == 0 or _only_fake())
     )
@@ -130,6 +133,8 @@ def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable
             return torchs(*args)
         recorder = _thread.recorder
         if recorder is not None and row is not None:
+            if generators and recorder.seeded(args[-1]):
+                return torchs(*args)
             if recorder.called(row, args[0], args[own]):
                 return args[0]
             if row.recorded and isinstance(args[0], Tensor) and args[0].is_meta and not is_lazy(args[0]):
@@ -274,7 +279,7 @@ def _in_compiled_code() -> bool:
 
 def _acquire(function: str) -> None:
     global _users
-    if _in_compiled_code() or jit_trace() is not None:
+    if _in_compiled_code() or jit_trace():
         raise RuntimeError(
             f"{function}: must be called outside of torch.compile and torch.jit.trace, got a call inside."
             " Put it around the call of the compiled or traced function."

@@ -30,6 +30,7 @@ from ..tensors.boxes import remainder
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import PLAIN_TYPES, Named, named_tensors
 from ..tensors.shards import is_dtensor
+from .answers import answering
 from .folding import Folded
 from .materialize import copy_boxes, finish, is_one_fill, materialize, move_others, real_memory
 from .ownership import Claims
@@ -127,7 +128,7 @@ class Recording:
         Args:
             model: a module that was made in the block, or a part of one.
             device: None: for each tensor the one that the code asked for.
-            dtype: of floating-point parameters and buffers; None: the code's own.
+            dtype: of floating-point parameters and buffers, not of plain attributes; None: the code's own.
             seed, rules, prefix: as for :meth:`plan`.
 
         Returns:
@@ -223,7 +224,12 @@ class Recording:
         whole, claims = self._claims(function, model, found.targets, prefix)
         targets = [t for t in found.targets if not (lean and is_one_fill(t, claims))]
         plan = self._plan(function, model, targets, whole, claims, seed, rules)
-        return found, claims, plan if dtype is None else plan.with_dtype(dtype)
+        if dtype is None:
+            return found, claims, plan
+        kept = {t.named.name for t in targets if t.attribute and not t.within}  # `.to()` leaves plain attributes alone
+        cast = plan.with_dtype(dtype)
+        entries = tuple(a if a.name in kept else b for a, b in zip(plan, cast, strict=True))
+        return found, claims, Plan(entries, cast.seed, "deferred")
 
     def _plan(
         self,
@@ -342,7 +348,8 @@ def deferred() -> Iterator[Recording]:
     on values) is computed at once, random values by torch's default generator.
 
     Inside, the default device stays what it was, so code that skips its initialisation on meta (transformers) does not; a
-    default device of meta, set outside, is taken for cpu. Generators passed by the code are not used: the seed decides.
+    default device of meta, set outside, is taken for cpu. Tensors say that they are where the code put them. What the code
+    draws under a generator or a seed that it sets inside is drawn at once, as torch does: seed before the block.
 
     Yields:
         Recording: to be used after the block.
@@ -368,6 +375,7 @@ def deferred() -> Iterator[Recording]:
         made = stack.enter_context(registered())
         stack.enter_context(recording._recorder)
         stack.enter_context(standing_in(recording._recorder))
+        stack.enter_context(answering(recording._recorder))
         recording._active = True
         try:
             yield recording

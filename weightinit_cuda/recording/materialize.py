@@ -42,7 +42,8 @@ def materialize(found: Found, claims: Claims, plan: Plan, device: torch.device |
     """
     listed = set(plan.names())
     planned = [target for target in found.targets if target.named.name in listed] if listed else []
-    single = [target for target in found.targets if target.named.name not in listed]
+    rest = [target for target in found.targets if target.named.name not in listed]
+    single = [target for target in rest if isinstance(target.held, Memory)]
     made = [_whole(target, device) for target in single]
     real = real_memory(planned, plan, device)
     names = [target.named.name for target in single]
@@ -54,6 +55,9 @@ def materialize(found: Found, claims: Claims, plan: Plan, device: torch.device |
     compute(planned, claims, plan.seed, real)
     for target, tensor in zip(single, made, strict=True):
         _settle(target, tensor)
+    for target in rest:
+        if not isinstance(target.held, Memory):  # it has no elements, and so no line in a plan
+            _settle(target, _whole(target, device))
     for target in planned:
         _settle(target, real[target.named.name])
 
@@ -117,7 +121,7 @@ def move_others(others: Iterable[Named], device: torch.device | str | int | None
     for named in others:
         tensor = named.tensor
         if not tensor.is_meta:
-            tensor.data = tensor.data.to(device, dtype if tensor.is_floating_point() else None)
+            tensor.data = tensor.data.to(device, dtype if tensor.is_floating_point() and named.attribute else None)
 
 
 def finish(model: nn.Module, tensors: Iterable[Tensor]) -> None:

@@ -9,11 +9,13 @@ parameter is ``folding``'s business; no seeds and no names here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..engine import draw_seed
 from ..engine.checks import OVERLAPPING
 from ..init import schemes
 from ..init.catalog import Function, distribution_of
@@ -30,8 +32,10 @@ from ..tensors.torch_private import (
     storage_key,
     tree_map,
 )
+from .on_meta import IMPOSSIBLE, OnMeta
 from .operators import Call, leaves
 from .replay import evaluate
+from .seeding import Seeding
 from .short_ways import SHORT_WAYS
 from .source_line import Place, described, here
 from .tape import CPU, META, DataStep, FillStep, Memory, OperatorStep, Step, View
@@ -54,7 +58,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._memories: dict[int, Memory] = {}
-        self._made: dict[Any, Any] = {}  # sizes, strides and dtypes of new tensors: blocks of a model make the same again
+        self._on_meta = OnMeta()
+        self.seeding = Seeding()
         self._depth = 0  # of the stack of modes that this one is on top of
 
     def __enter__(self) -> Recorder:
@@ -70,6 +75,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         memory = self._memories.get(storage_key(tensor.untyped_storage()))
         return None if memory is None else _view(memory, tensor)
+
+    def device_of(self, tensor: Tensor) -> torch.device | None:
+        """The device that the code asked for; None if the tensor is none of the tape's."""
+        try:
+            memory = self._memories.get(storage_key(tensor.untyped_storage()))
+        except (RuntimeError, NotImplementedError):  # a layout, or a wrapper, that has none
+            return None
+        return None if memory is None else memory.device
 
     def plain_memory(self, tensor: Tensor) -> Memory | None:
         """The memory that the tensor is all of, as it was made, if nobody has read it; None for any other tensor."""
@@ -146,7 +159,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def value(self, tensor: Tensor) -> Tensor:
         """The real values of a tensor, now, on the CPU."""
-        return evaluate(self.steps, self._outside(tensor)) if tensor.is_meta else tensor
+        if not tensor.is_meta:
+            return tensor
+        with self.seeding.untouched():
+            return evaluate(self.steps, self._outside(tensor))
+
+    def seeded(self, generator: torch.Generator | None) -> bool:
+        """Whether a draw is under a seed of the code's own, and to be left to torch."""
+        return self.seeding.rules(generator)
 
     def called(self, function: Function, tensor: Tensor, own: tuple[Any, ...]) -> bool:
         """Records a call of a function of ``torch.nn.init`` as the one fill that it is.
@@ -163,6 +183,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             distribution = function.distribution(memory.dtype, memory.shape, *own)
         except Exception:
             return False  # torch words it
+        if self.seeding.is_set and distribution.is_random:
+            return False
         self.fill_plain(memory, distribution, here())
         return True
 
@@ -188,12 +210,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _record(self, call: Call) -> Any:
         """An operator on tensors on meta."""
-        if call.operator.namespace == OURS and self._own_fill(call):
-            return None
+        if call.operator.namespace == OURS:
+            call = self._with_seed(call)
+            if self._own_fill(call):
+                return None
+        elif call.nature.random and self._draws_itself(call):
+            return self._draw(call)
         if call.operator in _REFILLS and (refilled := self._refill(call)) is not None:
             return refilled
         result = self._on_meta(call)
-        if result is _IMPOSSIBLE:
+        if result is IMPOSSIBLE:
             return self._run(call)
         on_tape = call.map(Tensor, self._outside)
         views = on_tape.tensors(View)
@@ -208,6 +234,39 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if writes and not call.nature.only_views:
             self._append(_step(on_tape, tuple(writes), tuple(made)))
         return result
+
+    def _draws_itself(self, call: Call) -> bool:
+        """Whether a draw is under a seed of the code's own: a generator that is passed, or that of the CPU."""
+        if call.kwargs.get("generator") is not None:
+            return True
+        if not self.seeding.is_set:
+            return False
+        device = call.device or next((self.device_of(t) for t in call.tensors() if t.is_meta), CPU)
+        return device in (None, CPU, META)
+
+    def _with_seed(self, call: Call) -> Call:
+        """A random fill of ours under a seed of the code's own takes its seed from there, as it does elsewhere."""
+        generator = call.kwargs.get("generator")
+        is_random = "seed" in call.nature.parameters and call.given.get("seed") is None
+        if not is_random or not self.seeding.rules(generator):
+            return call
+        seed = draw_seed(torch.empty(0, device=CPU), generator)
+        return call._replace(kwargs={**call.kwargs, "generator": None, "seed": seed - 2**64 if seed >= 2**63 else seed})
+
+    def _draw(self, call: Call) -> Any:
+        """Draws at once. What is only written is not looked at: to know it might take draws of its own."""
+        generator = call.kwargs.get("generator")
+        device = CPU if generator is None else generator.device
+        only_written = {id(t) for t in call.written()} if call.nature.name != "rrelu_with_noise" else set()
+
+        def real(t: Tensor) -> Tensor:
+            if id(t) in only_written:
+                return torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=device)
+            return self.value(t).to(device)
+
+        if call.device is not None:
+            call = call._replace(kwargs={**call.kwargs, "device": device})
+        return self._run(call, real)
 
     def _own_fill(self, call: Call) -> bool:
         """An operator of ours (``torch_ops``) as a fill; False: it has a seed of its own, so its values are not the plan's."""
@@ -232,38 +291,18 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.fill(tensor, meaning[0])
         return tensor
 
-    def _on_meta(self, call: Call) -> Any:
-        """The result on meta; not possible where the shape depends on values, nobody has written the operator for meta, or it
-        is an error, which torch words better on real tensors."""
-        if call.operator in _IN_PLACE and _is_arithmetic(call):
-            return call.args[0]
-        like = None if call.nature.written else call.likeness()
-        made = self._made.get((torch.get_default_dtype(), like)) if like else None
-        if made is not None:
-            return torch.empty_strided(made[0], made[1], dtype=made[2], device=META)
-        try:
-            result = call.with_device(META)()
-        except Exception:
-            return _IMPOSSIBLE
-        tensors = call.tensors()
-        if any(t.layout is not torch.strided for t in (*tensors, *leaves(result))):
-            return _IMPOSSIBLE
-        if like and type(result) is Tensor and _is_new(result, tensors):
-            self._made[torch.get_default_dtype(), like] = result.shape, result.stride(), result.dtype
-        return result
-
     def _twin(self, real: Tensor) -> Tensor:
         if real.layout is not torch.strided:
             return real
         return self.give(real) if real.numel() else torch.empty_like(real, device=META)
 
-    def _run(self, call: Call) -> Any:
+    def _run(self, call: Call, real_one: Callable[[Tensor], Tensor] | None = None) -> Any:
         """Runs an operator at once, on real values. What it writes becomes data."""
-        real = call.map(Tensor, self.value)
+        real = call.map(Tensor, real_one or self.value)
         result = (real._replace(kwargs=real.kwargs | {"device": CPU}) if real.device == META else real)()
         stands_for = {id(r): t for r, t in zip(real.tensors(), call.tensors(), strict=True)}
         for t, r in zip(call.written(), real.written(), strict=True):
-            self._append(DataStep(here(), self._outside(t), r.detach().clone()))
+            self._append(DataStep(here(), self._outside(t), r.detach().to(CPU, copy=True)))
 
         def twin(r: Any) -> Any:
             if not isinstance(r, Tensor):
@@ -288,29 +327,6 @@ _DRAWN = ("generator", "seed", "stream", "name")
 _aten = torch.ops.aten
 _ASKS = {_aten._local_scalar_dense.default, _aten.equal.default}  # Python wants the answer
 _REFILLS = {_aten.normal_.default, _aten.uniform_.default, _aten.zero_.default, _aten.fill_.Scalar}
-_IN_PLACE = {
-    _aten.add_.Tensor,
-    _aten.sub_.Tensor,
-    _aten.mul_.Tensor,
-    _aten.div_.Tensor,
-    _aten.erfinv_.default,
-    _aten.clamp_.default,
-    _aten.clamp_min_.default,
-    _aten.clamp_max_.default,
-}
-_IMPOSSIBLE = object()
-
-
-def _is_arithmetic(call: Call) -> bool:
-    """Whether an operator of ``_IN_PLACE`` is so plain that it returns its tensor: on meta Python would look at it for 2 ms."""
-    tensor, *numbers = call.args
-    return (
-        tensor.dtype.is_floating_point
-        and tensor.dtype.itemsize > 1  # float8 has no arithmetic
-        and bool(numbers) == (call.nature.name != "erfinv")  # a clamp to nothing is an error
-        and all(type(x) in (int, float) for x in (*numbers, *call.kwargs.values()))
-        and not overlaps_itself(tensor)
-    )
 
 
 def _step(call: Call, writes: tuple[View, ...], made: tuple[int | None, ...]) -> Step:
@@ -344,13 +360,6 @@ def _geometry(tensor: Tensor) -> Geometry:
 
 def _whole(memory: Memory, dtype: torch.dtype) -> View:
     return View(memory, dtype, Geometry(0, (memory.nbytes // dtype.itemsize,), (1,)))
-
-
-def _is_new(made: Tensor, tensors: list[Tensor]) -> bool:
-    """Whether a result is a tensor of its own, and nothing but its shape, strides and dtype."""
-    storage = storage_key(made.untyped_storage())
-    is_view = any(storage_key(t.untyped_storage()) == storage for t in tensors)
-    return not (is_view or made.storage_offset() or made.is_conj() or made.is_neg())
 
 
 def _is_empty(call: Call, tensors: list[Tensor]) -> bool:

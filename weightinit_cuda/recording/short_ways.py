@@ -122,11 +122,11 @@ def _filled(recorder: Recorder, tensor: Tensor, distribution: Distribution) -> T
 
 
 def _uniform_(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
-    return _drawn(recorder, schemes.uniform_, *args, *(0.0, 1.0)[len(args) - 1 :])
+    return None if named or recorder.seeding.is_set else _drawn(recorder, schemes.uniform_, *args, *(0.0, 1.0)[len(args) - 1 :])
 
 
 def _normal_(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
-    return _drawn(recorder, schemes.normal_, *args, *(0.0, 1.0)[len(args) - 1 :])
+    return None if named or recorder.seeding.is_set else _drawn(recorder, schemes.normal_, *args, *(0.0, 1.0)[len(args) - 1 :])
 
 
 def _drawn(recorder: Recorder, scheme: Callable[..., Distribution], tensor: Tensor, *numbers: Any) -> Tensor | None:

@@ -26,6 +26,7 @@ from ..tensors.torch_private import (
     known_to_dynamo,
     register_builtin,
 )
+from .python_values import known
 from .short_ways import ONE, ZERO, constant, fill, make
 from .tape import CPU, META
 
@@ -88,9 +89,22 @@ def _keeping(name: str) -> Callable[..., Any]:
                 device = _default_device()
             if device is not None and torch.device(device) == META:
                 kwargs["device"] = CPU
+            return _with_known(torchs, args, kwargs)
         return torchs(*args, **kwargs)
 
     return function
+
+
+def _with_known(torchs: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Data may be lists of recorded tensors, whose values torch asks for where no mode is asked."""
+    try:
+        return torchs(*args, **kwargs)
+    except RuntimeError:
+        recorder = _recorder()
+        if recorder is None or not args or not isinstance(args[0], (list, tuple)):
+            raise
+        values = known(recorder, args[0])
+    return torchs(values, *args[1:], **kwargs)
 
 
 def _default_device() -> torch.device:

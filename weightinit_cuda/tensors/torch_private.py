@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.jit._builtins import _register_builtin as register_builtin
 from torch.utils._contextlib import _NoParamDecoratorContextManager as DecoratorContextManager
 from torch.utils._device import _device_constructors as device_constructors
@@ -24,9 +24,11 @@ __all__ = [
     "PYTHON_KEY",
     "DecoratorContextManager",
     "FakeTensor",
+    "FakeTensorMode",
     "TensorBase",
     "TorchDispatchMode",
     "compiled_code_runs",
+    "copying_code",
     "cuda_stream",
     "device_constructors",
     "dispatch_modes",
@@ -59,6 +61,7 @@ __all__ = [
 
 PRIVATE: dict[str, str] = {
     "torch._subclasses.fake_tensor.FakeTensor": "fake tensors have no memory: a fill neither writes nor draws. Else: a crash",
+    "torch._subclasses.fake_tensor.FakeTensorMode": "shapes that differ between meta and the CPU, in deferred()",
     "torch.utils._contextlib._NoParamDecoratorContextManager": "patched() as a decorator, with and without parentheses",
     "torch.utils._python_dispatch.TorchDispatchMode": "deferred() sees every operator",
     "torch.utils._python_dispatch.is_traceable_wrapper_subclass": "deferred() leaves DTensors and their like alone",
@@ -76,7 +79,7 @@ PRIVATE: dict[str, str] = {
     "torch._C._functorch.peek_interpreter_stack": "the same for vmap and grad",
     "torch._C._functorch.is_functorch_wrapped_tensor": "the probe looks at no tensor of vmap, which has no values",
     "torch._functorch.pyfunctorch.temporarily_clear_interpreter_stack": "checks draw on scratch tensors, which vmap refuses",
-    "torch._C._get_tracing_state": "patched() keeps torch's functions in torch.jit.trace, which would miss our fills",
+    "torch._C._is_tracing": "in torch.jit.trace a fill must be an operator. Else: the trace misses it",
     "torch._C._get_dispatch_mode": "patched() fills under FakeTensorMode alone",
     "torch._C._TorchDispatchModeKey.FAKE": "the same",
     "torch._C._dynamo.eval_frame.get_eval_frame_callback": "patched() is refused in compiled code",
@@ -84,6 +87,7 @@ PRIVATE: dict[str, str] = {
     "torch._dynamo.trace_rules.clear_lru_cache": "torch.compile works after that. Else: it knows what stood in for torch.empty",
     "torch._C._set_grad_enabled": "constants of small tensors without the cost of torch.no_grad()",
     "torch.Tensor._make_wrapper_subclass": "a partitioned parameter is shown as the whole tensor",
+    "torch.Tensor._reduce_ex_internal": "a tensor that is pickled in deferred() is one on meta",
     "torch._C.TensorBase": "the methods of tensors that patched() hides",
     "torch._C._swap_tensor_impl": "materialize_ puts memory under the same objects. Else: optimisers hold other tensors",
     "torch._C._cuda_getCurrentRawStream": "the stream of a short call on a GPU; only in a torch with CUDA",
@@ -97,7 +101,7 @@ dispatch_modes = torch._C._len_torch_dispatch_stack
 function_modes = torch._C._len_torch_function_stack
 functorch_transform = torch._C._functorch.peek_interpreter_stack
 is_transformed = torch._C._functorch.is_functorch_wrapped_tensor
-jit_trace = torch._C._get_tracing_state
+jit_trace = torch._C._is_tracing
 set_excluded = torch._C._dispatch_tls_set_dispatch_key_excluded
 PYTHON_KEY = torch._C.DispatchKey.Python
 set_grad_enabled = torch._C._set_grad_enabled
@@ -138,6 +142,11 @@ def forget_what_dynamo_knows() -> None:
 def compiled_code_runs() -> bool:
     """Whether torch.compile would compile what is called next."""
     return callable(torch._C._dynamo.eval_frame.get_eval_frame_callback())
+
+
+def copying_code() -> frozenset[Any]:
+    """The code by which torch copies and pickles tensors, which must know that one has no memory."""
+    return frozenset((torch.Tensor.__deepcopy__.__code__, torch.Tensor._reduce_ex_internal.__code__))
 
 
 def make_wrapper(kind: type, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Any:

@@ -1,0 +1,85 @@
+"""Results of operators on meta, in the block: what torch says of shapes and dtypes, and what need not be asked again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..tensors.torch_private import FakeTensorMode, overlaps_itself, storage_key
+from .operators import Call, leaves
+from .tape import CPU, META
+
+__all__ = ["IMPOSSIBLE", "OnMeta"]
+
+_aten = torch.ops.aten
+IMPOSSIBLE = object()
+_IN_PLACE = {
+    _aten.add_.Tensor,
+    _aten.sub_.Tensor,
+    _aten.mul_.Tensor,
+    _aten.div_.Tensor,
+    _aten.erfinv_.default,
+    _aten.clamp_.default,
+    _aten.clamp_min_.default,
+    _aten.clamp_max_.default,
+}
+_OTHER_SHAPES = {"native_batch_norm", "_embedding_bag", "_embedding_bag_forward_only"}  # on meta than on the CPU
+
+
+class OnMeta:
+    """Results on meta. Sizes, strides and dtypes of new tensors are remembered: blocks of a model make the same again."""
+
+    def __init__(self) -> None:
+        self._made: dict[Any, Any] = {}
+
+    def __call__(self, call: Call) -> Any:
+        """The result; ``IMPOSSIBLE`` where the shape depends on values, nobody has written the operator for meta, or it is an
+        error, which torch words better on real tensors."""
+        if call.operator in _IN_PLACE and _is_arithmetic(call):
+            return call.args[0]
+        like = None if call.nature.written else call.likeness()
+        made = self._made.get((torch.get_default_dtype(), like)) if like else None
+        if made is not None:
+            return torch.empty_strided(made[0], made[1], dtype=made[2], device=META)
+        try:
+            result = _on_fakes(call) if call.nature.name in _OTHER_SHAPES else call.with_device(META)()
+        except Exception:
+            return IMPOSSIBLE
+        tensors = call.tensors()
+        if any(t.layout is not torch.strided for t in (*tensors, *leaves(result))):
+            return IMPOSSIBLE
+        if like and type(result) is Tensor and _is_new(result, tensors):
+            self._made[torch.get_default_dtype(), like] = result.shape, result.stride(), result.dtype
+        return result
+
+
+def _on_fakes(call: Call) -> Any:
+    """What the operator returns on the CPU, on meta: all of it new memory."""
+
+    def fake(t: Tensor) -> Tensor:
+        return torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=CPU)
+
+    with FakeTensorMode():
+        made = call.map(Tensor, fake)()
+    return tuple(torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=META) for t in made)
+
+
+def _is_arithmetic(call: Call) -> bool:
+    """Whether an operator of ``_IN_PLACE`` is so plain that it returns its tensor: on meta Python would look at it for 2 ms."""
+    tensor, *numbers = call.args
+    return (
+        tensor.dtype.is_floating_point
+        and tensor.dtype.itemsize > 1  # float8 has no arithmetic
+        and bool(numbers) == (call.nature.name != "erfinv")  # a clamp to nothing is an error
+        and all(type(x) in (int, float) for x in (*numbers, *call.kwargs.values()))
+        and not overlaps_itself(tensor)
+    )
+
+
+def _is_new(made: Tensor, tensors: list[Tensor]) -> bool:
+    """Whether a result is a tensor of its own, and nothing but its shape, strides and dtype."""
+    storage = storage_key(made.untyped_storage())
+    is_view = any(storage_key(t.untyped_storage()) == storage for t in tensors)
+    return not (is_view or made.storage_offset() or made.is_conj() or made.is_neg())

@@ -1,0 +1,48 @@
+"""``tensor[index]`` and ``tensor[index] = value`` by functions of Python, put under ``Tensor`` and taken away without a trace.
+
+Tensors are mappings to Python's C API, and no sequences: ``torch.tensor([a, b])`` reads numbers from tensors of no dimensions.
+A class that is given ``__getitem__`` by Python becomes both, and stays it when the method is taken away: so the native module
+clears the two slots of sequences again. Without it nothing is put there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+from ..engine.backend import kernels
+from ..tensors.torch_private import TensorBase
+
+__all__ = ["put", "remove"]
+
+
+def put(methods: dict[str, Callable[..., Any]]) -> None:
+    """Puts ``__getitem__`` and ``__setitem__`` there."""
+    if kernels is not None and not methods.keys() & vars(Tensor).keys():  # else somebody's own
+        for name, method in methods.items():
+            setattr(Tensor, name, method)
+        _no_sequences()
+
+
+def remove(methods: dict[str, Callable[..., Any]]) -> None:
+    """Takes them away, if they are still these."""
+    if all(vars(Tensor).get(name) is method for name, method in methods.items()):
+        for name in methods:
+            delattr(Tensor, name)
+        _no_sequences()
+
+
+def _no_sequences() -> None:
+    for kind in _kinds(Tensor):
+        owner = next(k for k in kind.__mro__ if "__getitem__" in vars(k))
+        if owner is Tensor or owner is TensorBase:
+            kernels.no_sequence(kind)
+
+
+def _kinds(kind: type) -> Iterator[type]:
+    yield kind
+    derived: list[type] = type.__subclasses__(kind)
+    for each in derived:
+        yield from _kinds(each)
