@@ -289,6 +289,6 @@ def test_timm_is_asked_for_its_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_suite_of_models() -> None:
     cases = model_suite.cases([1, 2])
-    assert len({case.name for case in cases}) == len(cases) == 2 * 7 + 6 + 1
+    assert len({case.name for case in cases}) == len(cases) == 2 * 7 + 6 + len(models.OF_TORCH) + len(model_suite.TIMM)
     labels = {case.label for case in model_suite.cases([1], full=True) if case.group == "model"}
     assert labels == {*SIZES, shapes.SMALL} - {"GPT-2"}
