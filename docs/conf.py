@@ -37,7 +37,7 @@ default_role = "literal"  # single backticks
 nitpicky = True  # a reference that leads nowhere is a warning, and a warning is an error
 nitpick_ignore_regex = [  # documented elsewhere, and there is no network; type variables
     ("py:.*", r"(torch|collections|os|pathlib|types|typing)\..*|ProcessGroup"),
-    ("py:class", r"weightinit_cuda\..*\.(Module|Perturbed|Root|_R)"),
+    ("py:class", r"weightinit_cuda\..*\.(Module|Perturbed|Root|_R|Origins)"),  # type variables, and what is not public
     ("py:class", r"Figure|Kind|Mode|Status|Tensor|nn\.Module"),  # of named tuples, whose annotations Sphinx does not resolve
 ]
 

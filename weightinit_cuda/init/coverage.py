@@ -19,7 +19,7 @@ from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import named_tensors
 from .torch_function import InitFunction
 
-__all__ = ["Coverage", "PatchReport", "Watch"]
+__all__ = ["Coverage", "Origins", "PatchReport"]
 
 _OURS = "weightinit_cuda.init"
 _DRAWS = {
@@ -53,7 +53,7 @@ class Coverage:
 class PatchReport:
     """What ``with patched(report=True) as report:`` gives."""
 
-    def __init__(self, watch: Watch | None) -> None:
+    def __init__(self, watch: Origins | None) -> None:
         self._watch = watch
 
     def of(self, model: nn.Module) -> Coverage:
@@ -90,7 +90,7 @@ class PatchReport:
         return Coverage(tuple(filled), drawn, tuple(untouched))
 
 
-class Watch(TorchFunctionMode):
+class Origins(TorchFunctionMode):
     """Sees what is called, and remembers whose values each storage holds."""
 
     def __init__(self) -> None:

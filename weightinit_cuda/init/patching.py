@@ -42,7 +42,7 @@ from ..tensors.torch_private import (
     jit_trace,
 )
 from .catalog import CATALOG, Function
-from .coverage import PatchReport, Watch
+from .coverage import Origins, PatchReport
 from .torch_function import InitFunction
 
 __all__ = ["patch", "patched", "recording", "unpatch"]
@@ -367,7 +367,7 @@ class patched(DecoratorContextManager):
         if generators not in ("torch", "ours"):
             raise ValueError(f'patched: generators must be "torch" or "ours", got {generators!r}.')
         self.report, self.generators = report, generators
-        self._watches: list[Watch | None] = []
+        self._watches: list[Origins | None] = []
 
     def clone(self) -> patched:
         """One for each call of a decorated function."""
@@ -376,7 +376,7 @@ class patched(DecoratorContextManager):
     def __enter__(self) -> PatchReport:  # type: ignore[override]
         _acquire("patched")
         _thread.entered.append(self)
-        watch = Watch() if self.report else None
+        watch = Origins() if self.report else None
         self._watches.append(watch)
         if watch is not None:
             watch.__enter__()  # type: ignore[no-untyped-call]
