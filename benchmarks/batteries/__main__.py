@@ -1,4 +1,4 @@
-"""Runs the batteries: ``python -m benchmarks.batteries [--words 2^24] [--json FILE]``; ``make test-batteries``.
+"""Runs the batteries: ``python -m benchmarks.batteries [--words 2^23] [--json FILE]``; ``make test-batteries``.
 
 The exit status is 1 if a test fails on a stream of ours, or a control is not seen.
 """
@@ -70,7 +70,7 @@ def _table(rows: Rows) -> Table:
 def main(arguments: list[str] | None = None) -> int:
     """The program; its exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.batteries", description="Tests of randomness, and controls.")
-    parser.add_argument("--words", default="2^24", help="words of each source, default 2^24; at least 2^20")
+    parser.add_argument("--words", default="2^23", help="words of each source, default 2^24; at least 2^20")
     parser.add_argument("--json", type=Path, help="file for sizes and probabilities")
     options = parser.parse_args(arguments)
     base, _, exponent = options.words.partition("^")
