@@ -19,13 +19,13 @@ from rich.table import Table
 
 import weightinit_cuda as wi
 
+from ..quality.findings import ALARM, LEAST
 from .sources import SOURCES
 from .values import VALUE_TESTS
 from .words import TESTS
 
-__all__ = ["ALARM", "main", "run"]
+__all__ = ["main", "run"]
 
-ALARM = 1e-6  # p below this is seen: of 77 tests of ours one in 13,000 runs is a false alarm
 Rows = list[dict[str, object]]
 
 
@@ -47,7 +47,7 @@ def run(words: int, console: Console) -> Rows:
 def _row(name: str, words: int | None, p: dict[str, float], wanted: list[str]) -> dict[str, object]:
     seen = [test for test, value in p.items() if value < ALARM]
     right = not set(wanted) - set(seen) if wanted else not seen
-    short = {test: float(f"{max(value, 1e-300):.3g}") for test, value in p.items()}
+    short = {test: float(f"{max(value, LEAST):.3g}") for test, value in p.items()}
     return {"source": name, "words": words, "p": short, "seen": seen, "must be seen by": wanted, "right": right}
 
 

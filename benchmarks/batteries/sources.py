@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from scipy import stats  # type: ignore[import-untyped]
 import weightinit_cuda as wi
 from weightinit_cuda import engine
 
+from ..quality.philox import philox
 from .words import Words
 
-__all__ = ["SOURCES", "Source", "philox"]
+__all__ = ["SOURCES", "Source"]
 
 SEED = 20261129
 BY_NAME = 256  # values that a tensor has
@@ -35,21 +36,8 @@ class Source(NamedTuple):
     seen_by: str | None = None
 
 
-def philox(seed: NDArray[np.uint64], stream: NDArray[np.uint64], blocks: NDArray[np.uint64], rounds: int = 10) -> Words:
-    """Four words of each block, by a plain copy of the specification; the arguments are broadcast."""
-    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
-    seed, stream, blocks = np.broadcast_arrays(seed, stream, blocks)
-    x0, x1, x2, x3 = blocks & low, blocks >> half, stream & low, stream >> half
-    k0, k1 = seed & low, seed >> half
-    for _ in range(rounds):
-        p0, p1 = x0 * np.uint64(0xD2511F53), x2 * np.uint64(0xCD9E8D57)
-        x0, x1, x2, x3 = (p1 >> half) ^ x1 ^ k0, p1 & low, (p0 >> half) ^ x3 ^ k1, p0 & low
-        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
-    return np.stack([x0, x1, x2, x3], -1).reshape(-1).astype(np.uint32)
-
-
-def _u64(*values: int) -> NDArray[np.uint64]:
-    return np.array(values, dtype=np.uint64)
+def _words(block: Any, stream: Any, seed: Any, rounds: int = 10) -> Words:
+    return philox(block, stream, seed, rounds).reshape(-1)
 
 
 def _of_one_stream(n: int) -> Words:
@@ -70,18 +58,17 @@ def _high_bits(n: int) -> Words:
 
 def _streams(n: int) -> Words:
     """The first block of one stream after the other."""
-    return philox(_u64(SEED), np.arange(n // 4, dtype=np.uint64), _u64(0))
+    return _words(0, np.arange(n // 4), SEED)
 
 
 def _seeds(n: int) -> Words:
-    return philox(np.arange(n // 4, dtype=np.uint64), _u64(3), _u64(0))
+    return _words(0, 3, np.arange(n // 4))
 
 
 def _names(n: int) -> Words:
     """Tensors of a model, one after the other."""
     streams = engine.streams_of([f"model.layers.{i}.self_attn.q_proj.weight" for i in range(n // BY_NAME)])
-    blocks = np.arange(BY_NAME // 4, dtype=np.uint64)
-    return philox(_u64(SEED), np.array(streams, dtype=np.uint64)[:, None], blocks)
+    return _words(np.arange(BY_NAME // 4), np.array(streams, dtype=np.uint64)[:, None], SEED)
 
 
 def _of_units(unit: NDArray[np.float64]) -> Words:
@@ -118,7 +105,7 @@ def _bfloat16(n: int) -> Words:
 
 
 def _few_rounds(n: int) -> Words:
-    return philox(_u64(SEED), _u64(3), np.arange(n // 4, dtype=np.uint64), rounds=4)
+    return _words(np.arange(n // 4), 3, SEED, rounds=4)
 
 
 def _congruential(n: int) -> Words:
@@ -145,10 +132,7 @@ def _xorshift(n: int) -> Words:
 
 def _overlapping(n: int) -> Words:
     """Streams that begin one block after another."""
-    blocks: NDArray[np.uint64] = np.add.outer(
-        np.arange(n // BY_NAME, dtype=np.uint64), np.arange(BY_NAME // 4, dtype=np.uint64)
-    )
-    return philox(_u64(SEED), _u64(3), blocks)
+    return _words(np.add.outer(np.arange(n // BY_NAME), np.arange(BY_NAME // 4)), 3, SEED)
 
 
 SOURCES = (

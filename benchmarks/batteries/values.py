@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import weightinit_cuda as wi
 
+from ..quality.findings import largest
 from .words import smallest
 
 __all__ = ["VALUE_TESTS", "ValueTest"]
@@ -112,7 +113,7 @@ def _uncorrelated(rows: Tensor) -> float:
         x = x - x.mean(dim=1, keepdim=True)
         x = x / x.norm(dim=1, keepdim=True)
         between = (x @ x.T)[tuple(torch.triu_indices(len(x), len(x), 1))] * rows.shape[1] ** 0.5
-        found.append(smallest([float(p) for p in 2 * stats.norm.sf(between.abs().numpy())]))
+        found.append(largest(between.numpy()).p or 0.0)
     return smallest(found)
 
 

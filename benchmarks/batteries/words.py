@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
+from ..quality.findings import Finding, chi_square, count, largest
+
 __all__ = ["TESTS", "Words", "smallest"]
 
 Words = NDArray[np.uint32]
@@ -31,21 +33,15 @@ def smallest(p: list[float]) -> float:
     return float(-np.expm1(len(p) * np.log1p(-min(min(p), 1 - 1e-16))))
 
 
-def _two_sided(z: NDArray[np.float64]) -> list[float]:
-    return [float(p) for p in 2 * stats.norm.sf(np.abs(z))]
-
-
-def _chi_square(counts: NDArray[np.integer], expected: NDArray[np.float64] | float) -> float:
-    """Two-sided: what is too even is wrong, too."""
-    statistic = float(((counts - expected) ** 2 / expected).sum())
-    free = counts.size - 1
-    return min(1.0, 2 * min(float(stats.chi2.sf(statistic, free)), float(stats.chi2.cdf(statistic, free))))
+def _p(finding: Finding) -> float:
+    assert finding.p is not None
+    return finding.p
 
 
 def frequencies(words: Words) -> float:
     """Values of each byte."""
     counts = [np.bincount((words >> np.uint32(8 * i)) & np.uint32(255), minlength=256) for i in range(4)]
-    return smallest([_chi_square(count, words.size / 256) for count in counts])
+    return smallest([_p(chi_square(of_byte)) for of_byte in counts])
 
 
 def _pairs(parts: NDArray[np.uint32]) -> float:
@@ -54,7 +50,7 @@ def _pairs(parts: NDArray[np.uint32]) -> float:
     for lag in (1, 4):
         whole = parts[: parts.size // (2 * lag) * 2 * lag].reshape(-1, 2, lag)
         cells = (whole[:, 0] << np.uint32(8) | whole[:, 1]).reshape(-1)
-        found.append(_chi_square(np.bincount(cells, minlength=1 << 16), cells.size / (1 << 16)))
+        found.append(_p(chi_square(np.bincount(cells, minlength=1 << 16))))
     return smallest(found)
 
 
@@ -73,7 +69,7 @@ def _equal_spacings(words: Words) -> float:
     spacings = np.sort(np.diff(rows, axis=1), axis=1)
     equal = int((np.diff(spacings, axis=1) == 0).sum())
     rate = rows.shape[0] * BIRTHDAYS**3 / 2**34
-    return min(1.0, 2 * min(float(stats.poisson.sf(equal - 1, rate)), float(stats.poisson.cdf(equal, rate))))
+    return _p(count(equal, rate))
 
 
 def birthdays(words: Words) -> float:
@@ -98,7 +94,7 @@ def ranks(words: Words) -> float:
         free &= ~is_pivot
         rank += found
     counts = np.array([(rank == 32).sum(), (rank == 31).sum(), (rank < 31).sum()])
-    return _chi_square(counts, rank.size * np.array([FULL, ONE_LESS, 1 - FULL - ONE_LESS]))
+    return _p(chi_square(counts, np.array([FULL, ONE_LESS, 1 - FULL - ONE_LESS])))
 
 
 def weights(words: Words) -> float:
@@ -110,14 +106,11 @@ def weights(words: Words) -> float:
     classes = np.clip(ones, low, high) - low
     first, second = classes[: classes.size // 2 * 2].reshape(-1, 2).T
     pairs = np.bincount(first * shares.size + second, minlength=shares.size**2)
-    expected = first.size * np.outer(shares, shares).reshape(-1)
-    rare = expected < 10
-    kept, wanted = pairs, expected
+    chances = np.outer(shares, shares).reshape(-1)
+    rare = first.size * chances < 10
     if rare.any():
-        kept, wanted = np.append(pairs[~rare], pairs[rare].sum()), np.append(expected[~rare], expected[rare].sum())
-    return smallest(
-        [_chi_square(np.bincount(classes, minlength=shares.size), classes.size * shares), _chi_square(kept, wanted)]
-    )
+        pairs, chances = np.append(pairs[~rare], pairs[rare].sum()), np.append(chances[~rare], chances[rare].sum())
+    return smallest([_p(chi_square(np.bincount(classes, minlength=shares.size), shares)), _p(chi_square(pairs, chances))])
 
 
 def distances(words: Words) -> float:
@@ -129,7 +122,7 @@ def distances(words: Words) -> float:
             different = words[:-lag] ^ other
             ones = np.array([int((different >> np.uint32(bit) & np.uint32(1)).sum(dtype=np.int64)) for bit in range(32)])
             z.append((ones - different.size / 2) / np.sqrt(different.size / 4))
-    return smallest(_two_sided(np.concatenate(z)))
+    return _p(largest(np.concatenate(z)))
 
 
 TESTS: dict[str, Test] = {

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
 from .laws import Array, Law
@@ -69,7 +70,7 @@ def ks(law: Law, values: Array) -> Finding:
     return Finding(max(LEAST, float(result.pvalue)), None, {"distance": float(f"{result.statistic:.4g}"), "n": values.size})
 
 
-def chi_square(counts: Array, probabilities: Array | None = None) -> Finding:
+def chi_square(counts: NDArray[Any], probabilities: Array | None = None) -> Finding:
     """Counts against equally likely cells, or cells of given probabilities."""
     total = counts.sum()
     expected = total / counts.size if probabilities is None else total * probabilities

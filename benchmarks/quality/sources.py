@@ -21,6 +21,7 @@ import weightinit_cuda as wi
 from ..contestants import BASELINE, OURS
 from ..contestants.peers import PEERS, Peer, Wanted
 from .laws import Law
+from .philox import philox
 
 __all__ = ["Next", "Source", "sources"]
 
@@ -92,21 +93,9 @@ def _few_rounds(law: Law, dtype: torch.dtype, seed: int, device: str) -> Next | 
     """Uniform values of Philox4x32 with 5 rounds instead of 10, as ours makes them of words."""
     calls = itertools.count()
     return lambda n: torch.from_numpy(
-        (philox(seed, next(calls), n, rounds=5) & 0xFFFFFF).astype(np.float32) * np.float32(2**-24)
+        (philox(np.arange((n + 3) // 4), next(calls), seed, rounds=5).reshape(-1)[:n] & 0xFFFFFF).astype(np.float32)
+        * np.float32(2**-24)
     )
-
-
-def philox(seed: int, stream: int, n: int, rounds: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
-    """The first words of a stream, by Philox4x32 of any number of rounds; a plain copy of the specification."""
-    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
-    x0 = np.arange((n + 3) // 4, dtype=np.uint64)
-    x1, x2, x3 = np.zeros_like(x0), np.full_like(x0, stream & 0xFFFFFFFF), np.full_like(x0, stream >> 32)
-    for i in range(rounds):
-        k0 = np.uint64(((seed & 0xFFFFFFFF) + i * 0x9E3779B9) & 0xFFFFFFFF)
-        k1 = np.uint64(((seed >> 32) + i * 0xBB67AE85) & 0xFFFFFFFF)
-        p0, p1 = x0 * np.uint64(0xD2511F53), x2 * np.uint64(0xCD9E8D57)
-        x0, x1, x2, x3 = (p1 >> half) ^ x1 ^ k0, p1 & low, (p0 >> half) ^ x3 ^ k1, p0 & low
-    return np.stack([x0, x1, x2, x3], -1).reshape(-1)[:n].astype(np.uint32)
 
 
 _CONTROLS = (

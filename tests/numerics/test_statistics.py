@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import INF, made
-from oracle import M0, M1, MASK32, W0, W1, philox
+from oracle import philox
 
 import weightinit_cuda as wi
+from benchmarks.quality.philox import philox as weak_philox
 from weightinit_cuda.numerics.distributions import Distribution, Normal, TruncNormal, Uniform
 
 stats = pytest.importorskip("scipy.stats")
@@ -39,20 +40,6 @@ def _one_thread() -> Iterator[None]:
 # ---- sources of words -----------------------------------------------------------------------------------------------
 
 
-def philox_blocks(block: Any, stream: Any, seed: Any, rounds: int) -> Words:
-    """Philox4x32 of any number of rounds for arrays of 64-bit numbers: shape (..., 4)."""
-    arrays = np.broadcast_arrays(*(np.asarray(x, np.uint64) for x in (block, stream, seed)))
-    low, half = np.uint64(MASK32), np.uint64(32)
-    x0, x1 = arrays[0] & low, arrays[0] >> half
-    x2, x3 = arrays[1] & low, arrays[1] >> half
-    for i in range(rounds):
-        k0 = (arrays[2] + np.uint64(i * W0 & MASK32)) & low
-        k1 = ((arrays[2] >> half) + np.uint64(i * W1 & MASK32)) & low
-        p0, p1 = x0 * np.uint64(M0), x2 * np.uint64(M1)
-        x0, x1, x2, x3 = (p1 >> half) ^ x1 ^ k0, p1 & low, (p0 >> half) ^ x3 ^ k1, p0 & low
-    return np.stack([x0, x1, x2, x3], -1).astype(np.uint32)
-
-
 Source = Callable[[int, int, int, int], Words]
 
 
@@ -66,7 +53,7 @@ def weak(rounds: int) -> Source:
 
     def words(seed: int, stream: int, start: int, n: int) -> Words:
         blocks = np.arange(start // 4, (start + n) // 4, dtype=np.uint64)
-        return philox_blocks(blocks, stream, seed, rounds).reshape(-1)
+        return weak_philox(blocks, stream, seed, rounds).reshape(-1)
 
     return words
 
@@ -103,7 +90,7 @@ def test_weak_philox_with_ten_rounds_is_ours() -> None:
     for layout in LAYOUTS:
         np.testing.assert_array_equal(layout(weak(10), 1 << 14), layout(ours, 1 << 14))
     expected = philox((5, 6, 7, 8), (9, 10), 5)
-    assert tuple(philox_blocks(5 | 6 << 32, 7 | 8 << 32, 9 | 10 << 32, 5).tolist()) == expected
+    assert tuple(weak_philox(5 | 6 << 32, 7 | 8 << 32, 9 | 10 << 32, 5).tolist()) == expected
 
 
 # ---- the battery ----------------------------------------------------------------------------------------------------
@@ -231,7 +218,7 @@ def counters(n: int, rounds: int, what: str) -> Words:
     count = np.arange(n, dtype=np.uint64)
     zero = np.zeros(1, np.uint64)
     block, stream, seed = (count if what == name else zero for name in ("block", "stream", "seed"))
-    return np.asarray(philox_blocks(block, stream, seed, rounds))
+    return np.asarray(weak_philox(block, stream, seed, rounds))
 
 
 def linear_bits(blocks: Words, order: int = 3) -> float:
@@ -254,11 +241,11 @@ def differentials(n: int, rounds: int, what: str) -> float:
     rng = np.random.default_rng(1)
     base = [rng.integers(0, 2**64, n, dtype=np.uint64) for _ in range(3)]
     place, worst = ("block", "stream", "seed").index(what), 0.0
-    plain = philox_blocks(base[0], base[1], base[2], rounds)
+    plain = weak_philox(base[0], base[1], base[2], rounds)
     for bit in range(0, 64, 3):
         changed = list(base)
         changed[place] = base[place] ^ np.uint64(1 << bit)
-        flips = np.ascontiguousarray(plain ^ philox_blocks(changed[0], changed[1], changed[2], rounds))
+        flips = np.ascontiguousarray(plain ^ weak_philox(changed[0], changed[1], changed[2], rounds))
         flipped = np.unpackbits(flips.view(np.uint8), axis=1).mean(0)
         worst = max(worst, float(np.abs(flipped - 0.5).max()) * 2 * math.sqrt(n))
     return worst
