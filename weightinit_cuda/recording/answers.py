@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import functools
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +22,7 @@ from . import subscripts
 from .memory import put_under
 from .python_values import METHODS as _ON_VALUES
 from .python_values import SUBSCRIPTS
+from .recorded_threads import RecordedThread, while_recorded
 from .seeding import FUNCTIONS, Seeding
 from .tape import META
 
@@ -36,13 +35,7 @@ _dynamo_traces = torch.compiler.is_dynamo_compiling
 _is_meta: Callable[[Tensor], bool] = TensorBase.is_meta.__get__  # type: ignore[attr-defined]
 
 
-class _Thread(threading.local):
-    def __init__(self) -> None:
-        self.recorder: Recorder | None = None
-        self.depth = 0  # of modes; in an operator that the recorder handles there are fewer
-
-
-_thread = _Thread()
+_thread = RecordedThread()  # in an operator that the recorder handles there are fewer modes
 _OURS = __name__.partition(".")[0]
 _COPYING = copying_code()
 _told: dict[str, bool] = {}  # by the name of the module that asks: whether it gets the truth
@@ -253,34 +246,19 @@ _ANSWERS: dict[str, Any] = {
     **{name: _on_values(name, ours) for name, ours in _ON_VALUES.items()},
 }
 _SUBSCRIPTS = {name: _on_values(name, ours) for name, ours in SUBSCRIPTS.items()}
-_lock = threading.Lock()
-_users = 0  # how many threads are recorded
 
 
-@contextmanager
-def answering(recorder: Recorder) -> Iterator[None]:
-    """Tensors of this thread answer so, which is under the recorder's mode already."""
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            subscripts.put(_SUBSCRIPTS)
-            _put_seeding()
-        UninitializedTensorMixin.materialize = _materialize
-        for name, answer in _ANSWERS.items():
-            if name not in vars(Tensor):  # else somebody's own
-                setattr(Tensor, name, answer)
-    _thread.recorder, _thread.depth = recorder, dispatch_modes()
-    try:
-        yield
-    finally:
-        _thread.recorder = None
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                subscripts.remove(_SUBSCRIPTS)
-                _remove_seeding()
-                UninitializedTensorMixin.materialize = _torchs_materialize
-                for name, answer in _ANSWERS.items():
-                    if vars(Tensor).get(name) is answer:
-                        delattr(Tensor, name)
+def _put(first: bool) -> None:
+    if first:
+        subscripts.put(_SUBSCRIPTS)
+        _put_seeding()
+    UninitializedTensorMixin.materialize = _materialize
+
+
+def _remove() -> None:
+    subscripts.remove(_SUBSCRIPTS)
+    _remove_seeding()
+    UninitializedTensorMixin.materialize = _torchs_materialize
+
+
+answering = while_recorded(_thread, _ANSWERS, _put, _remove)

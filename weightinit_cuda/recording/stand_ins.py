@@ -8,9 +8,7 @@ bound torch's own function before meets the recorder in the dispatcher, which ma
 from __future__ import annotations
 
 import functools
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +25,7 @@ from ..tensors.torch_private import (
     register_builtin,
 )
 from .python_values import known
+from .recorded_threads import RecordedThread, while_recorded
 from .short_ways import ONE, ZERO, constant, fill, make
 from .tape import CPU, META
 
@@ -39,13 +38,7 @@ _dynamo_traces = torch.compiler.is_dynamo_compiling
 _grad_enabled = torch.is_grad_enabled
 
 
-class _Thread(threading.local):
-    def __init__(self) -> None:
-        self.recorder: Recorder | None = None
-        self.depth = 0  # of modes, while the recorder is the last of them
-
-
-_thread = _Thread()
+_thread = RecordedThread()
 
 
 def _recorder() -> Recorder | None:
@@ -177,38 +170,21 @@ _TORCHS = {name: getattr(torch, name) for name in _FUNCTIONS}
 _METHODS: dict[str, Callable[..., Any]] = {"zero_": _zero_, "fill_": _fill_, "new_tensor": _new_tensor}
 for _name, _function in _FUNCTIONS.items():
     register_builtin(_function, f"aten::{_name}")  # what torch.jit.script compiles meanwhile is torch's own
-_lock = threading.Lock()
-_users = 0  # how many threads are recorded
 _dynamo_knew = False  # whether torch.compile had its table of functions before the first of them
 
 
-@contextmanager
-def standing_in(recorder: Recorder) -> Iterator[None]:
-    """Puts them there for this thread, which is under the recorder's mode already."""
-    global _users, _dynamo_knew
-    device_constructors()  # remembers functions by their identity, for as long as the process lives
-    with _lock:
-        if _users == 0:
-            _dynamo_knew = known_to_dynamo()
-        _users += 1
-        _exchange(_TORCHS, _FUNCTIONS)
-        for name, method in _METHODS.items():
-            if name not in vars(Tensor):  # else somebody's own
-                setattr(Tensor, name, method)
-    _thread.recorder, _thread.depth = recorder, dispatch_modes()
-    try:
-        yield
-    finally:
-        _thread.recorder = None
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _exchange(_FUNCTIONS, _TORCHS)
-                if not _dynamo_knew and known_to_dynamo():
-                    forget_what_dynamo_knows()
-                for name, method in _METHODS.items():
-                    if vars(Tensor).get(name) is method:
-                        delattr(Tensor, name)
+def _put(first: bool) -> None:
+    global _dynamo_knew
+    if first:
+        device_constructors()  # remembers functions by their identity, for as long as the process lives
+        _dynamo_knew = known_to_dynamo()
+    _exchange(_TORCHS, _FUNCTIONS)
+
+
+def _remove() -> None:
+    _exchange(_FUNCTIONS, _TORCHS)
+    if not _dynamo_knew and known_to_dynamo():
+        forget_what_dynamo_knows()
 
 
 def _exchange(old: dict[str, Callable[..., Any]], new: dict[str, Callable[..., Any]]) -> None:
@@ -216,3 +192,6 @@ def _exchange(old: dict[str, Callable[..., Any]], new: dict[str, Callable[..., A
     for name, function in new.items():
         if getattr(torch, name) is old[name]:
             setattr(torch, name, function)
+
+
+standing_in = while_recorded(_thread, _METHODS, _put, _remove)
