@@ -2,6 +2,7 @@
 // `N passed, N failed`; the exit status is 0 if none failed. Built by CMakeLists.txt beside core_tests; `make sanitize` runs it
 // under the thread sanitizer, too. Nothing depends on how fast anything is; what waits for workers gives up after a minute.
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,7 +13,9 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -229,18 +232,32 @@ struct File {
     std::string name, text;
 };
 
+// A new folder, which goes with its owner.
+struct Folder {
+    fs::path path;
+    Folder() {
+        std::string name = fs::temp_directory_path() / "thread_tests.XXXXXX";
+        if (!mkdtemp(name.data())) throw std::runtime_error("no temporary folder: " + name);
+        path = name;
+    }
+    ~Folder() {
+        std::error_code ignored;
+        fs::remove_all(path, ignored);
+    }
+    Folder(const Folder&) = delete;
+    Folder& operator=(const Folder&) = delete;
+};
+
 // The quota that the files describe: `self` is what /proc/self/cgroup would be.
 int quota(const std::string& self, const std::vector<File>& files) {
-    char name[] = "/tmp/thread_tests.XXXXXX";
-    const fs::path folder = mkdtemp(name);
+    const Folder made;
+    const fs::path& folder = made.path;
     std::ofstream(folder / "self") << self;
     for (const File& file : files) {
         fs::create_directories((folder / file.name).parent_path());
         std::ofstream(folder / file.name) << file.text;
     }
-    const int found = quota_of(folder / "self", folder);
-    fs::remove_all(folder);
-    return found;
+    return quota_of(folder / "self", folder);
 }
 
 void check_cpus() {
