@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,10 +74,19 @@ def _cholesky_qr(tall: Tensor) -> tuple[Tensor, bool]:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Products of float32 without TF32, whatever the user has allowed: its 10 bits would cost two digits of orthogonality."""
-    matmul = torch.backends.cuda.matmul
-    before, matmul.allow_tf32 = matmul.allow_tf32, False
+    """Products of float32 in float32, whatever the user has allowed: TF32's 10 bits would cost two digits of orthogonality.
+
+    torch 2.9 has a setting for each library; the older one must not be read once one of these was used.
+    """
+    backends: Any = torch.backends
+    settings: list[tuple[Any, str, Any]] = [(backends.cuda.matmul, "allow_tf32", False)]
+    if hasattr(backends.cuda.matmul, "fp32_precision"):
+        settings = [(library, "fp32_precision", "ieee") for library in (backends.cuda.matmul, backends.mkldnn.matmul)]
+    before = [getattr(library, name) for library, name, _ in settings]
     try:
+        for library, name, value in settings:
+            setattr(library, name, value)
         yield
     finally:
-        matmul.allow_tf32 = before
+        for (library, name, _), value in zip(settings, before, strict=True):
+            setattr(library, name, value)
