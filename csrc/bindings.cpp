@@ -189,14 +189,8 @@ void run_launch(const CudaLaunch& tables, uintptr_t far, uintptr_t stream, int d
 // Consecutive elements of a tensor that is its own global one, on stream 0, with the seed that a CUDA generator of torch draws.
 void cuda_fill_drawn(uintptr_t data, int storage, uint64_t count, const Transform& transform, uint64_t generator_seed,
                      uint64_t position, uintptr_t stream, int device) {
-    require_memory(data, count);
     FillJob job = {};
-    job.data = reinterpret_cast<char*>(data);
-    job.storage = checked_storage(transform, storage);
-    job.transform = transform;
-    job.draw = {drawn_seed(generator_seed, position), 0};
-    job.ndim = 1;
-    job.dims[0] = {int64_t(count), 1, 1};
+    put_contiguous(job, data, checked_storage(transform, storage), count, transform, {drawn_seed(generator_seed, position), 0});
     launch_or_throw(make_parts({job}, Mode::kStore), 0, stream, device, {});
 }
 #endif

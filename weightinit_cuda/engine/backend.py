@@ -110,7 +110,7 @@ class BackendInfo(NamedTuple):
 
 def backend_info() -> BackendInfo:
     """What is compiled in, which instruction set is in use, and why a fallback was taken."""
-    hidden = f"; kernels are hidden in {_hidden()}" if kernels is None and _hidden() else ""
+    hidden = f"; kernels are hidden in {folder}" if kernels is None and (folder := _hidden()) else ""
     reason = "" if native else f"{_MISSING}{hidden}" or "WEIGHTINIT_BACKEND=reference"
     threads = torch.get_num_threads()
     if kernels is None:

@@ -141,5 +141,5 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _reference(tensor: Tensor) -> StorageWeakRef | None:
     try:
         return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
-    except (NotImplementedError, RuntimeError):  # it has none: sparse, lazy, a wrapper
+    except RuntimeError:  # it has none: sparse, lazy, a wrapper
         return None

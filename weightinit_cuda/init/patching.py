@@ -18,7 +18,7 @@ import ast
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType, FunctionType, TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -250,23 +250,25 @@ def _install() -> None:
     for function, torchs, code in _forks.values():
         if function.__code__ is torchs:
             function.__code__ = code
-    _set_methods(_methods)
+    put_methods(_methods)
 
 
 def _uninstall() -> None:
     for function, torchs, code in _forks.values():
         if function.__code__ is code:
             function.__code__ = torchs
-    _remove_methods(_methods)
+    remove_methods(_methods)
 
 
-def _set_methods(methods: dict[str, Callable[..., Any]]) -> None:
+def put_methods(methods: Mapping[str, Any]) -> None:
+    """Puts methods, or properties, under ``Tensor``."""
     for name, method in methods.items():
         if name not in vars(Tensor):  # else somebody's own
             setattr(Tensor, name, method)
 
 
-def _remove_methods(methods: dict[str, Callable[..., Any]]) -> None:
+def remove_methods(methods: Mapping[str, Any]) -> None:
+    """Takes them away, where they are still these."""
     for name, method in methods.items():
         if vars(Tensor).get(name) is method:
             delattr(Tensor, name)
@@ -315,16 +317,17 @@ def recording(recorder: Records) -> Iterator[None]:
     _acquire("deferred")
     with _lock:
         _recorded += 1
-        _set_methods(_answers)
-    _thread.recorder = recorder
     try:
+        with _lock:
+            put_methods(_answers)
+        _thread.recorder = recorder
         yield
     finally:
         _thread.recorder = None
         with _lock:
             _recorded -= 1
             if _recorded == 0:
-                _remove_methods(_answers)
+                remove_methods(_answers)
         _release()
 
 

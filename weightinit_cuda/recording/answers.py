@@ -205,17 +205,19 @@ def _put_seeding() -> None:
     """Of the functions as they are now: torch.compile exchanges ``torch.manual_seed`` when it is first used."""
     for module in (torch, torch.random):
         for name in FUNCTIONS:
-            torchs = getattr(module, name)
-            function = _seeding(torchs, getattr(Seeding, name))
-            _exchanged.append((module, name, torchs, function))
-            setattr(module, name, function)
+            _exchange(module, name, _seeding(getattr(module, name), getattr(Seeding, name)))
 
 
-def _remove_seeding() -> None:
+def _exchange(owner: Any, name: str, function: Any) -> None:
+    _exchanged.append((owner, name, getattr(owner, name), function))
+    setattr(owner, name, function)
+
+
+def _put_back() -> None:
     while _exchanged:
-        module, name, torchs, function = _exchanged.pop()
-        if getattr(module, name) is function:  # else somebody's own
-            setattr(module, name, torchs)
+        owner, name, torchs, function = _exchanged.pop()
+        if getattr(owner, name) is function:  # else somebody's own
+            setattr(owner, name, torchs)
 
 
 # ---- while a thread is recorded ---------------------------------------------------------------------------------------
@@ -252,13 +254,12 @@ def _put(first: bool) -> None:
     if first:
         subscripts.put(_SUBSCRIPTS)
         _put_seeding()
-    UninitializedTensorMixin.materialize = _materialize
+        _exchange(UninitializedTensorMixin, "materialize", _materialize)
 
 
 def _remove() -> None:
     subscripts.remove(_SUBSCRIPTS)
-    _remove_seeding()
-    UninitializedTensorMixin.materialize = _torchs_materialize
+    _put_back()
 
 
 answering = while_recorded(_thread, _ANSWERS, _put, _remove)

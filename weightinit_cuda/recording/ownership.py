@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from ..numerics.distributions import Computed, Distribution
@@ -123,7 +124,7 @@ class Claims:
         distribution = _given(self._plain[name])
         return distribution, stream_of(self.stream_name(name)) if distribution.is_random else self.stream(name)
 
-    @property
+    @cached_property
     def owners(self) -> dict[Step, _Owner]:
         """Whose numbers each draw has."""
         plain = {}

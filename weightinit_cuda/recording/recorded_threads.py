@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
+from ..init.patching import put_methods, remove_methods
 from ..tensors.torch_private import dispatch_modes
 
 if TYPE_CHECKING:
@@ -38,15 +37,22 @@ def while_recorded(
     """
     lock, users = threading.Lock(), 0
 
+    def undo() -> None:
+        remove()
+        remove_methods(methods)
+
     @contextmanager
     def recorded(recorder: Recorder) -> Iterator[None]:
         nonlocal users
         with lock:
+            try:
+                put(users == 0)
+                put_methods(methods)
+            except BaseException:  # Ctrl-C
+                if users == 0:
+                    undo()
+                raise
             users += 1
-            put(users == 1)
-            for name, method in methods.items():
-                if name not in vars(Tensor):
-                    setattr(Tensor, name, method)
         thread.recorder, thread.depth = recorder, dispatch_modes()
         try:
             yield
@@ -55,9 +61,6 @@ def while_recorded(
             with lock:
                 users -= 1
                 if users == 0:
-                    remove()
-                    for name, method in methods.items():
-                        if vars(Tensor).get(name) is method:
-                            delattr(Tensor, name)
+                    undo()
 
     return recorded

@@ -80,7 +80,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The device that the code asked for; None if the tensor is none of the tape's."""
         try:
             memory = self._memories.get(storage_key(tensor.untyped_storage()))
-        except (RuntimeError, NotImplementedError):  # a layout, or a wrapper, that has none
+        except RuntimeError:  # a layout, or a wrapper, that has none
             return None
         return None if memory is None else memory.device
 

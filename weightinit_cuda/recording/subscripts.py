@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ..engine.backend import kernels
+from ..init.patching import put_methods, remove_methods
 from ..tensors.torch_private import TensorBase
 
 __all__ = ["put", "remove"]
@@ -21,16 +22,14 @@ __all__ = ["put", "remove"]
 def put(methods: dict[str, Callable[..., Any]]) -> None:
     """Puts ``__getitem__`` and ``__setitem__`` there."""
     if kernels is not None and not methods.keys() & vars(Tensor).keys():  # else somebody's own
-        for name, method in methods.items():
-            setattr(Tensor, name, method)
+        put_methods(methods)
         _no_sequences()
 
 
 def remove(methods: dict[str, Callable[..., Any]]) -> None:
     """Takes them away, if they are still these."""
-    if all(vars(Tensor).get(name) is method for name, method in methods.items()):
-        for name in methods:
-            delattr(Tensor, name)
+    if any(vars(Tensor).get(name) is method for name, method in methods.items()):
+        remove_methods(methods)
         _no_sequences()
 
 
