@@ -87,6 +87,32 @@ def test_gathered_parameters_and_their_parts(fill: Callable[[nn.Module], Any]) -
             assert same_bits(part[: mine.numel()], mine), name
 
 
+@pytest.mark.parametrize("moved", ["a part", "gathered", "in flight"])
+def test_bound_plans_notice_what_moves(moved: str) -> None:
+    expected = whole(FILLS["bind"])
+    with rank_of(1, (2,)):
+        net = zero3.partition(model())
+        fill = wi.plan(model(), rules="xavier").bind(net)
+        fill(seed=3)
+        for parameter, other in zip(net.parameters(), model().parameters(), strict=True):
+            if moved == "a part":
+                parameter.ds_tensor.data = torch.full_like(parameter.ds_tensor, float("nan"))  # type: ignore[attr-defined]
+            else:
+                parameter.data = other.data.clone()
+                parameter.ds_status = zero3.Status.AVAILABLE if moved == "gathered" else zero3.Status.INFLIGHT  # type: ignore[attr-defined]
+        if moved == "in flight":
+            with pytest.raises(NotImplementedError, match="being gathered"):
+                fill(seed=4)
+            return
+        fill(seed=4)
+        for name, parameter in net.named_parameters():
+            part = parameter.ds_tensor  # type: ignore[attr-defined]
+            mine = expected[name].reshape(-1)[part.numel() :]
+            assert same_bits(part[: mine.numel()], mine), name
+            if moved == "gathered":
+                assert same_bits(parameter.detach(), expected[name]), name
+
+
 def test_a_part_that_is_the_whole_is_moved_once() -> None:
     """A world of one: the gathered parameter and its part may be the same memory."""
     expected = whole(FILLS["add_noise_"])

@@ -23,16 +23,12 @@ class Partitioned(Tensor):
 
     Attributes:
         parameter: the parameter in the model.
-        local: the elements of this rank, flat; without the padding at the end.
-        begin: index of the first of them in the flattened tensor.
-        gathered: the whole tensor, while the parameter holds all of it on every rank; else None.
+        begin: index in the flattened tensor of the first element of this rank.
         group: the ranks that have the parts.
     """
 
-    parameter: Tensor
-    local: Tensor
+    parameter: Any
     begin: int
-    gathered: Tensor | None
     group: Any
 
     @staticmethod
@@ -41,9 +37,24 @@ class Partitioned(Tensor):
         whole.parameter, whole.group = parameter, parameter.ds_process_group
         rank, size, numel = torch.distributed.get_rank(whole.group), parameter.ds_tensor.ds_numel, math.prod(parameter.ds_shape)
         whole.begin = min(rank * size, numel)
-        whole.local = parameter.ds_tensor.detach()[: min(size, numel - whole.begin)]
-        whole.gathered = parameter.detach() if parameter.ds_status.name == "AVAILABLE" else None
         return whole
+
+    @property
+    def local(self) -> Tensor:
+        """The elements of this rank, flat, where they are now; without the padding at the end.
+
+        Raises:
+            NotImplementedError: they cannot be read and written in place any more.
+        """
+        if trouble := _trouble(self.parameter):
+            raise NotImplementedError(trouble)
+        part: Tensor = self.parameter.ds_tensor.detach()
+        return part[: min(part.numel(), self.numel() - self.begin)]
+
+    @property
+    def gathered(self) -> Tensor | None:
+        """The whole tensor, while the parameter holds all of it on every rank; else None."""
+        return self.parameter.detach() if self.parameter.ds_status.name == "AVAILABLE" else None
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
