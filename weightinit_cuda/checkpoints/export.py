@@ -22,7 +22,7 @@ from .._version import __version__
 from ..init.arguments import seed_of
 from ..plans.entry import Entry
 from ..plans.plan import PLAN, Plan
-from ..tensors.kinds import FLAG, FUNCTION, NUMBER, PATH, globs, must_be
+from ..tensors.kinds import FLAG, FUNCTION, NUMBER, PATH, globs, may_be, must_be
 from .folder import INDEX, claimed, file_in, lone_file, make_room, older
 from .regenerate import chunks, unknown
 from .safetensors_file import Header, beginning, is_written, write_values
@@ -73,7 +73,8 @@ def export(
     """
     must_be(PLAN, "export", plan=plan)
     must_be(PATH, "export", path=path)
-    must_be(FUNCTION, "export", progress=progress, note=note, **({} if values is None else {"values": values}))
+    must_be(FUNCTION, "export", progress=progress, note=note)
+    may_be(FUNCTION, "export", values=values)
     must_be(FLAG, "export", overwrite=overwrite)
     must_be(NUMBER, "export", shard_bytes=shard_bytes)
     if not os.fspath(path):

@@ -94,8 +94,6 @@ def chosen(function: str, model: Model, buffers: Buffers) -> list[Named]:
     named = named_tensors(model, buffers=buffers != "none")
     if buffers == "persistent":
         named = [n for n in named if not (n.buffer and n.module and n.attribute in n.module._non_persistent_buffers_set)]
-    if strange := [f"{n.name} ({type(n.tensor).__name__})" for n in named if not isinstance(n.tensor, Tensor)]:
-        raise TypeError(f"{function}: every value must be a tensor, got {', '.join(strange)}. Leave them out.")
     if bad := [f"{n.name} ({n.tensor.layout}, {n.tensor.device})" for n in named if _unreadable(n.tensor)]:
         raise ValueError(f"{function}: every tensor must be strided and have memory, got {', '.join(bad)}.")
     return named

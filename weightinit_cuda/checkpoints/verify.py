@@ -21,7 +21,7 @@ from .._version import FORMAT
 from ..init.arguments import seed_of
 from ..plans.plan import PLAN, Plan
 from ..plans.table import html_table, visible
-from ..tensors.kinds import FUNCTION, must_be
+from ..tensors.kinds import FUNCTION, globs, may_be, must_be
 from .files import Checkpoint, Stored, open_checkpoint
 from .regenerate import chunks, unknown
 
@@ -150,11 +150,12 @@ def verify(
     Finding(name='weight', status='differs', elements=6, differing=3, first=(1, 0), note='')
     """
     must_be(PLAN, "verify", plan=plan)
-    must_be(FUNCTION, "verify", progress=progress, **({} if values is None else {"values": values}))
-    globs = _globs(ignore)
+    must_be(FUNCTION, "verify", progress=progress)
+    may_be(FUNCTION, "verify", values=values)
+    ignored = globs("verify", "ignore", ignore)
     opened = open_checkpoint(checkpoint)
-    stored = {name: tensor for name, tensor in opened.items() if not _matches(name, globs)}
-    names = [name for name in plan.names() if not _matches(name, globs)]
+    stored = {name: tensor for name, tensor in opened.items() if not _matches(name, ignored)}
+    names = [name for name in plan.names() if not _matches(name, ignored)]
 
     def expected(name: str) -> Expected:
         if values is not None and unknown(plan, name):
@@ -165,13 +166,6 @@ def verify(
     extra = [Finding(name, "extra", torch.Size(stored[name].shape).numel()) for name in stored if name not in plan]
     other = _of_other_runs(opened.values(), plan.seed if seed is None else seed_of("verify", seed))
     return Report((*findings, *extra, *other))
-
-
-def _globs(ignore: str | Sequence[str]) -> list[str]:
-    globs = [ignore] if isinstance(ignore, str) else list(ignore) if isinstance(ignore, Iterable) else [ignore]
-    if strange := [glob for glob in globs if not isinstance(glob, str)]:
-        raise TypeError(f"verify: ignore must be globs of names, got {strange[0]!r}.")
-    return globs
 
 
 def _of_other_runs(stored: Iterable[Stored], seed: int) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..tensors.kinds import FUNCTION, NUMBER, SEQUENCE, must_be
+from ..tensors.kinds import FUNCTION, NUMBER, SEQUENCE, may_be, must_be
 from .depth import slope
 from .observing import Observer
 from .passing import Question, as_before, loss_of, unwrapped
@@ -117,7 +117,8 @@ def coordinate_check(
 
     Source: Yang et al., Tensor Programs V (2022), arXiv:2203.03466, appendix D.1.
     """
-    must_be(FUNCTION, "coordinate_check", make=make, optimizer=optimizer, **({} if loss is None else {"loss": loss}))
+    must_be(FUNCTION, "coordinate_check", make=make, optimizer=optimizer)
+    may_be(FUNCTION, "coordinate_check", loss=loss)
     must_be(SEQUENCE, "coordinate_check", widths=widths, seeds=seeds)
     must_be(NUMBER, "coordinate_check", steps=steps)
     if len(set(widths)) < 2 or steps < 1 or not seeds:

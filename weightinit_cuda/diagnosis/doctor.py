@@ -21,7 +21,7 @@ from ..plans.plan import PLAN, Plan
 from ..recording.deferred import Recording
 from ..rules import layout_of, lookup
 from ..tensors.boxes import Box
-from ..tensors.kinds import FUNCTION, MODULE, Kind, must_be
+from ..tensors.kinds import FUNCTION, MODULE, Kind, may_be, must_be
 from ..tensors.named import Named, named_tensors
 
 __all__ = ["Symptom", "diagnose", "examine"]
@@ -80,8 +80,8 @@ def diagnose(plan: Plan, model: nn.Module | None = None, recorded: Recording | N
     std | std 0.0002 with fan_in 64: outputs are 0.0016 times the inputs
     """
     must_be(PLAN, "diagnose", plan=plan)
-    must_be(MODULE, "diagnose", **({} if model is None else {"model": model}))
-    must_be(RECORDING, "diagnose", **({} if recorded is None else {"recorded": recorded}))
+    may_be(MODULE, "diagnose", model=model)
+    may_be(RECORDING, "diagnose", recorded=recorded)
     by_name = {} if model is None else {n.name: n for n in named_tensors(model)}
     found: list[Symptom] = []
     shapes = {n.name: tuple(n.tensor.shape) for n in by_name.values() if not n.buffer}

@@ -116,11 +116,11 @@ def lerp_to_init_(model: Perturbed, plan: Plan, weight: SupportsFloat) -> Pertur
 
 def _finite(function: str, name: str, value: SupportsFloat) -> float:
     try:
-        number = math.nan if isinstance(value, (str, bytes)) else float(value)
+        if isinstance(value, (str, bytes)):  # float would read them
+            raise TypeError
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{function}: {name} must be a number, got {short(value)}.") from None
-    if isinstance(value, (str, bytes)):
-        raise TypeError(f"{function}: {name} must be a number, got {short(value)}.")
     if not math.isfinite(number):
         raise ValueError(f"{function}: {name} must be finite, got {number}.")
     return number
@@ -129,8 +129,6 @@ def _finite(function: str, name: str, value: SupportsFloat) -> float:
 def _floating(function: str, model: Model) -> Iterator[Named]:
     """The tensors to be moved."""
     for item in named_tensors(model, buffers=False):
-        if not isinstance(item.tensor, Tensor):
-            raise TypeError(f"{function}: tensors by name are required, got {type(item.tensor).__name__} ({item.name}).")
         if is_lazy(item.tensor):
             raise ValueError(
                 f"{function}: a parameter with a shape is required, got a lazy one ({item.name}). Run the model once."

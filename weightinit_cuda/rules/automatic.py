@@ -16,7 +16,7 @@ from .measured import measured
 from .parametrised import as_layers
 from .residual import stacks_of
 from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet
-from .tracing import Follows, look
+from .tracing import RECURRENT, Follows, look
 
 __all__ = ["auto"]
 
@@ -29,7 +29,6 @@ _AUTO: dict[str, _Call] = {
     "mish": ("kaiming_normal_", {"nonlinearity": "mish"}),
     "selu": ("kaiming_normal_", {"nonlinearity": "linear"}),  # self-normalising networks want variance 1 / fan_in
 }
-_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 SIGMOID = (4.0, 8.0)  # of the gains, what is measured beside the one that was asked for: chi = 0.40 and 0.79
 TANH = 5 / 3  # torch's gain, found by experiment on a few layers: the gradient's variance grows by chi = 1.21 in each
 NATS = 3.0  # that it may change by over all layers: half of the six depth scales to which nets train. 15 layers of 5/3
@@ -138,7 +137,7 @@ def _calls(tensors: list[Named], after: dict[str, Follows], sigmoid_gain: float)
         elif nonlinearity == "tanh":
             found[named.name] = "xavier_uniform_", {"gain": _tanh_gain(deep)}
         elif nonlinearity == "sigmoid" and sigmoid_gain != 1 and _holder(named) != last:
-            found[named.name] = _XAVIER if isinstance(named.module, _RECURRENT) else ("xavier_uniform_", {"gain": sigmoid_gain})
+            found[named.name] = _XAVIER if isinstance(named.module, RECURRENT) else ("xavier_uniform_", {"gain": sigmoid_gain})
         else:
             found[named.name] = _AUTO.get(nonlinearity, _XAVIER)
     return found

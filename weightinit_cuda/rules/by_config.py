@@ -14,7 +14,7 @@ from ..tensors.named import Named
 from .beside_layers import token
 from .by_fans import AS_TORCH, drawn
 from .layouts import bias, lookup, matrix
-from .norms import norm_by_structure
+from .norms import is_outside_torch, norm_by_structure
 from .rule import Fill, Rule, Rules, RuleSet
 
 __all__ = ["by_config"]
@@ -82,9 +82,8 @@ def _normal(of: Callable[[Named], tuple[float, str]]) -> Callable[[Named], list[
 def _gets_normal(named: Named) -> bool:
     if not matrix(named):
         return False
-    return isinstance(named.module, _NORMAL) or not any(
-        base is not nn.Module and base.__module__.startswith("torch.nn.") for base in type(named.module).__mro__
-    )
+    kind: Any = type(named.module)  # mypy takes no type for hashable
+    return isinstance(named.module, _NORMAL) or is_outside_torch(kind)
 
 
 def _stds(module: nn.Module, outside: tuple[float, str]) -> Iterator[tuple[int, tuple[float, str]]]:

@@ -17,7 +17,7 @@ from ..init.fans import Axes, fans
 from ..tensors.named import Named
 from .parametrised import is_part
 
-__all__ = ["Layout", "bias", "layout_of", "lookup", "matrix", "vector_weight"]
+__all__ = ["TABLES", "Layout", "bias", "layout_of", "lookup", "matrix", "vector_weight"]
 
 TABLES = (nn.Embedding, nn.EmbeddingBag)
 

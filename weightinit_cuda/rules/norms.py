@@ -18,7 +18,7 @@ from ..numerics.distributions import Constant
 from ..tensors.named import Named
 from .rule import Fill
 
-__all__ = ["norm_by_structure"]
+__all__ = ["is_outside_torch", "norm_by_structure"]
 
 Values = dict[str, float]
 
@@ -51,7 +51,7 @@ def norm_by_structure(named: Named) -> list[Fill] | None:
 def _like_a_norm(module: nn.Module) -> bool:
     """One vector, or two of one length, and nothing else: no matrix, no buffer, no child with tensors, no base in torch.nn."""
     kind: Any = type(module)  # mypy takes no type for hashable
-    if not _is_outside_torch(kind):
+    if not is_outside_torch(kind):
         return False
     own = _own(module)
     if not 1 <= len(own) <= 2 or any(tensor is not None for tensor in module._buffers.values()):
@@ -62,7 +62,8 @@ def _like_a_norm(module: nn.Module) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _is_outside_torch(kind: type[nn.Module]) -> bool:
+def is_outside_torch(kind: type[nn.Module]) -> bool:
+    """Whether a class is none of torch.nn's, and derives from none."""
     return not any(base is not nn.Module and base.__module__.startswith("torch.nn.") for base in kind.__mro__)
 
 

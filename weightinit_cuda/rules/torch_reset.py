@@ -24,17 +24,16 @@ from ..tensors.boxes import Box
 from ..tensors.named import Named, modules_of
 from ..tensors.partitioned import shown_whole
 from .beside_layers import config_value, in_torch, token
-from .layouts import bias, layout_of
+from .layouts import TABLES, bias, layout_of
 from .norms import norm_by_structure
 from .parametrised import is_part, weight_behind
 from .rule import Fill, Given, Rule, RuleSet, buffer
 
-__all__ = ["OF_NO_LAYER", "TORCH", "holds_norm", "padded", "torch_reset"]
+__all__ = ["OF_NO_LAYER", "TORCH", "padded", "torch_reset"]
 
 Give = Callable[[Named, Any], Given]
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
-ROWS = (nn.Embedding, nn.EmbeddingBag)
 
 
 def _call(function: str, **params: Any) -> Give:
@@ -100,7 +99,7 @@ _TABLE: list[tuple[type[nn.Module] | tuple[type[nn.Module], ...], str, Give]] = 
     ((nn.Linear, _ConvNd), "bias", _by_fan_in),
     (nn.Bilinear, "weight", _by_inputs),
     (nn.Bilinear, "bias", _by_inputs),
-    (ROWS, "weight", _rows),
+    (TABLES, "weight", _rows),
     ((nn.RNNBase, nn.RNNCellBase), "*", _by_hidden_size),
     (nn.MultiheadAttention, "*proj_weight", _call("xavier_uniform_")),
     (nn.MultiheadAttention, "in_proj_bias", _ZEROS),
@@ -155,11 +154,6 @@ def _label(kind: type[nn.Module]) -> str:
     """The type; of a subclass also the type of torch.nn whose reset it is."""
     base = next(base for base in kind.__mro__ if base.__module__.startswith("torch.nn."))
     return kind.__name__ if base is kind else f"{kind.__name__} as {base.__name__}"
-
-
-def holds_norm(named: Named) -> bool:
-    """The tensor belongs to a normalisation of torch.nn."""
-    return isinstance(named.module, NORMS)
 
 
 def _torch(model: nn.Module) -> list[Rule]:

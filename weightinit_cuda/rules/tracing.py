@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..tensors.torch_private import tree_map
 
-__all__ = ["Follows", "Seen", "following", "graph_of", "look"]
+__all__ = ["RECURRENT", "Follows", "Seen", "following", "graph_of", "look"]
 
 
 class Follows(NamedTuple):
@@ -52,7 +52,7 @@ _KNOWN = {
 _LONGEST_FIRST = sorted(_KNOWN, key=len, reverse=True)
 _LAYERS = re.compile(r"linear|bilinear|conv\d?d|conv_transpose\dd|conv_tbc")  # functions that multiply by weights
 LONGEST = 200  # characters of an error that is passed on
-_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _ENCODERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
@@ -328,7 +328,7 @@ def _by_order(children: Sequence[tuple[str, nn.Module]], prefix: str) -> Iterato
 def _inside(model: nn.Module) -> Iterator[tuple[str, Follows]]:
     """Modules of torch.nn whose nonlinearity is inside them."""
     for name, module in model.named_modules():
-        if isinstance(module, _RECURRENT):
+        if isinstance(module, RECURRENT):
             yield name, Follows("sigmoid", None, f"{type(module).__name__}'s own recurrence")
         elif isinstance(module, nn.MultiheadAttention):
             for inner in (name, _join(name, "out_proj")):

@@ -7,7 +7,7 @@ function that was called, not by the line that stumbles over it. The functions o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ __all__ = [
     "TEXT",
     "Kind",
     "globs",
+    "may_be",
     "must_be",
     "short",
 ]
@@ -37,13 +38,6 @@ class Kind(NamedTuple):
     words: str
 
 
-class _Callable(type):
-    """The class of all that can be called."""
-
-    def __instancecheck__(cls, value: object) -> bool:
-        return callable(value)
-
-
 TENSOR = Kind((Tensor,), "a tensor")
 MODEL = Kind((nn.Module, Mapping), "a module, or its tensors by name")
 MODULE = Kind((nn.Module,), "a module")
@@ -53,7 +47,7 @@ TEXT = Kind((str,), "text")
 FLAG = Kind((bool,), "True or False")
 NUMBER = Kind((int, float), "a number")
 SEQUENCE = Kind((Sequence,), "a list")
-FUNCTION = Kind((_Callable("Function", (), {}),), "a function")
+FUNCTION = Kind((Callable,), "a function")  # type: ignore[arg-type]
 
 
 def must_be(kind: Kind, function: str, **arguments: object) -> None:
@@ -69,6 +63,11 @@ def must_be(kind: Kind, function: str, **arguments: object) -> None:
             wrong = [(key, one) for key, one in value.items() if not (isinstance(key, str) and isinstance(one, Tensor))]
             for key, one in wrong[:1]:
                 raise TypeError(f"{function}: {name} must be tensors by name, got {short(one)} ({short(key)}).")
+
+
+def may_be(kind: Kind, function: str, **arguments: object) -> None:
+    """The same for arguments that may be None."""
+    must_be(kind, function, **{name: value for name, value in arguments.items() if value is not None})
 
 
 def globs(function: str, name: str, value: object, words: str = "globs of names") -> list[str]:

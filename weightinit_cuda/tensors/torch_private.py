@@ -46,7 +46,6 @@ __all__ = [
     "make_wrapper",
     "outside_transforms",
     "overlaps_itself",
-    "parameters_of",
     "register_builtin",
     "schema_of",
     "set_excluded",
@@ -173,11 +172,6 @@ def storage_key(storage: torch.UntypedStorage) -> int:
 def schema_of(operator: Any) -> Any:
     """The schema of an operator of ``torch.ops``."""
     return operator._schema
-
-
-def parameters_of(module: torch.nn.Module) -> dict[str, torch.nn.Parameter | None]:
-    """A module's own parameters, those that are None too. Names of attributes that modules documents for subclasses."""
-    return module._parameters
 
 
 def strided_shard() -> type:
