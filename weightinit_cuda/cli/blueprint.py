@@ -23,7 +23,7 @@ from .libraries import NONE, WEIGHTS, Permissions, builder_of, is_configuration,
 from .named_function import NAMED_FUNCTION, function_named
 from .saved_names import SavedNames, saved_names
 
-__all__ = ["Blueprint", "open_blueprint"]
+__all__ = ["Blueprint", "floating_dtype", "open_blueprint"]
 
 
 class Blueprint(NamedTuple):
@@ -63,10 +63,15 @@ class Blueprint(NamedTuple):
         """The one file that the library reads; empty if it reads shards."""
         return WEIGHTS.get(_library_of(self.model), "")
 
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The floating-point dtype of all parameters; None if there are several."""
+        dtypes = {entry.dtype for entry in self.plan if not entry.buffer and entry.dtype.is_floating_point}
+        return dtypes.pop() if len(dtypes) == 1 else None
+
     def config_files(self) -> dict[str, bytes]:
         """The configuration as its library reads it, in the plan's dtype, by name of the file; none if there is none."""
-        dtypes = {entry.dtype for entry in self.plan if not entry.buffer and entry.dtype.is_floating_point}
-        return written_config(self.model, self.config, dtypes.pop() if len(dtypes) == 1 else None)
+        return written_config(self.model, self.config, self.dtype)
 
 
 def open_blueprint(
@@ -104,7 +109,7 @@ def open_blueprint(
             build = builder_of(file, data, permissions)
             with deferred() as recorded:
                 model = build()
-        made = _of_model(model, recorded, rules, seed or 0, dtype or _dtype(data.get("dtype", data.get("torch_dtype"))))
+        made = _of_model(model, recorded, rules, seed or 0, dtype or floating_dtype(data.get("dtype", data.get("torch_dtype"))))
         return made._replace(config=file)
     if data.get("library") != "weightinit_cuda":
         raise ValueError(
@@ -147,6 +152,7 @@ def _library_of(model: nn.Module | None) -> str:
     return next((top for base in bases if (top := base.__module__.split(".")[0]) in ("transformers", "diffusers", "timm")), "")
 
 
-def _dtype(name: object) -> torch.dtype | None:
+def floating_dtype(name: object) -> torch.dtype | None:
+    """The floating-point dtype of that name; None if there is none."""
     dtype = getattr(torch, name.removeprefix("torch."), None) if isinstance(name, str) else None
     return dtype if isinstance(dtype, torch.dtype) and dtype.is_floating_point else None

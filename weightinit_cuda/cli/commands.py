@@ -163,19 +163,16 @@ def _named_as_in(opened: Blueprint, checkpoint: Sequence[str], source: str, how:
 
     A plan knows its own names only; one that ``init`` wrote lies beside the configuration, which knows the others.
     """
+    if opened.model is not None and opened.saved is None:
+        return opened  # there are no other names
     there = open_checkpoint(list(checkpoint)).keys()
     if opened.model is None and not set(opened.plan.names()) <= there:
         config = Path(source).with_name("config.json")
         if config.is_file():
-            made = open_blueprint(config, None, opened.plan.seed, _only_dtype(opened), how.permissions)
+            made = open_blueprint(config, None, opened.plan.seed, opened.dtype, how.permissions)
             opened = made if not made.plan.diff(opened.plan) else opened
     stored = opened.in_files()
     return stored if set(stored.plan.names()) - set(opened.plan.names()) & there else opened
-
-
-def _only_dtype(opened: Blueprint) -> torch.dtype | None:
-    dtypes = {entry.dtype for entry in opened.plan if not entry.buffer and entry.dtype.is_floating_point}
-    return dtypes.pop() if len(dtypes) == 1 else None
 
 
 # ---- doctor ----------------------------------------------------------------------------------------------------------
@@ -225,7 +222,7 @@ def _probe(source: str | None, how: How) -> int:
     if opened is None or opened.model is None or opened.recorded is None:
         what = "nothing" if source is None else f"a checkpoint or a plan ({source}), which has no code to run"
         raise ValueError(f"doctor --probe: a config.json or module:function is required, got {what}.")
-    opened.recorded.materialize_(opened.model, "cpu", _only_dtype(opened), opened.plan.seed)
+    opened.recorded.materialize_(opened.model, "cpu", opened.dtype, opened.plan.seed)
     report = probe(opened.plan.apply_(opened.model))
     say(f"\n{visible(str(report))}")
     return int(report.verdict == "FAIL")

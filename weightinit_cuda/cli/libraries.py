@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ..plans.entry import dtype_name
+
 __all__ = ["NONE", "WEIGHTS", "Permissions", "builder_of", "is_configuration", "offline_unless", "written_config"]
 
 # The files of weights that libraries read whole, without an index. transformers reads shards.
@@ -97,7 +99,7 @@ def written_config(model: nn.Module | None, file: Path | None, dtype: torch.dtyp
     with TemporaryDirectory() as folder:
         if hasattr(getattr(made, "config", None), "save_pretrained"):  # transformers
             if dtype is not None:
-                made.config.dtype = str(dtype).removeprefix("torch.")
+                made.config.dtype = dtype_name(dtype)
             made.config.architectures = [type(made).__name__]
             made.config.save_pretrained(folder)
         elif hasattr(made, "save_config"):  # diffusers

@@ -11,7 +11,7 @@ import click
 import torch
 
 from ..rules import RULE_SETS
-from .blueprint import Blueprint, open_blueprint
+from .blueprint import Blueprint, floating_dtype, open_blueprint
 from .libraries import Permissions
 
 __all__ = ["How", "gigabytes", "takes_how"]
@@ -85,8 +85,8 @@ def _integer(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 
 
 def _dtype(_ctx: click.Context, _param: click.Parameter, value: str | None) -> torch.dtype | None:
-    dtype = None if value is None else getattr(torch, value.removeprefix("torch."), None)
-    if value is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+    dtype = floating_dtype(value)
+    if value is not None and dtype is None:
         raise click.BadParameter(f"a floating-point dtype is required, got {value!r}.")
     return dtype
 
