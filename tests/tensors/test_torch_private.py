@@ -34,7 +34,7 @@ def test_torch_has_it(name: str) -> None:
 
 def test_no_other_file_says_one() -> None:
     private = re.compile(
-        r"\btorch(?:\.\w+)*\._[a-z]\w*|from torch[\w.]*\._\w+[\w.]* import|from torch[\w.]* import .*\b_[a-z]\w*"
+        r"\btorch(?:\.\w+)*\._[a-zA-Z]\w*|from torch[\w.]*\._\w+[\w.]* import|from torch[\w.]* import .*\b_[a-z]\w*"
     )
     for path in PACKAGE.rglob("*.py"):
         if path.stem == "torch_private":

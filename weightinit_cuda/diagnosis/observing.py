@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from ..tensors.torch_private import without_functions
 from .attention import sharp_of_scores, sharp_of_sdpa
 from .identity import ByIdentity
 from .measures import measurable, measure, peak, rms, twins
@@ -52,7 +53,6 @@ _SMOOTH = ("gelu", "silu", "swish", "mish")  # classes whose own tanh or sigmoid
 _IMAGES = ("batch_norm", "group_norm", "instance_norm")  # channels are their second axis, whatever came before
 _MULTIPLY = ("matmul", "bmm", "baddbmm", "__matmul__", "einsum")
 _COMPOSITE = (F.multi_head_attention_forward, torch.autograd.grad)  # in the second checkpointed parts run again
-_unseen = torch._C.DisableTorchFunction  # measuring is no part of the pass: no mode sees it
 CALLS = 64  # of one weight that are measured: a cell is called at every step of a sequence
 
 
@@ -100,7 +100,7 @@ class Observer(TorchFunctionMode):
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self.watching:
                 self._where.append((shown, module))
-                with _unseen():
+                with without_functions():
                     self.weights.add(name, module)
                     if parent and (module in self._blocks or module in self._once):
                         self._stream.enter(shown, self._blocks.get(module, shown), (args, kwargs))
@@ -110,7 +110,7 @@ class Observer(TorchFunctionMode):
         def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
             if self.watching:
                 self._where.pop()
-                with _unseen():
+                with without_functions():
                     if (found := self._stream.leave(shown, out)) is not None:
                         self._record(*found, image=self._is_image(found[1]))
 
@@ -194,7 +194,7 @@ class Observer(TorchFunctionMode):
 
     def _see_attention(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], x: Tensor, y: Tensor) -> None:
         if name == "scaled_dot_product_attention":
-            with _unseen():
+            with without_functions():
                 row = Row(self._where[-1][0], "attention", saturated=sharp_of_sdpa(args, kwargs))
             self._record(row, y, image=False)
         elif name == "softmax" and y.dim() > 2 and (kwargs.get("dim", args[1] if len(args) > 1 else None)) in (-1, y.dim() - 1):
@@ -246,7 +246,7 @@ class Observer(TorchFunctionMode):
         return True
 
     def _arrived(self, row: Row, gradient: Tensor) -> None:
-        with _unseen():
+        with without_functions():
             row.gradient = rms(gradient)
             row.bad_gradient = not math.isfinite(row.gradient)
 
@@ -257,7 +257,7 @@ class Observer(TorchFunctionMode):
 
     def _weigh(self, row: Row, weight: Tensor, product: Product, gradient: Tensor) -> None:
         """Twins among the weight's outputs, and among its inputs."""
-        with _unseen():
+        with without_functions():
             row.weight_gradient = rms(gradient)
             if product.units is not None:
                 row.twins = twins(weight, gradient, product.units)
@@ -265,7 +265,7 @@ class Observer(TorchFunctionMode):
                 row.input_twins = twins(weight, gradient, product.inputs)
 
     def _wakes(self, factor: Tensor, gradient: Tensor) -> None:
-        with _unseen():
+        with without_functions():
             if peak(factor) == 0 < peak(gradient):
                 self.asleep.append(self.weights.names.get(factor) or "")
 

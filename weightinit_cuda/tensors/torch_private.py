@@ -55,6 +55,7 @@ __all__ = [
     "swap_tensor_impl",
     "tree_flatten_with_path",
     "tree_map",
+    "without_functions",
     "without_modes",
 ]
 
@@ -91,6 +92,7 @@ PRIVATE: dict[str, str] = {
     "torch._C._swap_tensor_impl": "materialize_ puts memory under the same objects. Else: optimisers hold other tensors",
     "torch._C._cuda_getCurrentRawStream": "the stream of a short call on a GPU; only in a torch with CUDA",
     "torch._debug_has_internal_overlap": "expanded tensors are refused, as torch does",
+    "torch._C.DisableTorchFunction": "what the probe measures is no part of the pass: no function mode sees it",
     "torch.autograd.forward_ad._current_level": "patched() leaves methods to torch under forward-mode autograd",
 }
 """Each name, and what it is for."""
@@ -106,6 +108,7 @@ PYTHON_KEY = torch._C.DispatchKey.Python
 set_grad_enabled = torch._C._set_grad_enabled
 swap_tensor_impl = torch._C._swap_tensor_impl
 TensorBase = torch._C.TensorBase
+without_functions = torch._C.DisableTorchFunction
 
 
 def cuda_stream(device: int) -> int:
