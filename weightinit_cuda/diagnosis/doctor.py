@@ -21,7 +21,7 @@ from ..plans.plan import PLAN, Plan
 from ..recording.deferred import Recording
 from ..rules import layout_of, lookup
 from ..tensors.boxes import Box
-from ..tensors.kinds import FUNCTION, MODULE, Kind, may_be, must_be
+from ..tensors.kinds import FUNCTION, MODULE, ArgumentKind, may_be, must_be
 from ..tensors.named import Named, named_tensors
 
 __all__ = ["Symptom", "diagnose", "examine"]
@@ -38,7 +38,7 @@ SymptomKind = Literal[
 ]
 ERRORS: frozenset[SymptomKind] = frozenset(("uninitialised", "not finite"))
 GAINS = 1 / 16, 4.0  # of a layer's outputs over its inputs, each of variance 1; beyond these a few layers kill a signal
-RECORDING = Kind((Recording,), "a recording")
+RECORDING = ArgumentKind((Recording,), "a recording")
 ROWS = 1 << 22  # elements read at once
 
 

@@ -26,7 +26,7 @@ from ..init.arguments import seed_of
 from ..numerics.combine import STORE
 from ..numerics.distributions import Distribution
 from ..tensors.boxes import Box, Region, intersection, visible
-from ..tensors.kinds import MODEL, PATH, TENSORS, Kind, must_be
+from ..tensors.kinds import MODEL, PATH, TENSORS, ArgumentKind, must_be
 from ..tensors.named import PLAIN_TYPES, Model, Named, named_tensors
 from ..tensors.shards import Part, is_spread, mark_written, parts_to_write
 from .checks import require_sound, shown
@@ -380,7 +380,7 @@ class Plan(Readable):
         return cls.from_json(read_whole(path), str(path))
 
 
-PLAN = Kind((Plan,), "a plan")
+PLAN = ArgumentKind((Plan,), "a plan")
 
 
 class _Bound:

@@ -23,7 +23,7 @@ __all__ = [
     "TENSOR",
     "TENSORS",
     "TEXT",
-    "Kind",
+    "ArgumentKind",
     "globs",
     "may_be",
     "must_be",
@@ -31,26 +31,26 @@ __all__ = [
 ]
 
 
-class Kind(NamedTuple):
+class ArgumentKind(NamedTuple):
     """A kind of arguments: classes whose instances are of it, and how a sentence calls it."""
 
     types: tuple[type, ...]
     words: str
 
 
-TENSOR = Kind((Tensor,), "a tensor")
-MODEL = Kind((nn.Module, Mapping), "a module, or its tensors by name")
-MODULE = Kind((nn.Module,), "a module")
-TENSORS = Kind((Mapping,), "tensors by name")
-PATH = Kind((str, os.PathLike), "a path")
-TEXT = Kind((str,), "text")
-FLAG = Kind((bool,), "True or False")
-NUMBER = Kind((int, float), "a number")
-SEQUENCE = Kind((Sequence,), "a list")
-FUNCTION = Kind((Callable,), "a function")  # type: ignore[arg-type]
+TENSOR = ArgumentKind((Tensor,), "a tensor")
+MODEL = ArgumentKind((nn.Module, Mapping), "a module, or its tensors by name")
+MODULE = ArgumentKind((nn.Module,), "a module")
+TENSORS = ArgumentKind((Mapping,), "tensors by name")
+PATH = ArgumentKind((str, os.PathLike), "a path")
+TEXT = ArgumentKind((str,), "text")
+FLAG = ArgumentKind((bool,), "True or False")
+NUMBER = ArgumentKind((int, float), "a number")
+SEQUENCE = ArgumentKind((Sequence,), "a list")
+FUNCTION = ArgumentKind((Callable,), "a function")  # type: ignore[arg-type]
 
 
-def must_be(kind: Kind, function: str, **arguments: object) -> None:
+def must_be(kind: ArgumentKind, function: str, **arguments: object) -> None:
     """Refuses arguments that are of another kind.
 
     Raises:
@@ -65,7 +65,7 @@ def must_be(kind: Kind, function: str, **arguments: object) -> None:
                 raise TypeError(f"{function}: {name} must be tensors by name, got {short(one)} ({short(key)}).")
 
 
-def may_be(kind: Kind, function: str, **arguments: object) -> None:
+def may_be(kind: ArgumentKind, function: str, **arguments: object) -> None:
     """The same for arguments that may be None."""
     must_be(kind, function, **{name: value for name, value in arguments.items() if value is not None})
 
