@@ -38,7 +38,8 @@ nitpicky = True  # a reference that leads nowhere is a warning, and a warning is
 nitpick_ignore_regex = [  # documented elsewhere, and there is no network; type variables
     ("py:.*", r"(torch|collections|os|pathlib|types|typing)\..*|ProcessGroup"),
     ("py:class", r"weightinit_cuda\..*\.(Module|Perturbed|Root|_R|Origins)"),  # type variables, and what is not public
-    ("py:class", r"Figure|ArgumentKind|Kind|Mode|Status|Tensor|nn\.Module"),  # of named tuples, whose annotations Sphinx does not resolve
+    # of named tuples, whose annotations Sphinx does not resolve
+    ("py:class", r"Figure|(Argument)?Kind|Mode|Status|Tensor|nn\.Module"),
 ]
 
 html_theme = "pydata_sphinx_theme"
