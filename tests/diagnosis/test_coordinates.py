@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+import zero3
+from meshes import rank_of
 from nets import quiet  # noqa: F401 a fixture
 from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import weightinit_cuda as wi
 
@@ -93,3 +97,21 @@ def test_learning_rates_by_growth() -> None:
         ValueError, match=r"mup_groups: the base model must have every parameter, got none of that name \(2.weight\)"
     ):
         wi.rules.mup_groups(net(256), BASE[:2], 0.1)
+
+
+@pytest.mark.parametrize("how", ["FSDP2", "tensor parallel", "ZeRO-3"])
+def test_groups_hold_the_parameters_of_this_rank(how: str) -> None:
+    """Whose global shapes count: an optimiser must get what is trained, with the rates of the whole model."""
+    plain = {group["lr"]: len(group["params"]) for group in wi.rules.mup_groups(net(256), BASE, 0.4)}
+    with rank_of(1, (2,)) as mesh:
+        sharded: nn.Module = net(256)
+        if how == "FSDP2":
+            fully_shard(sharded, mesh=mesh)
+        elif how == "tensor parallel":
+            parallelize_module(sharded, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+        else:
+            zero3.partition(sharded)
+        groups = wi.rules.mup_groups(sharded, BASE, 0.4)
+        assert {group["lr"]: len(group["params"]) for group in groups} == plain
+        trained = {id(parameter) for group in groups for parameter in group["params"]}
+        assert trained == {id(parameter) for parameter in sharded.parameters()}

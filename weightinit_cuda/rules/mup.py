@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..numerics.distributions import Distribution, Orthogonal
 from ..tensors.named import Named, named_tensors
+from ..tensors.partitioned import parameter_of
 from .layouts import layout_of, lookup
 from .resolve import first_match, flattened
 from .rule import Fill, Rule, Rules, RuleSet, buffer
@@ -127,8 +128,9 @@ def mup_groups(model: nn.Module, base: nn.Module, lr: float, **options: Any) -> 
     for named in named_tensors(model, buffers=False):
         if named.name not in before:
             raise ValueError(f"mup_groups: the base model must have every parameter, got none of that name ({named.name}).")
-        if named.tensor.requires_grad:
-            groups.setdefault(lr * _growth(named, before[named.name]).rate, []).append(named.tensor)
+        parameter = parameter_of(named.tensor)
+        if parameter.requires_grad:
+            groups.setdefault(lr * _growth(named, before[named.name]).rate, []).append(parameter)
     return [{"params": parameters, "lr": rate, **options} for rate, parameters in groups.items()]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .torch_private import make_wrapper
 
-__all__ = ["Partitioned", "shown_whole"]
+__all__ = ["Partitioned", "parameter_of", "shown_whole"]
 
 
 class Partitioned(Tensor):
@@ -76,6 +76,12 @@ def shown_whole(tensor: Tensor) -> Tensor:
     if trouble := _trouble(parameter):
         raise NotImplementedError(trouble)
     return Partitioned(parameter)
+
+
+def parameter_of(tensor: Tensor) -> Tensor:
+    """The parameter in the model, which optimisers hold, of a tensor that is shown whole."""
+    parameter: Tensor = tensor.parameter if isinstance(tensor, Partitioned) else tensor
+    return parameter
 
 
 def _trouble(parameter: Any) -> str:
