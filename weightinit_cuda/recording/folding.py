@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,10 +18,10 @@ from torch import Tensor
 
 from ..numerics.arithmetic import clamped, erfinv, scaled, shifted
 from ..numerics.distributions import Constant, Distribution
-from ..tensors.boxes import Box, remainder
+from ..tensors.boxes import Box, visible
 from .operators import leaves
 from .tape import CPU, DataStep, FillStep, Memory, OperatorStep, Step, View
-from .views import Geometry, box_of, common, cut, same_order
+from .views import Geometry, box_of, carried, common, cut, same_order
 
 __all__ = ["Drawn", "Folded", "Nothing", "Replayed", "Value"]
 
@@ -32,6 +33,7 @@ class Drawn(NamedTuple):
         step: the fill that draws them. None: a constant.
         whole: whether these are all the values of that fill, in the same order.
         copied: whether they are in another memory than the fill's.
+        origin: the elements of the fill that they are, in its memory, one after the other as they are read; None: not known.
     """
 
     distribution: Distribution
@@ -39,6 +41,7 @@ class Drawn(NamedTuple):
     step: FillStep | None = None
     whole: bool = True
     copied: bool = False
+    origin: Geometry | None = None
 
 
 class Replayed(NamedTuple):
@@ -100,15 +103,19 @@ class Folded:
         for piece in pieces:
             if piece.dtype != view.dtype and not isinstance(piece.value, Nothing):
                 return None
-            part = _seen(piece, view)
-            if part is None:
+            seen = _seen_in_boxes(piece, view, MANY - len(parts))
+            if seen is None:
                 return None
-            if part[0].numel:
-                parts.append(part)
-        boxes = [box for box, _ in parts]
-        bare = remainder(Box.whole(view.shape), boxes) if view.geometry.numel else []  # a storage that was resized
-        visible = (part for number, part in enumerate(parts) if remainder(part[0], boxes[number + 1 :]))
-        return [*((box, Nothing("resize_")) for box in bare), *visible]
+            parts += seen
+        whole = Box.whole(view.shape)
+        if [box for box, _ in parts] == [whole] or not whole.numel:
+            return parts
+        try:
+            bare, *left = visible([whole, *(box for box, _ in parts)])
+        except ValueError:  # stripes that cross each other
+            return None
+        resized = [(box, Nothing("resize_")) for box in bare]
+        return [*resized, *(part for part, shown in zip(parts, left, strict=True) if shown)]
 
     def unwritten(self, view: View) -> bool:
         """Whether some element of the view was never written, by a map of all elements: for views that :meth:`read` refuses."""
@@ -138,13 +145,19 @@ class Folded:
     # ---- writing ----------------------------------------------------------------------------------------------------
 
     def _write(self, view: View, value: Value) -> None:
+        self._write_parts(view, [(Box.whole(view.shape), value)])
+
+    def _write_parts(self, view: View, parts: Sequence[_BoxValue]) -> None:
+        """Writes boxes that together are all of the view."""
         pieces = self._of(view.memory)
         if view.is_whole:
             pieces.clear()
         elif len(pieces) <= MANY:
             pieces[:] = [p for p in pieces if p.dtype != view.dtype or box_of(view.geometry, p.geometry) is None]
-        if view.geometry.numel:
-            pieces.append(Written(view.geometry, view.dtype, value))
+        whole = Box.whole(view.shape)
+        for box, value in parts:
+            if box.numel:
+                pieces.append(Written(view.geometry if box == whole else cut(view.geometry, box), view.dtype, value))
 
     def _take(self, step: Step) -> None:
         if step.known is not None:
@@ -155,8 +168,11 @@ class Folded:
                 self._write(step.writes[0], Nothing(step.source))
             case FillStep(distribution=distribution):
                 assert distribution is not None
-                drawn = None if isinstance(distribution, Constant) else step
-                self._write(step.writes[0], Drawn(distribution, step.source, drawn))
+                view = step.writes[0]
+                if isinstance(distribution, Constant):
+                    self._write(view, Drawn(distribution, step.source))
+                else:
+                    self._write(view, Drawn(distribution, step.source, step, origin=view.geometry))
             case DataStep(values=values):
                 self._write(step.writes[0], _given(values, step.source))
             case OperatorStep():
@@ -171,9 +187,7 @@ class Folded:
         if parts is None:
             self._write_all(step, Nothing(step.source) if self._reads_nothing(step) else Replayed(step.source))
             return
-        out = step.writes[0]
-        for box, value in parts:
-            self._write(out if box == Box.whole(out.shape) else out._replace(geometry=cut(out.geometry, box)), value)
+        self._write_parts(step.writes[0], parts)
 
     def _reads_nothing(self, step: OperatorStep) -> bool:
         """Whether the operator takes values that nobody has written. What it changes itself it may be writing just now."""
@@ -186,6 +200,8 @@ class Folded:
     def _result(self, step: OperatorStep) -> list[_BoxValue] | None:
         """What the operator writes, as boxes of its result; None if that is no distribution known."""
         name, given, out = step.call.nature.name, step.call.given, step.writes[0]
+        if name in ("cat", "stack"):
+            return self._joined(given["tensors"], given.get("dim", 0), out, stacked=name == "stack")
         if name == "copy" or (name == "fill" and isinstance(given.get("value"), View)):
             given = {"self": given["src" if name == "copy" else "value"]}
         views = leaves(list(given.values()), View)
@@ -205,6 +221,22 @@ class Folded:
             return None
         return self._changed(operand, out, change, lambda constant: _pointwise(step, {**constants, operand: constant}))
 
+    def _joined(self, operands: Sequence[View], dim: int, out: View, stacked: bool) -> list[_BoxValue] | None:
+        """Tensors side by side along a dimension of the result, or each at one index of a new one."""
+        dim, at = dim % len(out.shape), 0
+        made: list[_BoxValue] = []
+        for operand in operands:
+            if operand.memory is out.memory or operand.conj or not _same_kind(operand.dtype, out.dtype):
+                return None
+            if not operand.geometry.numel:  # of whatever shape
+                continue
+            parts = self._changed(operand, out, _same, partial(_cast, operand.dtype, out.dtype))
+            if parts is None or len(made) + len(parts) > MANY:
+                return None
+            made += [_moved(part, dim, at, stacked) for part in parts]
+            at += 1 if stacked else operand.shape[dim]
+        return made
+
     def _changed(
         self, operand: View, out: View, change: _Change, on_constant: Callable[[Constant], Constant | None]
     ) -> list[_BoxValue] | None:
@@ -220,18 +252,64 @@ class Folded:
             if distribution is None:
                 return None
             here = operand.memory is out.memory and operand.geometry == out.geometry
-            step = None if isinstance(distribution, Constant) else value.step
-            made.append((box, value._replace(distribution=distribution, step=step, copied=value.copied or not here)))
+            if isinstance(distribution, Constant):
+                value = value._replace(step=None, origin=None)
+            made.append((box, value._replace(distribution=distribution, copied=value.copied or not here)))
         return made
 
 
-def _seen(piece: Written, view: View) -> _BoxValue | None:
-    """The part of a piece that lies in a view; an empty box if none does, None if it is no box."""
+def _moved(part: _BoxValue, dim: int, at: int, stacked: bool) -> _BoxValue:
+    """A part of a tensor as a part of that in which the tensor begins at index ``at`` of a dimension."""
+    (offset, shape), value = part
+    if not stacked:
+        return Box((*offset[:dim], at + offset[dim], *offset[dim + 1 :]), shape), value
+    if isinstance(value, Drawn) and value.origin is not None:
+        strides = value.origin.strides
+        origin = Geometry(value.origin.offset, (*shape[:dim], 1, *shape[dim:]), (*strides[:dim], 0, *strides[dim:]))
+        value = value._replace(origin=origin)
+    return Box((*offset[:dim], at, *offset[dim:]), (*shape[:dim], 1, *shape[dim:])), value
+
+
+def _seen_in_boxes(piece: Written, view: View, most: int) -> list[_BoxValue] | None:
+    """The parts of a piece that lie in a view. One that is no box of it is cut along its longest stride, and again.
+
+    Returns:
+        None if there are more parts than that, or single elements among them: to list these says less than the code.
+    """
+    parts: list[_BoxValue] = []
+    pieces = [piece]
+    while pieces:
+        piece = pieces.pop()
+        seen = _seen(piece, view)
+        if seen is not None:
+            parts += [part for part in seen if part[0].numel]
+            continue
+        slices = _slices(piece, most - len(parts) - len(pieces))
+        if slices is None:
+            return None
+        pieces += reversed(slices)
+    return parts
+
+
+def _slices(piece: Written, most: int) -> list[Written] | None:
+    """The piece at each index of the dimension with the longest stride; None if these are single elements, or too many."""
+    shape, strides = piece.geometry.shape, piece.geometry.strides
+    dim = max(range(len(shape)), key=lambda d: (shape[d] > 1, strides[d]), default=0)
+    if not shape or shape[dim] > most or shape[dim] == piece.geometry.numel:
+        return None
+    size = (*shape[:dim], 1, *shape[dim + 1 :])
+    before, after = (0,) * dim, (0,) * (len(shape) - dim - 1)
+    cuts = [cut(piece.geometry, Box((*before, at, *after), size)) for at in range(shape[dim])]
+    return [Written(one, piece.dtype, _value_seen(piece, one, False)) for one in cuts]
+
+
+def _seen(piece: Written, view: View) -> list[_BoxValue] | None:
+    """The part of a piece that lies in a view, if one does; None if it is no box."""
     inside = piece.geometry
     box = box_of(view.geometry, inside)
     if box is None:
         if isinstance(piece.value, Nothing) and piece.dtype != view.dtype:
-            return Box.whole(view.shape), piece.value
+            return [(Box.whole(view.shape), piece.value)]
         inside = view.geometry
         if box_of(piece.geometry, inside) is None:
             shared = common(piece.geometry, view.geometry, view.memory.frame)
@@ -239,11 +317,11 @@ def _seen(piece: Written, view: View) -> _BoxValue | None:
                 return None
             inside = shared
         if not inside.numel:
-            return Box((0,) * len(view.shape), (0,) * len(view.shape)), piece.value
+            return []
         box = box_of(view.geometry, inside)
         if box is None:
             return None
-    return box, _value_seen(piece, cut(view.geometry, box), box == Box.whole(view.shape))
+    return [(box, _value_seen(piece, cut(view.geometry, box), box == Box.whole(view.shape)))]
 
 
 def _value_seen(piece: Written, seen: Geometry, is_all: bool) -> Value:
@@ -254,7 +332,10 @@ def _value_seen(piece: Written, seen: Geometry, is_all: bool) -> Value:
     same = piece.geometry == seen
     if not value.distribution.elementwise:
         return value if same and is_all else Replayed(value.source)
-    return value._replace(whole=value.whole and (same or same_order(piece.geometry, seen)))
+    if same:
+        return value
+    origin = value.origin and carried(piece.geometry, value.origin, seen)
+    return value._replace(whole=value.whole and same_order(piece.geometry, seen), origin=origin)
 
 
 def _given(values: Tensor, source: str) -> Value:
@@ -281,7 +362,7 @@ def _pointwise(step: OperatorStep, constants: dict[View, Constant]) -> Constant 
     name, out = step.call.nature.name, step.writes[0]
     if name in _MOVES:
         operand, constant = list(constants.items())[-1]
-        return _as(_as(constant, operand.dtype), out.dtype)
+        return _cast(operand.dtype, out.dtype, constant)
     if torch.Tag.pointwise not in step.call.operator.tags:
         return None
 
@@ -300,6 +381,10 @@ def _pointwise(step: OperatorStep, constants: dict[View, Constant]) -> Constant 
 
 def _as(constant: Constant | None, dtype: torch.dtype) -> Constant | None:
     return constant and _single(_given(torch.tensor(constant.value, dtype=torch.float64, device=CPU).to(dtype), ""))
+
+
+def _cast(before: torch.dtype, after: torch.dtype, constant: Constant) -> Constant | None:
+    return _as(_as(constant, before), after)
 
 
 def _single(value: Value) -> Constant | None:
