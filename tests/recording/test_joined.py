@@ -81,7 +81,10 @@ FOLDED: dict[str, tuple[Callable[[], Tensor], list[Any]]] = {
     ),
     "cast": (lambda: torch.cat([randn(2, 4), torch.zeros(1, 4)]).to(torch.bfloat16)[:2], [(NORMAL, None)]),
     "stack": (lambda: torch.stack([randn(4), torch.ones(4)]), [(NORMAL, rows(0, 1)), (Constant(1.0), rows(1, 1))]),
-    "stack, flat": (lambda: torch.stack([randn(2, 4), torch.rand(2, 4)]).flatten(0, 1), [(NORMAL, rows(0, 2)), (RAND, rows(2, 2))]),
+    "stack, flat": (
+        lambda: torch.stack([randn(2, 4), torch.rand(2, 4)]).flatten(0, 1),
+        [(NORMAL, rows(0, 2)), (RAND, rows(2, 2))],
+    ),
     "stack, last": (
         lambda: torch.stack([randn(3), torch.rand(3)], -1),
         [(NORMAL, Box((0, 0), (3, 1))), (RAND, Box((0, 1), (3, 1)))],
@@ -198,7 +201,9 @@ class Program:
 
     def __init__(self, data: st.DataObject) -> None:
         self.shapes: Sequence[tuple[int, ...]] = data.draw(st.lists(SHAPES, min_size=1, max_size=3))
-        self.moves = data.draw(st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.randoms(use_true_random=False)), max_size=5))
+        self.moves = data.draw(
+            st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.randoms(use_true_random=False)), max_size=5)
+        )
         self.states = [random.getstate() for _, random in self.moves]
         self.kept = data.draw(st.integers(1, 3))
 

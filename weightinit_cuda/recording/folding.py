@@ -130,6 +130,9 @@ class Folded:
 
     def constant(self, view: View) -> Constant | None:
         """The one value that all elements of the view have, if that is known."""
+        pieces = self._of(view.memory)
+        if len(pieces) == 1 and View(view.memory, *pieces[0][1::-1]).is_whole and pieces[0].dtype == view.dtype:
+            return _single(pieces[0].value)
         match self.read(view):
             case [(_, Drawn(distribution=Constant() as constant))]:
                 return constant
@@ -271,7 +274,8 @@ def _moved(part: _BoxValue, dim: int, at: int, stacked: bool) -> _BoxValue:
 
 
 def _seen_in_boxes(piece: Written, view: View, most: int) -> list[_BoxValue] | None:
-    """The parts of a piece that lie in a view. One that is no box of it is cut along its longest stride, and again.
+    """The parts of a piece that lie in a view. One that is no box of it, or of which it is not known which elements of a draw
+    it is, is cut along its longest stride, and again.
 
     Returns:
         None if there are more parts than that, or single elements among them: to list these says less than the code.
@@ -281,14 +285,20 @@ def _seen_in_boxes(piece: Written, view: View, most: int) -> list[_BoxValue] | N
     while pieces:
         piece = pieces.pop()
         seen = _seen(piece, view)
-        if seen is not None:
-            parts += [part for part in seen if part[0].numel]
-            continue
-        slices = _slices(piece, most - len(parts) - len(pieces))
-        if slices is None:
+        slices = _slices(piece, most - len(parts) - len(pieces)) if seen is None or _is_lost(seen, piece) else None
+        if slices is not None:
+            pieces += reversed(slices)
+        elif seen is None:
             return None
-        pieces += reversed(slices)
+        else:
+            parts += [part for part in seen if part[0].numel]
     return parts
+
+
+def _is_lost(seen: list[_BoxValue], piece: Written) -> bool:
+    """Whether it was known of a piece, and is not of the part seen, which elements of a draw it is."""
+    origin = isinstance(piece.value, Drawn) and piece.value.origin
+    return bool(origin) and any(isinstance(v, Drawn) and not v.whole and v.origin is None for _, v in seen)
 
 
 def _slices(piece: Written, most: int) -> list[Written] | None:

@@ -93,7 +93,8 @@ class Claims:
     def entries(self, name: str) -> list[Claimed]:
         """What the tensor is filled with; later entries over earlier ones.
 
-        Boxes that are all filled alike (experts in a loop) are one entry: a value depends on its index, not on its box.
+        Boxes that are all filled alike (experts in a loop; q, k and v of a fused weight) are one entry, of all their lines of
+        code: a value depends on its index, not on its box.
         """
         if name in self._elsewhere:
             claims, there = self._elsewhere[name]
@@ -102,8 +103,10 @@ class Claims:
             return [Claimed(*self._plain_fill(name), self._plain[name].source, None)]
         parts = self._parts.get(name, ())
         entries = [self._claimed(name, box, value) for box, value in parts if not isinstance(value, Nothing)]
-        alike = len({entry._replace(box=None) for entry in entries}) == 1 and name not in self.unwritten
-        return [entries[0]._replace(box=None)] if alike else entries
+        alike = len({(entry.distribution, entry.stream) for entry in entries}) == 1 and name not in self.unwritten
+        if not alike:
+            return entries
+        return [entries[0]._replace(box=None, source=", ".join(dict.fromkeys(entry.source for entry in entries)))]
 
     def plain_fills(self, names: Sequence[str]) -> list[tuple[Distribution, int]]:
         """The one fill of each of these tensors, which are all of a plain memory, and its stream."""
