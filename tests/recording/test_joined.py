@@ -169,6 +169,17 @@ def test_a_fused_qkv_of_torchtitan(tail: tuple[int, ...]) -> None:
     ]
 
 
+def test_a_fused_qkv_that_is_filled_alike_is_one_line() -> None:
+    def make() -> Tensor:
+        q, k = nn.init.trunc_normal_(torch.empty(8, 4), std=0.02), nn.init.trunc_normal_(torch.empty(4, 4), std=0.02)
+        return torch.cat([q.view(2, 4, 4), k.view(2, 2, 4)], dim=1).view(-1, 4)
+
+    alone(make)
+    [(distribution, box)] = lines(make)
+    assert distribution.std == 0.02
+    assert box is None
+
+
 def test_other_models_that_hold_copies_of_what_was_put_together() -> None:
     with wi.deferred() as recording:
         student = Holder(fused_qkv)

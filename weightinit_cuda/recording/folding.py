@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,51 +20,14 @@ from ..numerics.arithmetic import clamped, erfinv, scaled, shifted
 from ..numerics.distributions import Constant, Distribution
 from ..tensors.boxes import Box, visible
 from .operators import leaves
+from .pieces import BoxValue, Drawn, Nothing, Replayed, Value, Written, moved, seen_in_boxes
 from .tape import CPU, DataStep, FillStep, Memory, OperatorStep, Step, View
-from .views import Geometry, box_of, carried, common, cut, same_order
+from .views import box_of, cut
 
-__all__ = ["Drawn", "Folded", "Nothing", "Replayed", "Value"]
-
-
-class Drawn(NamedTuple):
-    """Values of a distribution.
-
-    Args:
-        step: the fill that draws them. None: a constant.
-        whole: whether these are all the values of that fill, in the same order.
-        copied: whether they are in another memory than the fill's.
-        origin: the elements of the fill that they are, in its memory, one after the other as they are read; None: not known.
-    """
-
-    distribution: Distribution
-    source: str
-    step: FillStep | None = None
-    whole: bool = True
-    copied: bool = False
-    origin: Geometry | None = None
+__all__ = ["Folded"]
 
 
-class Replayed(NamedTuple):
-    """Values that only a replay gives."""
-
-    source: str
-
-
-class Nothing(NamedTuple):
-    """Memory that nobody has written."""
-
-    source: str
-
-
-Value = Drawn | Replayed | Nothing
-_BoxValue = tuple[Box, Value]
 MANY = 300  # pieces of one memory that are kept apart; their number enters squared
-
-
-class Written(NamedTuple):
-    geometry: Geometry
-    dtype: torch.dtype
-    value: Value
 
 
 class Folded:
@@ -90,20 +53,20 @@ class Folded:
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
-    def read(self, view: View) -> list[_BoxValue] | None:
+    def read(self, view: View) -> list[BoxValue] | None:
         """What a view holds, as boxes of its indices; later ones lie over earlier ones, and none is hidden completely.
 
         Returns:
             None if the pieces are no boxes of it.
         """
-        parts: list[_BoxValue] = []
+        parts: list[BoxValue] = []
         pieces = self._of(view.memory)
         if len(pieces) > MANY:
             return None
         for piece in pieces:
             if piece.dtype != view.dtype and not isinstance(piece.value, Nothing):
                 return None
-            seen = _seen_in_boxes(piece, view, MANY - len(parts))
+            seen = seen_in_boxes(piece, view, MANY - len(parts))
             if seen is None:
                 return None
             parts += seen
@@ -150,7 +113,7 @@ class Folded:
     def _write(self, view: View, value: Value) -> None:
         self._write_parts(view, [(Box.whole(view.shape), value)])
 
-    def _write_parts(self, view: View, parts: Sequence[_BoxValue]) -> None:
+    def _write_parts(self, view: View, parts: Sequence[BoxValue]) -> None:
         """Writes boxes that together are all of the view."""
         pieces = self._of(view.memory)
         if view.is_whole:
@@ -200,7 +163,7 @@ class Folded:
             isinstance(value, Nothing) for view in read for _, value in self.read(view) or ()
         )
 
-    def _result(self, step: OperatorStep) -> list[_BoxValue] | None:
+    def _result(self, step: OperatorStep) -> list[BoxValue] | None:
         """What the operator writes, as boxes of its result; None if that is no distribution known."""
         name, given, out = step.call.nature.name, step.call.given, step.writes[0]
         if name in ("cat", "stack"):
@@ -224,10 +187,10 @@ class Folded:
             return None
         return self._changed(operand, out, change, lambda constant: _pointwise(step, {**constants, operand: constant}))
 
-    def _joined(self, operands: Sequence[View], dim: int, out: View, stacked: bool) -> list[_BoxValue] | None:
+    def _joined(self, operands: Sequence[View], dim: int, out: View, stacked: bool) -> list[BoxValue] | None:
         """Tensors side by side along a dimension of the result, or each at one index of a new one."""
         dim, at = dim % len(out.shape), 0
-        made: list[_BoxValue] = []
+        made: list[BoxValue] = []
         for operand in operands:
             if operand.memory is out.memory or operand.conj or not _same_kind(operand.dtype, out.dtype):
                 return None
@@ -236,17 +199,17 @@ class Folded:
             parts = self._changed(operand, out, _same, partial(_cast, operand.dtype, out.dtype))
             if parts is None or len(made) + len(parts) > MANY:
                 return None
-            made += [_moved(part, dim, at, stacked) for part in parts]
+            made += [moved(part, dim, at, stacked) for part in parts]
             at += 1 if stacked else operand.shape[dim]
         return made
 
     def _changed(
         self, operand: View, out: View, change: _Change, on_constant: Callable[[Constant], Constant | None]
-    ) -> list[_BoxValue] | None:
+    ) -> list[BoxValue] | None:
         parts = self.read(operand)
         if parts is None:
             return None
-        made: list[_BoxValue] = []
+        made: list[BoxValue] = []
         for box, value in parts:
             if not isinstance(value, Drawn):
                 return None
@@ -259,93 +222,6 @@ class Folded:
                 value = value._replace(step=None, origin=None)
             made.append((box, value._replace(distribution=distribution, copied=value.copied or not here)))
         return made
-
-
-def _moved(part: _BoxValue, dim: int, at: int, stacked: bool) -> _BoxValue:
-    """A part of a tensor as a part of that in which the tensor begins at index ``at`` of a dimension."""
-    (offset, shape), value = part
-    if not stacked:
-        return Box((*offset[:dim], at + offset[dim], *offset[dim + 1 :]), shape), value
-    if isinstance(value, Drawn) and value.origin is not None:
-        strides = value.origin.strides
-        origin = Geometry(value.origin.offset, (*shape[:dim], 1, *shape[dim:]), (*strides[:dim], 0, *strides[dim:]))
-        value = value._replace(origin=origin)
-    return Box((*offset[:dim], at, *offset[dim:]), (*shape[:dim], 1, *shape[dim:])), value
-
-
-def _seen_in_boxes(piece: Written, view: View, most: int) -> list[_BoxValue] | None:
-    """The parts of a piece that lie in a view. One that is no box of it, or of which it is not known which elements of a draw
-    it is, is cut along its longest stride, and again.
-
-    Returns:
-        None if there are more parts than that, or single elements among them: to list these says less than the code.
-    """
-    parts: list[_BoxValue] = []
-    pieces = [piece]
-    while pieces:
-        piece = pieces.pop()
-        seen = _seen(piece, view)
-        slices = _slices(piece, most - len(parts) - len(pieces)) if seen is None or _is_lost(seen, piece) else None
-        if slices is not None:
-            pieces += reversed(slices)
-        elif seen is None:
-            return None
-        else:
-            parts += [part for part in seen if part[0].numel]
-    return parts
-
-
-def _is_lost(seen: list[_BoxValue], piece: Written) -> bool:
-    """Whether it was known of a piece, and is not of the part seen, which elements of a draw it is."""
-    origin = isinstance(piece.value, Drawn) and piece.value.origin
-    return bool(origin) and any(isinstance(v, Drawn) and not v.whole and v.origin is None for _, v in seen)
-
-
-def _slices(piece: Written, most: int) -> list[Written] | None:
-    """The piece at each index of the dimension with the longest stride; None if these are single elements, or too many."""
-    shape, strides = piece.geometry.shape, piece.geometry.strides
-    dim = max(range(len(shape)), key=lambda d: (shape[d] > 1, strides[d]), default=0)
-    if not shape or shape[dim] > most or shape[dim] == piece.geometry.numel:
-        return None
-    size = (*shape[:dim], 1, *shape[dim + 1 :])
-    before, after = (0,) * dim, (0,) * (len(shape) - dim - 1)
-    cuts = [cut(piece.geometry, Box((*before, at, *after), size)) for at in range(shape[dim])]
-    return [Written(one, piece.dtype, _value_seen(piece, one, False)) for one in cuts]
-
-
-def _seen(piece: Written, view: View) -> list[_BoxValue] | None:
-    """The part of a piece that lies in a view, if one does; None if it is no box."""
-    inside = piece.geometry
-    box = box_of(view.geometry, inside)
-    if box is None:
-        if isinstance(piece.value, Nothing) and piece.dtype != view.dtype:
-            return [(Box.whole(view.shape), piece.value)]
-        inside = view.geometry
-        if box_of(piece.geometry, inside) is None:
-            shared = common(piece.geometry, view.geometry, view.memory.frame)
-            if shared is None:
-                return None
-            inside = shared
-        if not inside.numel:
-            return []
-        box = box_of(view.geometry, inside)
-        if box is None:
-            return None
-    return [(box, _value_seen(piece, cut(view.geometry, box), box == Box.whole(view.shape)))]
-
-
-def _value_seen(piece: Written, seen: Geometry, is_all: bool) -> Value:
-    """The value of the part of a piece: a matrix cut or turned is none of its kind any more, and a draw cut is not whole."""
-    value = piece.value
-    if not isinstance(value, Drawn) or isinstance(value.distribution, Constant):
-        return value
-    same = piece.geometry == seen
-    if not value.distribution.elementwise:
-        return value if same and is_all else Replayed(value.source)
-    if same:
-        return value
-    origin = value.origin and carried(piece.geometry, value.origin, seen)
-    return value._replace(whole=value.whole and same_order(piece.geometry, seen), origin=origin)
 
 
 def _given(values: Tensor, source: str) -> Value:

@@ -18,7 +18,8 @@ from ..numerics.distributions import Computed, Distribution
 from ..numerics.streams import stream_of
 from ..tensors.boxes import Box, are_apart
 from ..tensors.named import joined
-from .folding import Drawn, Folded, Nothing, Replayed, Value
+from .folding import Folded
+from .pieces import Drawn, Nothing, Replayed, Value
 from .replay import Place, Source, is_random, needed
 from .tape import DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry, box_of, cut, same_order
