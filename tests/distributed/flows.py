@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import distributed_checkpoint
 import distributed_fsdp2
+import distributed_megatron
 import distributed_offload
 import distributed_pipeline
 import distributed_plain_shards
+import distributed_seed_plan
 import distributed_tensor_parallel
 import torch
 import torch.distributed as dist
@@ -316,6 +318,28 @@ def plain_shards(world: World) -> Found:
     dist.all_gather_object(everyone, {name: shard.detach() for name, shard in shards.items()})
     got = {name: torch.cat([one[name] for one in everyone], dim=1 if name == "row" else 0) for name in shards}
     return compared(got, {name: tensor.detach() for name, tensor in whole.items()})
+
+
+@flow
+def seed_plan(world: World) -> Found:
+    """A saved plan in place of torchtitan's seed checkpoint."""
+    path = str(world.scratch / f"seed-{world.size}-{world.rank}.json")
+    distributed_seed_plan.save(path, seed=SEED)
+    return as_single(distributed_seed_plan.build(world.mesh(), path))
+
+
+@flow
+def megatron(world: World) -> Found:
+    """Shards as Megatron's parameters describe them, with stride 2, gathered by DTensor."""
+    width, hidden = 2 * world.size, 4 * world.size
+    whole = distributed_megatron.Experts(width, hidden, 2, ranks=1)
+    plan = wi.plan(whole, distributed_megatron.RULES, seed=SEED)
+    model = distributed_megatron.Experts(width, hidden, 2, world.size, stride=2)
+    distributed_megatron.fill_(model, plan, world.mesh())
+    got = distributed_megatron.tensors_of(model, world.mesh())
+    found = compared(got, named(plan.apply_(whole)))
+    assert wi.fingerprint(got) == wi.fingerprint(whole)
+    return found
 
 
 @flow

@@ -21,7 +21,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("size", sizes(metafunc.config), scope="session")
 
 
-@pytest.mark.parametrize("flow", ["fsdp2", "fsdp2_hybrid", "fsdp2_offload", "fsdp2_tensor_parallel", "checkpoint"])
+SINGLE = ("fsdp2", "fsdp2_hybrid", "fsdp2_offload", "fsdp2_tensor_parallel", "seed_plan", "checkpoint")
+
+
+@pytest.mark.parametrize("flow", SINGLE)
 def test_fingerprint_of_a_single_process(flow: str, size: int, worlds: Worlds) -> None:
     assert {report[flow]["fingerprint"] for report in worlds(size)} == {wi.fingerprint(single())}
 

@@ -129,6 +129,30 @@ def test_an_explicit_generator_is_a_protocol(name: str) -> None:
         wi.unpatch()
 
 
+def test_generators_of_patch() -> None:
+    """The last patch() decides, and a patched() for what is inside."""
+
+    def is_torchs() -> bool:
+        drawn = nn.init.normal_(torch.empty(4), generator=torch.Generator().manual_seed(5))
+        return torch.equal(drawn, torch.randn(4, generator=torch.Generator().manual_seed(5)))
+
+    wi.patch(generators="ours")
+    try:
+        assert not is_torchs()
+        with wi.patched():
+            assert is_torchs()
+        wi.patch()
+        assert is_torchs()
+        wi.unpatch()
+        assert not is_torchs()
+    finally:
+        wi.unpatch()
+    assert is_torchs()
+    with pytest.raises(ValueError, match=r'patch: generators must be "torch" or "ours", got None'):
+        wi.patch(generators=None)  # type: ignore[arg-type]
+    assert is_torchs()
+
+
 def test_generators_must_be_known() -> None:
     with pytest.raises(ValueError, match=r'generators must be "torch" or "ours", got \'mine\''):
         wi.patched(generators="mine")

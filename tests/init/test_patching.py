@@ -83,7 +83,7 @@ def nothing_left() -> Iterator[None]:
             dict(vars(nn.init)),
             list(vars(Tensor)),
             patching._users,
-            patching._everywhere,
+            len(patching._everywhere),
             len(patching._thread.entered),
         ]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from weightinit_cuda.recording.views import Geometry, box_of, common, cut, fills_storage, same_order
+from weightinit_cuda.recording.views import Geometry, box_of, carried, common, cut, fills_storage, same_order
 from weightinit_cuda.tensors.boxes import Box
 
 MEMORY = torch.arange(60)
@@ -67,6 +67,21 @@ def test_what_two_views_share() -> None:
         shared = common(one, other, frame)
         if shared is not None:
             assert sorted(elements(shared)) == sorted(set(elements(one)) & set(elements(other)))
+
+
+def test_where_elements_come_from() -> None:
+    """A piece is a copy of another view of its shape, and a part of it is seen."""
+    found = 0
+    for piece, seen in PAIRS:
+        if len(set(elements(piece))) < piece.numel:  # nobody writes to such a view
+            continue
+        origin = geometry(MEMORY[: piece.numel].view(piece.shape[::-1]).permute(*range(len(piece.shape))[::-1]))
+        came_from = dict(zip(elements(piece), elements(origin), strict=True))
+        there = carried(piece, origin, seen)
+        if there is not None:
+            assert elements(there) == [came_from[element] for element in elements(seen)]
+            found += 1
+    assert found > 300
 
 
 def test_order_and_extent() -> None:

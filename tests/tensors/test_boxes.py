@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weightinit_cuda.tensors import boxes as module
-from weightinit_cuda.tensors.boxes import Box, intersection, remainder, visible
+from weightinit_cuda.tensors.boxes import Box, are_apart, intersection, remainder, visible
 
 
 def indices(box: Box | None) -> set[tuple[int, ...]]:
@@ -21,6 +21,11 @@ def indices(box: Box | None) -> set[tuple[int, ...]]:
 def boxes(dims: int) -> st.SearchStrategy[Box]:
     numbers = st.tuples(*[st.integers(0, 4)] * dims)
     return st.builds(Box, numbers, numbers)
+
+
+@given(st.integers(0, 3).flatmap(lambda dims: st.lists(boxes(dims), max_size=4)))
+def test_boxes_that_have_nothing_in_common(some: list[Box]) -> None:
+    assert are_apart(some) == all(not indices(a) & indices(b) for a, b in itertools.combinations(some, 2))
 
 
 @given(st.integers(0, 3).flatmap(lambda dims: st.tuples(boxes(dims), st.lists(boxes(dims), max_size=4))))

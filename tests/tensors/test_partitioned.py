@@ -87,6 +87,46 @@ def test_gathered_parameters_and_their_parts(fill: Callable[[nn.Module], Any]) -
             assert same_bits(part[: mine.numel()], mine), name
 
 
+class Computed(nn.Module):
+    """A padding row, a fused weight, and what only a replay gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 3, padding_idx=1)
+        self.fused = nn.Parameter(torch.cat([torch.randn(2, 5), torch.zeros(1, 5)]))
+        self.rates = nn.Parameter(torch.rand(7).exp())
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_a_recorded_model_that_was_partitioned_since(ranks: int) -> None:
+    """Given memory first, as zero.Init(module=...) needs it, then partitioned: each rank fills its part alone."""
+    with wi.deferred() as recorded:
+        alone = Computed()
+    expected = dict(recorded.materialize_(alone, seed=7).named_parameters())
+    for rank in range(ranks):
+        with rank_of(rank, (ranks,)):
+            with wi.deferred() as recorded:
+                net = Computed()
+            zero3.partition(net.to_empty(device="cpu"))
+            recorded.materialize_(net, seed=7)
+            for name, parameter in net.named_parameters():
+                part = parameter.ds_tensor  # type: ignore[attr-defined]
+                mine = expected[name].detach().reshape(-1)[rank * part.numel() :][: part.numel()]
+                assert parameter.shape == (0,)
+                assert same_bits(part[: mine.numel()], mine), name
+
+
+def test_partitioning_inside_the_block_is_refused_by_name() -> None:
+    refused = pytest.raises(NotImplementedError, match=r"must be whole, got Linear\.weight, which deepspeed\.zero")
+    with rank_of(1, (2,)), refused, wi.deferred():
+        zero3.partition(nn.Linear(3, 5))
+
+
+def test_other_errors_in_the_block_are_the_codes_own() -> None:
+    with pytest.raises(RuntimeError, match=r"^mine$"), wi.deferred():
+        raise RuntimeError("mine")
+
+
 @pytest.mark.parametrize("moved", ["a part", "gathered", "in flight"])
 def test_bound_plans_notice_what_moves(moved: str) -> None:
     expected = whole(FILLS["bind"])

@@ -83,7 +83,7 @@ class _Thread(threading.local):
 
 _lock = threading.RLock()
 _thread = _Thread()
-_everywhere = 0  # how many patch() await their unpatch()
+_everywhere: list[str] = []  # of each patch() that awaits its unpatch(), whose generators' draws are
 _users = 0  # all of these together: torch is changed while there are any
 _recorded = 0  # how many threads are recorded
 
@@ -92,7 +92,7 @@ def _ours_now() -> bool:
     """Whether this thread gets ours: never while operators are recorded or transformed, which would miss our fill."""
     return (
         not _dynamo_traces()  # first: it is all that torch.compile sees of this function
-        and (_everywhere > 0 or bool(_thread.entered))
+        and (bool(_everywhere) or bool(_thread.entered))
         and not jit_trace()
         and functorch_transform() is None
         and (dispatch_modes() == 0 or _only_fake())
@@ -102,7 +102,8 @@ def _ours_now() -> bool:
 def _draws_from_generators() -> bool:
     """Whether a draw with an explicit ``generator=`` is ours in this thread. By default it is torch's: who passes one means its
     numbers, such as the fixed projections of an adapter."""
-    return bool(_thread.entered) and _thread.entered[-1].generators == "ours"
+    innermost = _thread.entered[-1].generators if _thread.entered else _everywhere[-1] if _everywhere else "torch"
+    return innermost == "ours"
 
 
 def _only_fake() -> bool:
@@ -367,8 +368,7 @@ class patched(DecoratorContextManager):
         return super().__new__(cls, orig_func)
 
     def __init__(self, orig_func: None = None, *, report: bool = False, generators: str = "torch") -> None:
-        if generators not in ("torch", "ours"):
-            raise ValueError(f'patched: generators must be "torch" or "ours", got {generators!r}.')
+        _must_be_known("patched", generators)
         self.report, self.generators = report, generators
         self._watches: list[Origins | None] = []
 
@@ -405,16 +405,25 @@ class patched(DecoratorContextManager):
         return super().__call__(function)
 
 
-def patch() -> None:
+def _must_be_known(function: str, generators: object) -> None:
+    if generators not in ("torch", "ours"):
+        raise ValueError(f'{function}: generators must be "torch" or "ours", got {generators!r}.')
+
+
+def patch(*, generators: str = "torch") -> None:
     """As :func:`patched`, in all threads, until :func:`unpatch` has been called as often.
+
+    Args:
+        generators: as of :func:`patched`. The last call decides; inside a :func:`patched` that one does.
 
     Raises:
         RuntimeError: called inside torch.compile or torch.jit.trace.
+        ValueError: generators is something else.
     """
-    global _everywhere
+    _must_be_known("patch", generators)
     with _lock:
         _acquire("patch")
-        _everywhere += 1
+        _everywhere.append(generators)
 
 
 def unpatch() -> None:
@@ -423,9 +432,8 @@ def unpatch() -> None:
     Raises:
         RuntimeError: there is none to take back.
     """
-    global _everywhere
     with _lock:
-        if _everywhere == 0:
+        if not _everywhere:
             raise RuntimeError("unpatch: must follow a patch(), got none to take back. A `with patched():` ends by itself.")
-        _everywhere -= 1
+        _everywhere.pop()
         _release()

@@ -356,6 +356,7 @@ def deferred() -> Iterator[Recording]:
 
     Raises:
         RuntimeError: inside another ``deferred()`` of this thread, torch.compile or torch.jit.trace.
+        NotImplementedError: DeepSpeed's ZeRO-3 partitions parameters inside.
 
     >>> import weightinit_cuda as wi
     >>> with wi.deferred() as recorded:
@@ -379,6 +380,9 @@ def deferred() -> Iterator[Recording]:
         recording._active = True
         try:
             yield recording
+        except RuntimeError as error:
+            made.refuse_partitioned(error)
+            raise
         finally:
             recording._active = False
             recording._remember(made)

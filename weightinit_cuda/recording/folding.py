@@ -10,58 +10,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..numerics.arithmetic import clamped, erfinv, scaled, shifted
 from ..numerics.distributions import Constant, Distribution
-from ..tensors.boxes import Box, remainder
+from ..tensors.boxes import Box, visible
 from .operators import leaves
+from .pieces import BoxValue, Drawn, Nothing, Replayed, Value, Written, moved, seen_in_boxes
 from .tape import CPU, DataStep, FillStep, Memory, OperatorStep, Step, View
-from .views import Geometry, box_of, common, cut, same_order
+from .views import box_of, cut
 
-__all__ = ["Drawn", "Folded", "Nothing", "Replayed", "Value"]
-
-
-class Drawn(NamedTuple):
-    """Values of a distribution.
-
-    Args:
-        step: the fill that draws them. None: a constant.
-        whole: whether these are all the values of that fill, in the same order.
-        copied: whether they are in another memory than the fill's.
-    """
-
-    distribution: Distribution
-    source: str
-    step: FillStep | None = None
-    whole: bool = True
-    copied: bool = False
+__all__ = ["Folded"]
 
 
-class Replayed(NamedTuple):
-    """Values that only a replay gives."""
-
-    source: str
-
-
-class Nothing(NamedTuple):
-    """Memory that nobody has written."""
-
-    source: str
-
-
-Value = Drawn | Replayed | Nothing
-_BoxValue = tuple[Box, Value]
 MANY = 300  # pieces of one memory that are kept apart; their number enters squared
-
-
-class Written(NamedTuple):
-    geometry: Geometry
-    dtype: torch.dtype
-    value: Value
 
 
 class Folded:
@@ -87,28 +53,32 @@ class Folded:
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
-    def read(self, view: View) -> list[_BoxValue] | None:
+    def read(self, view: View) -> list[BoxValue] | None:
         """What a view holds, as boxes of its indices; later ones lie over earlier ones, and none is hidden completely.
 
         Returns:
             None if the pieces are no boxes of it.
         """
-        parts: list[_BoxValue] = []
+        parts: list[BoxValue] = []
         pieces = self._of(view.memory)
         if len(pieces) > MANY:
             return None
         for piece in pieces:
             if piece.dtype != view.dtype and not isinstance(piece.value, Nothing):
                 return None
-            part = _seen(piece, view)
-            if part is None:
+            seen = seen_in_boxes(piece, view, MANY - len(parts))
+            if seen is None:
                 return None
-            if part[0].numel:
-                parts.append(part)
-        boxes = [box for box, _ in parts]
-        bare = remainder(Box.whole(view.shape), boxes) if view.geometry.numel else []  # a storage that was resized
-        visible = (part for number, part in enumerate(parts) if remainder(part[0], boxes[number + 1 :]))
-        return [*((box, Nothing("resize_")) for box in bare), *visible]
+            parts += seen
+        whole = Box.whole(view.shape)
+        if [box for box, _ in parts] == [whole] or not whole.numel:
+            return parts
+        try:
+            bare, *left = visible([whole, *(box for box, _ in parts)])
+        except ValueError:  # stripes that cross each other
+            return None
+        resized = [(box, Nothing("resize_")) for box in bare]
+        return [*resized, *(part for part, shown in zip(parts, left, strict=True) if shown)]
 
     def unwritten(self, view: View) -> bool:
         """Whether some element of the view was never written, by a map of all elements: for views that :meth:`read` refuses."""
@@ -123,6 +93,9 @@ class Folded:
 
     def constant(self, view: View) -> Constant | None:
         """The one value that all elements of the view have, if that is known."""
+        pieces = self._of(view.memory)
+        if len(pieces) == 1 and View(view.memory, *pieces[0][1::-1]).is_whole and pieces[0].dtype == view.dtype:
+            return _single(pieces[0].value)
         match self.read(view):
             case [(_, Drawn(distribution=Constant() as constant))]:
                 return constant
@@ -138,13 +111,19 @@ class Folded:
     # ---- writing ----------------------------------------------------------------------------------------------------
 
     def _write(self, view: View, value: Value) -> None:
+        self._write_parts(view, [(Box.whole(view.shape), value)])
+
+    def _write_parts(self, view: View, parts: Sequence[BoxValue]) -> None:
+        """Writes boxes that together are all of the view."""
         pieces = self._of(view.memory)
         if view.is_whole:
             pieces.clear()
         elif len(pieces) <= MANY:
             pieces[:] = [p for p in pieces if p.dtype != view.dtype or box_of(view.geometry, p.geometry) is None]
-        if view.geometry.numel:
-            pieces.append(Written(view.geometry, view.dtype, value))
+        whole = Box.whole(view.shape)
+        for box, value in parts:
+            if box.numel:
+                pieces.append(Written(view.geometry if box == whole else cut(view.geometry, box), view.dtype, value))
 
     def _take(self, step: Step) -> None:
         if step.known is not None:
@@ -155,8 +134,11 @@ class Folded:
                 self._write(step.writes[0], Nothing(step.source))
             case FillStep(distribution=distribution):
                 assert distribution is not None
-                drawn = None if isinstance(distribution, Constant) else step
-                self._write(step.writes[0], Drawn(distribution, step.source, drawn))
+                view = step.writes[0]
+                if isinstance(distribution, Constant):
+                    self._write(view, Drawn(distribution, step.source))
+                else:
+                    self._write(view, Drawn(distribution, step.source, step, origin=view.geometry))
             case DataStep(values=values):
                 self._write(step.writes[0], _given(values, step.source))
             case OperatorStep():
@@ -171,9 +153,7 @@ class Folded:
         if parts is None:
             self._write_all(step, Nothing(step.source) if self._reads_nothing(step) else Replayed(step.source))
             return
-        out = step.writes[0]
-        for box, value in parts:
-            self._write(out if box == Box.whole(out.shape) else out._replace(geometry=cut(out.geometry, box)), value)
+        self._write_parts(step.writes[0], parts)
 
     def _reads_nothing(self, step: OperatorStep) -> bool:
         """Whether the operator takes values that nobody has written. What it changes itself it may be writing just now."""
@@ -183,9 +163,11 @@ class Folded:
             isinstance(value, Nothing) for view in read for _, value in self.read(view) or ()
         )
 
-    def _result(self, step: OperatorStep) -> list[_BoxValue] | None:
+    def _result(self, step: OperatorStep) -> list[BoxValue] | None:
         """What the operator writes, as boxes of its result; None if that is no distribution known."""
         name, given, out = step.call.nature.name, step.call.given, step.writes[0]
+        if name in ("cat", "stack"):
+            return self._joined(given["tensors"], given.get("dim", 0), out, stacked=name == "stack")
         if name == "copy" or (name == "fill" and isinstance(given.get("value"), View)):
             given = {"self": given["src" if name == "copy" else "value"]}
         views = leaves(list(given.values()), View)
@@ -205,13 +187,29 @@ class Folded:
             return None
         return self._changed(operand, out, change, lambda constant: _pointwise(step, {**constants, operand: constant}))
 
+    def _joined(self, operands: Sequence[View], dim: int, out: View, stacked: bool) -> list[BoxValue] | None:
+        """Tensors side by side along a dimension of the result, or each at one index of a new one."""
+        dim, at = dim % len(out.shape), 0
+        made: list[BoxValue] = []
+        for operand in operands:
+            if operand.memory is out.memory or operand.conj or not _same_kind(operand.dtype, out.dtype):
+                return None
+            if not operand.geometry.numel:  # of whatever shape
+                continue
+            parts = self._changed(operand, out, _same, partial(_cast, operand.dtype, out.dtype))
+            if parts is None or len(made) + len(parts) > MANY:
+                return None
+            made += [moved(part, dim, at, stacked) for part in parts]
+            at += 1 if stacked else operand.shape[dim]
+        return made
+
     def _changed(
         self, operand: View, out: View, change: _Change, on_constant: Callable[[Constant], Constant | None]
-    ) -> list[_BoxValue] | None:
+    ) -> list[BoxValue] | None:
         parts = self.read(operand)
         if parts is None:
             return None
-        made: list[_BoxValue] = []
+        made: list[BoxValue] = []
         for box, value in parts:
             if not isinstance(value, Drawn):
                 return None
@@ -220,41 +218,10 @@ class Folded:
             if distribution is None:
                 return None
             here = operand.memory is out.memory and operand.geometry == out.geometry
-            step = None if isinstance(distribution, Constant) else value.step
-            made.append((box, value._replace(distribution=distribution, step=step, copied=value.copied or not here)))
+            if isinstance(distribution, Constant):
+                value = value._replace(step=None, origin=None)
+            made.append((box, value._replace(distribution=distribution, copied=value.copied or not here)))
         return made
-
-
-def _seen(piece: Written, view: View) -> _BoxValue | None:
-    """The part of a piece that lies in a view; an empty box if none does, None if it is no box."""
-    inside = piece.geometry
-    box = box_of(view.geometry, inside)
-    if box is None:
-        if isinstance(piece.value, Nothing) and piece.dtype != view.dtype:
-            return Box.whole(view.shape), piece.value
-        inside = view.geometry
-        if box_of(piece.geometry, inside) is None:
-            shared = common(piece.geometry, view.geometry, view.memory.frame)
-            if shared is None:
-                return None
-            inside = shared
-        if not inside.numel:
-            return Box((0,) * len(view.shape), (0,) * len(view.shape)), piece.value
-        box = box_of(view.geometry, inside)
-        if box is None:
-            return None
-    return box, _value_seen(piece, cut(view.geometry, box), box == Box.whole(view.shape))
-
-
-def _value_seen(piece: Written, seen: Geometry, is_all: bool) -> Value:
-    """The value of the part of a piece: a matrix cut or turned is none of its kind any more, and a draw cut is not whole."""
-    value = piece.value
-    if not isinstance(value, Drawn) or isinstance(value.distribution, Constant):
-        return value
-    same = piece.geometry == seen
-    if not value.distribution.elementwise:
-        return value if same and is_all else Replayed(value.source)
-    return value._replace(whole=value.whole and (same or same_order(piece.geometry, seen)))
 
 
 def _given(values: Tensor, source: str) -> Value:
@@ -281,7 +248,7 @@ def _pointwise(step: OperatorStep, constants: dict[View, Constant]) -> Constant 
     name, out = step.call.nature.name, step.writes[0]
     if name in _MOVES:
         operand, constant = list(constants.items())[-1]
-        return _as(_as(constant, operand.dtype), out.dtype)
+        return _cast(operand.dtype, out.dtype, constant)
     if torch.Tag.pointwise not in step.call.operator.tags:
         return None
 
@@ -300,6 +267,10 @@ def _pointwise(step: OperatorStep, constants: dict[View, Constant]) -> Constant 
 
 def _as(constant: Constant | None, dtype: torch.dtype) -> Constant | None:
     return constant and _single(_given(torch.tensor(constant.value, dtype=torch.float64, device=CPU).to(dtype), ""))
+
+
+def _cast(before: torch.dtype, after: torch.dtype, constant: Constant) -> Constant | None:
+    return _as(_as(constant, before), after)
 
 
 def _single(value: Value) -> Constant | None:

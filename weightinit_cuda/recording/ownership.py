@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 from ..numerics.distributions import Computed, Distribution
 from ..numerics.streams import stream_of
-from ..tensors.boxes import Box, Region
+from ..tensors.boxes import Box, are_apart
 from ..tensors.named import joined
-from .folding import Drawn, Folded, Nothing, Replayed, Value
-from .replay import Source, is_random, needed
+from .folding import Folded
+from .pieces import Drawn, Nothing, Replayed, Value
+from .replay import Place, Source, is_random, needed
 from .tape import DataStep, FillStep, Memory, OperatorStep, Step, View
-from .views import box_of, cut
+from .views import Geometry, box_of, cut, same_order
 
 __all__ = ["Claimed", "Claims"]
 
@@ -40,11 +41,6 @@ class _Claim(NamedTuple):
     at: int  # which part of that tensor
     box: Box
     value: Drawn
-
-
-class _Owner(NamedTuple):
-    source: Source
-    place: tuple[tuple[int, ...], Box] | None = None  # which part of which shape an entry says it of; None: no entry does
 
 
 class Claims:
@@ -84,8 +80,8 @@ class Claims:
                 self._plain[name] = steps[one.steps[-1]]  # type: ignore[assignment]
             else:
                 self.unwritten.add(name)
-        self._owners: dict[Step, _Owner] = {}
-        self._given: dict[Step, _Owner] = {step: owner for claims in reversed(before) for step, owner in claims.owners.items()}
+        self._owners: dict[Step, Source] = {}
+        self._given: dict[Step, Source] = {step: owner for claims in reversed(before) for step, owner in claims.owners.items()}
         self._parts = {name: self._read(folded, view) for name, view in self._views.items()}
         self.unwritten |= {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
         self.unwritten |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.unwritten}
@@ -98,7 +94,8 @@ class Claims:
     def entries(self, name: str) -> list[Claimed]:
         """What the tensor is filled with; later entries over earlier ones.
 
-        Boxes that are all filled alike (experts in a loop) are one entry: a value depends on its index, not on its box.
+        Boxes that are all filled alike (experts in a loop; q, k and v of a fused weight) are one entry, of all their lines of
+        code: a value depends on its index, not on its box.
         """
         if name in self._elsewhere:
             claims, there = self._elsewhere[name]
@@ -107,8 +104,10 @@ class Claims:
             return [Claimed(*self._plain_fill(name), self._plain[name].source, None)]
         parts = self._parts.get(name, ())
         entries = [self._claimed(name, box, value) for box, value in parts if not isinstance(value, Nothing)]
-        alike = len({entry._replace(box=None) for entry in entries}) == 1 and name not in self.unwritten
-        return [entries[0]._replace(box=None)] if alike else entries
+        alike = len({(entry.distribution, entry.stream) for entry in entries}) == 1 and name not in self.unwritten
+        if not alike:
+            return entries
+        return [entries[0]._replace(box=None, source=", ".join(dict.fromkeys(entry.source for entry in entries)))]
 
     def plain_fills(self, names: Sequence[str]) -> list[tuple[Distribution, int]]:
         """The one fill of each of these tensors, which are all of a plain memory, and its stream."""
@@ -125,17 +124,14 @@ class Claims:
         return distribution, stream_of(self.stream_name(name)) if distribution.is_random else self.stream(name)
 
     @cached_property
-    def owners(self) -> dict[Step, _Owner]:
+    def owners(self) -> dict[Step, Source]:
         """Whose numbers each draw has."""
         plain = {}
         for name, step in self._plain.items():
             one = self.held[name]
             if step.distribution is not None and isinstance(one, Memory):
-                whole = Box.whole(one.frame.shape)
-                source = Source(0, stream_of(self.stream_name(name)))
-                if step.distribution.elementwise:
-                    source = source._replace(region=Region(whole.shape, whole.offset), geometry=one.frame)
-                plain[step] = _Owner(source, (whole.shape, whole))
+                stream, shape = stream_of(self.stream_name(name)), one.frame.shape
+                plain[step] = Source(0, stream, (Place(stream, shape, Box.whole(shape), one.frame),))
         return self._owners | plain
 
     def computed(self, name: str) -> list[Box]:
@@ -154,7 +150,7 @@ class Claims:
 
     def source(self, step: Step, seed: int) -> Source:
         """Where a random step takes its numbers."""
-        return self._owners[step].source._replace(seed=seed)
+        return self._owners[step]._replace(seed=seed)
 
     def stream(self, name: str) -> int:
         """The stream of a tensor's name, whatever the tensor holds."""
@@ -188,9 +184,14 @@ class Claims:
             return Claimed(Computed(self._how(name)), self.stream(name), value.source, where)
         if value.step is None:
             return Claimed(value.distribution, self.stream(name), value.source, where)
-        owner = self._owners.get(value.step)
-        stream = owner.source.stream if owner else stream_of(self.stream_name(name))
-        return Claimed(value.distribution, stream, value.source, where)
+        return Claimed(value.distribution, self._drawn_stream(name, box, value), value.source, where)
+
+    def _drawn_stream(self, name: str, box: Box, value: Drawn) -> int:
+        source = None if value.step is None else self._owners.get(value.step)
+        if source is None:
+            return stream_of(self.stream_name(name))
+        place = _place_in(source, value, self._views[name].shape, box)
+        return source.stream if place is None else place.stream
 
     def _how(self, name: str) -> str:
         steps = self.needed(self._views[name].memory)
@@ -221,16 +222,17 @@ class Claims:
 
     def _wrong(self, step: FillStep, claims: Sequence[_Claim], replayed: bool) -> Iterator[_Claim]:
         if step in self._given:
-            yield from (c for c in claims if not self._is_whole(step, c) or self._place(c) != self._given[step].place)
+            yield from (c for c in claims if _place_in(self._given[step], c.value, *self._place(c)) is None)
             return
         whole = [claim for claim in claims if self._is_whole(step, claim)]
         owners = {claim.name for claim in whole if not claim.value.copied}
+        scattered = not whole and all(claim.value.copied for claim in claims) and _apart(step, claims)
         for claim in claims:
             if claim in whole:
                 if self._place(claim) != self._place(whole[0]):
                     yield claim
             elif claim.value.copied:
-                if replayed or len(claims) > 1:
+                if not scattered and (replayed or len(claims) > 1):
                     yield claim
             elif claim.name not in owners and (replayed or whole):  # a chunk of a draw that others know too
                 yield claim
@@ -255,32 +257,60 @@ class Claims:
         known = [claims for claims, _ in self._elsewhere.values()]
         return [claims for claims in before if claims in known or not draws.isdisjoint(claims.owners)]
 
-    def _owned(self) -> dict[Step, _Owner]:
-        """The sources of fills that entries stand for: under the name of the first tensor that holds all of it."""
-        return {
-            step: _Owner(self._owner(whole[0]), self._place(whole[0]))
-            for step, claims in self._claims().items()
-            if step not in self._given and (whole := [claim for claim in claims if self._is_whole(step, claim)])
-        }
+    def _owned(self) -> dict[Step, Source]:
+        """The sources of fills that entries stand for: under the name of the first tensor that holds all of it, or under the
+        names of all that hold parts of it."""
+        owned: dict[Step, Source] = {}
+        for step, claims in self._claims().items():
+            if step in self._given:
+                continue
+            whole = [claim for claim in claims if self._is_whole(step, claim)]
+            if whole:
+                first = whole[0]
+                lies = None if first.value.copied else cut(self._views[first.name].geometry, first.box)
+                place = self._placed(first, lies)
+                owned[step] = Source(0, place.stream, (place,))
+            elif _apart(step, claims):
+                rest = f"{self.stream_name(claims[0].name)}/rest {claims[0].at}"
+                places = tuple(self._placed(claim, claim.value.origin) for claim in claims)
+                owned[step] = Source(0, stream_of(rest), places)
+        return owned
 
-    def _owner(self, claim: _Claim) -> Source:
-        view, distribution = self._views[claim.name], claim.value.distribution
-        source = Source(0, stream_of(self.stream_name(claim.name)))
-        if not distribution.elementwise:  # never a part of a tensor
-            return source
-        region = Region(view.shape, claim.box.offset)
-        if claim.value.copied:
-            return source._replace(region=region, shape=claim.box.shape)
-        return source._replace(region=region, geometry=cut(view.geometry, claim.box))
+    def _placed(self, claim: _Claim, geometry: Geometry | None) -> Place:
+        return Place(stream_of(self.stream_name(claim.name)), *self._place(claim), geometry)
 
-    def _free(self) -> dict[Step, _Owner]:
+    def _free(self) -> dict[Step, Source]:
         """The sources of all other draws: the nth of a tensor has the stream of ``name/n``."""
-        owned, free = self._given | self._owned(), dict[Step, _Owner]()
+        owned, free = self._given | self._owned(), dict[Step, Source]()
         for name, steps in self._replays():
             draws = [step for step in steps if is_random(step) and step not in owned and step not in free]
             called = self.stream_name(name)
-            free |= {step: _Owner(Source(0, stream_of(f"{called}/{n}"))) for n, step in enumerate(draws)}
+            free |= {step: Source(0, stream_of(f"{called}/{n}")) for n, step in enumerate(draws)}
         return free
+
+
+def _place_in(source: Source, value: Drawn, shape: tuple[int, ...], box: Box) -> Place | None:
+    """The place of a draw that has these values: the same elements at the same indices."""
+    assert value.step is not None
+    drawn = value.step.writes[0].geometry
+    for place in source.places:
+        if (place.shape, place.box) == (shape, box):
+            elements = place.geometry or drawn
+            same = value.whole and same_order(elements, drawn)
+            if same or (value.origin is not None and same_order(elements, value.origin)):
+                return place
+    return None
+
+
+def _apart(step: FillStep, claims: Sequence[_Claim]) -> bool:
+    """Whether it is known which elements of the draw each claim has, and no two have one in common."""
+    origins = [claim.value.origin for claim in claims]
+    if len(claims) == 1:
+        return origins[0] is not None
+    frame = step.writes[0].geometry
+    boxes = [origin and box_of(frame, origin) for origin in origins]
+    known = [box for box in boxes if box is not None]
+    return len(known) == len(claims) and are_apart(known)
 
 
 def _given(step: FillStep) -> Distribution:

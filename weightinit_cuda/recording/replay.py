@@ -18,29 +18,42 @@ from .. import engine
 from ..engine.job import FillJob
 from ..numerics.distributions import Constant, Distribution
 from ..numerics.rounding import REAL_DTYPE
-from ..tensors.boxes import Region
+from ..tensors.boxes import Box, Region
 from ..tensors.torch_private import without_modes
 from .operators import Call, leaves
 from .tape import CPU, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry
 
-__all__ = ["Source", "evaluate", "is_random", "needed", "place_of", "replay"]
+__all__ = ["Place", "Source", "evaluate", "is_random", "needed", "place_of", "replay"]
+
+
+class Place(NamedTuple):
+    """Elements of a draw that a tensor of a plan holds: they have its words, at their indices there.
+
+    Args:
+        stream: of the tensor.
+        shape: of the tensor.
+        box: of its indices.
+        geometry: the same elements in the draw's own memory, in the order of the box. None: all of the draw, in its order.
+    """
+
+    stream: int
+    shape: tuple[int, ...]
+    box: Box
+    geometry: Geometry | None
 
 
 class Source(NamedTuple):
-    """Where a random step takes its numbers: the words of ``stream`` under ``seed``, at a place in a tensor of the plan.
+    """Where a random step takes its numbers.
 
     Args:
-        region: of that tensor, if the step draws a part of it only.
-        shape: the step's elements, in their order, in that tensor's dimensions. None: in its own.
-        geometry: or the elements as they lie in the step's own memory.
+        stream: of those elements that have no place.
+        places: what tensors of the plan hold of the step; no two of them share an element.
     """
 
     seed: int
     stream: int
-    region: Region | None = None
-    shape: tuple[int, ...] | None = None
-    geometry: Geometry | None = None
+    places: tuple[Place, ...] = ()
 
 
 def is_random(step: Step) -> bool:
@@ -162,23 +175,28 @@ def _put_back(step: Step, known: Tensor, real: dict[Memory, Tensor]) -> None:
 
 
 def _fill(view: View, distribution: Distribution, real: dict[Memory, Tensor], source: Source) -> None:
-    if source.geometry is not None:
-        view = view._replace(geometry=source.geometry)
-    place = place_of(view, real[view.memory])
-    made = place if source.shape is None else torch.empty(source.shape, dtype=view.dtype, device=CPU)
-    put(made, distribution, source)
-    if made is not place:
-        place.copy_(made.reshape(place.shape))
+    memory = real[view.memory]
+    if sum(place.box.numel for place in source.places) < view.geometry.numel:
+        _put(place_of(view, memory), distribution, source.seed, source.stream)
+    for place in source.places:
+        if not distribution.elementwise:  # never a part of a tensor
+            _put(place_of(view, memory), distribution, source.seed, place.stream)
+            continue
+        held = place_of(view if place.geometry is None else view._replace(geometry=place.geometry), memory)
+        made = torch.empty(place.box.shape, dtype=view.dtype, device=CPU) if place.geometry is None else held
+        _put(made, distribution, source.seed, place.stream, Region(place.shape, place.box.offset))
+        if made is not held:
+            held.copy_(made.reshape(held.shape))
 
 
-def put(tensor: Tensor, distribution: Distribution, source: Source) -> None:
+def _put(tensor: Tensor, distribution: Distribution, seed: int, stream: int, region: Region | None = None) -> None:
     """Fills a real tensor of any dtype."""
     if tensor.dtype not in REAL_DTYPE and distribution.kind != Constant.kind:
         made = torch.empty(tensor.shape, dtype=torch.float32, device=CPU)
-        put(made, distribution, source)
+        _put(made, distribution, seed, stream, region)
         tensor.copy_(made)
     else:
-        engine.fill([FillJob(tensor, distribution, source.seed, source.stream, source.region)])
+        engine.fill([FillJob(tensor, distribution, seed, stream, region)])
 
 
 def _operate(step: OperatorStep, real: dict[Memory, Tensor], source: Callable[[Step], Source]) -> None:

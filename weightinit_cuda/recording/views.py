@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..tensors.boxes import Box, intersection
 
-__all__ = ["Geometry", "box_of", "common", "contiguous", "cut", "fills_storage", "same_order"]
+__all__ = ["Geometry", "box_of", "carried", "common", "contiguous", "cut", "fills_storage", "same_order"]
 
 
 class Geometry(NamedTuple):
@@ -70,7 +70,7 @@ def box_of(whole: Geometry, part: Geometry) -> Box | None:
         return None
     dims = {stride: d for d, (size, stride) in enumerate(zip(whole.shape, whole.strides, strict=True)) if size > 1}
     extent = [1] * len(whole.shape)
-    for size, stride in part._dims():
+    for size, stride in _merged(part):
         while size > 1:
             d = dims.pop(stride, None)
             if d is None:
@@ -101,6 +101,52 @@ def _position(whole: Geometry, offset: int) -> list[int] | None:
             return None
         reach = stride
     return None if rest else start
+
+
+def carried(piece: Geometry, origin: Geometry, seen: Geometry) -> Geometry | None:
+    """Where the elements of ``seen`` come from, in their order, if element i of ``piece`` comes from element i of ``origin``.
+
+    Returns:
+        None if they are no part of the piece, or no view.
+
+    >>> carried(contiguous((2, 4)), Geometry(0, (2, 4), (1, 2)), Geometry(4, (4,), (1,)))  # row 1 of a copy of a transpose
+    Geometry(offset=1, shape=(4,), strides=(2,))
+    """
+    if piece == seen:
+        return origin
+    if not seen.numel or _position(piece, seen.offset) is None:
+        return None
+    dims = _in_step(piece, origin)
+    rest, offset, left = seen.offset - piece.offset, origin.offset, []
+    for size, stride, there in dims:
+        at, rest = divmod(rest, stride)
+        offset += at * there
+        left.append(size - 1 - at)
+    strides = [0] * len(seen.shape)
+    for number, (size, stride) in enumerate(zip(seen.shape, seen.strides, strict=True)):
+        if size == 1:
+            continue
+        d = next((d for d, (_, step, _) in enumerate(dims) if 0 < step <= stride), None)
+        if d is None or stride % dims[d][1]:
+            return None
+        steps = stride // dims[d][1]
+        left[d] -= (size - 1) * steps
+        if left[d] < 0:
+            return None
+        strides[number] = steps * dims[d][2]
+    return Geometry(offset, seen.shape, tuple(strides))
+
+
+def _in_step(one: Geometry, other: Geometry) -> list[tuple[int, int, int]]:
+    """Size and both strides of each dimension, longest first; dimensions that continue each other in both views are one."""
+    both = [dim for dim in zip(one.strides, one.shape, other.strides, strict=True) if dim[1] != 1]
+    dims: list[tuple[int, int, int]] = []
+    for stride, size, there in sorted(both):
+        if dims and dims[-1][0] * dims[-1][1] == stride and dims[-1][0] * dims[-1][2] == there:
+            dims[-1] = dims[-1][0] * size, *dims[-1][1:]
+        else:
+            dims.append((size, stride, there))
+    return dims[::-1]
 
 
 def common(one: Geometry, other: Geometry, frame: Geometry) -> Geometry | None:

@@ -40,6 +40,20 @@ class Made(NamedTuple):
                     found.append(child)
         return found
 
+    def refuse_partitioned(self, error: Exception) -> None:
+        """Says what an error means that came while DeepSpeed's ZeRO-3 partitioned parameters of the block.
+
+        Raises:
+            NotImplementedError: there are such.
+        """
+        found = [(self.modules[module], name) for (module, name), tensor in self.tensors.items() if hasattr(tensor, "ds_id")]
+        if found:
+            names = ", ".join(f"{type(module).__name__}.{name}" for module, name in found)
+            raise NotImplementedError(
+                f"deferred: the parameters of a block must be whole, got {names}, which deepspeed.zero.Init partitions. Record"
+                " the model without it, make another one under it, and fill that one by recording.plan(model).apply_(other)."
+            ) from error
+
 
 @contextmanager
 def registered() -> Iterator[Made]:

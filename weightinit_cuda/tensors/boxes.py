@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from operator import ge, le
 from typing import NamedTuple
 
-__all__ = ["Box", "Region", "intersection", "remainder", "visible"]
+__all__ = ["Box", "Region", "are_apart", "intersection", "remainder", "visible"]
 
 
 class Box(NamedTuple):
@@ -93,6 +93,15 @@ def visible(boxes: Sequence[Box]) -> list[list[Box]]:
     end = tuple(map(max, *(box.end for box in filled)))
     cells = _cells(Box(begin, tuple(map(int.__sub__, end, begin))), boxes)
     return [_boxes(cells[number]) if box.numel else [box] for number, box in enumerate(boxes)]
+
+
+def are_apart(boxes: Sequence[Box]) -> bool:
+    """Whether no two boxes have an index in common.
+
+    Raises:
+        ValueError: as :func:`visible`.
+    """
+    return all(sum(part.numel for part in parts) == box.numel for parts, box in zip(visible(boxes), boxes, strict=True))
 
 
 MOST_CELLS = 1 << 18
