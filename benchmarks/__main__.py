@@ -126,7 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("command", nargs="?", choices=commands, default="run", help="default: run")
     parser.add_argument("files", nargs="*", type=Path, help="compare: two JSON files; page: one")
     parser.add_argument("--check", action="store_true", help="readme-table: compare only; exit status 1 if the page differs")
-    parser.add_argument("--suite", choices=["fill", "model", "scaling", "neighbour", "quality", "claims", "zoo", "all"], default="all")
+    parser.add_argument(
+        "--suite", choices=["fill", "model", "scaling", "neighbour", "quality", "claims", "zoo", "all"], default="all"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to this file")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots, readable without network")
@@ -136,7 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--full", action="store_true", help="whole models, up to 2^30 values, far tails: hours")
     parser.add_argument("--seconds", type=float, help="cuda: begin no row after so many; what decides targets comes first")
     parser.add_argument("--library", type=_names, default=[], metavar="timm,e3nn", help="zoo: of these only")
-    parser.add_argument("--task", type=_names, default=["values", "times"], metavar="values,times", help="zoo: one of both only")
+    parser.add_argument(
+        "--task", type=_names, default=["values", "times"], metavar="values,times", help="zoo: one of both only"
+    )
     parser.add_argument("--part", type=_part, default=(1, 1), metavar="1/4", help="zoo: a quarter; adds to what the file has")
     parser.add_argument("--list", action="store_true", help="show what would be measured, and why")
     return parser

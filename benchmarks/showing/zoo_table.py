@@ -43,7 +43,10 @@ class Part(NamedTuple):
     limit: float = 60.0
 
 
-def run(file: Path | None, threads: Sequence[int], part: Part = Part()) -> int:
+ALL = Part()
+
+
+def run(file: Path | None, threads: Sequence[int], part: Part = ALL) -> int:
     """Measures, shows a line for each configuration, and writes the file after each library; 1 if a model differs."""
     found = _found_before(file)
     rows: dict[tuple[str, str], Row] = {(row["library"], row["configuration"]): row for row in found["rows"]}
@@ -62,8 +65,7 @@ def run(file: Path | None, threads: Sequence[int], part: Part = Part()) -> int:
             for task in part.tasks:
                 row[task] = zoo.run(task, library, name, part.limit)
             print(_line(row, part.tasks), flush=True)
-        found["seconds"][library] = found["seconds"].get(library, {}) if part.parts > 1 or len(part.tasks) < 2 else {}
-        found["seconds"][library][f"{'+'.join(part.tasks)} {part.part}/{part.parts}"] = round(time.perf_counter() - begun)
+        _took(found["seconds"].setdefault(library, {}), part, time.perf_counter() - begun)
         if file is not None:
             results_file.write(file, found | {"environment": context, "rows": _in_order(rows)})
     if file is not None:
@@ -76,6 +78,14 @@ def _found_before(file: Path | None) -> dict[str, Any]:
     if file is not None and file.exists():
         return results_file.read(file)
     return {"schema": results_file.SCHEMA, "suite": "zoo", "environment": {}, "libraries": {}, "seconds": {}, "rows": []}
+
+
+def _took(seconds: dict[str, int], part: Part, now: float) -> None:
+    """Keeps the seconds of this part, and of the other parts if the library was divided so before."""
+    tasks = "+".join(part.tasks)
+    for name in [name for name in seconds if name.startswith(tasks) and not name.endswith(f"/{part.parts}")]:
+        del seconds[name]
+    seconds[f"{tasks} {part.part}/{part.parts}"] = round(now)
 
 
 def _in_order(rows: dict[tuple[str, str], Row]) -> list[Row]:
@@ -99,9 +109,7 @@ def _line(row: Row, tasks: Sequence[str]) -> str:
 
 
 def _state(row: Row) -> str:
-    """"equal", "differs", "not built" (by the library itself), "not compared", or "unwritten": `deferred()` refuses tensors that the
-    library's own code only allocates.
-    """
+    """A word: "not built" is by the library itself; "unwritten" that deferred() refuses what the library's code only allocates."""
     values = row.get("values")
     if values is None:
         return "not compared"
@@ -163,7 +171,7 @@ def _libraries(run: dict[str, Any]) -> str:
         if "failed" in about:
             lines.append([library, "not tried", *["-"] * (len(header) - 2)])
             continue
-        built = [row for row in rows if _state(row) in ("equal", "differs")]
+        built = [row for row in rows if _state(row) in ("equal", "differs", "unwritten")]
         equal = sum(_state(row) == "equal" for row in built)
         cells = [library, about["version"], str(len(built)), str(equal), _covered(built)]
         for way in WAYS:
@@ -209,10 +217,19 @@ def _different(rows: Sequence[Row]) -> str:
     unwritten = [(row, names) for row in rows if (names := row.get("values", {}).get("unwritten"))]
     if unwritten:
         listed = [
-            f"* {row['library']} `{_short(row['configuration'])}`: `{names[0]}`" + (f" and {len(names) - 1} more" if names[1:] else "")
+            f"* {row['library']} `{_short(row['configuration'])}`: `{names[0]}`"
+            + (f" and {len(names) - 1} more" if names[1:] else "")
             for row, names in unwritten
         ]
-        parts.append("\n".join(["Tensors that the library's own code never writes, which no way of building can repeat:", "", *listed]))
+        parts.append(
+            "\n".join(
+                [
+                    "Tensors that the library's own code never writes; `deferred()` names them and refuses, unless rules fill them:",
+                    "",
+                    *listed,
+                ]
+            )
+        )
     late = [row for row in rows if "failed" in row.get("times", {}) and _state(row) != "not built"]
     if late:
         listed = [f"* {row['library']} `{_short(row['configuration'])}`: {_escaped(row['times']['failed'])}" for row in late]

@@ -1,8 +1,8 @@
 """Two models tensor by tensor: is what one way of construction made what the library's own makes?
 
-The truth is three eager models of different seeds. What is equal in all of them is a constant and must be equal here; what is not
-is random, and must be distributed as theirs are: Kolmogorov and Smirnov's test of the values and of the size of rows, and mean and
-standard deviation, which see a wrong scale sooner. A test that tells the eager models from each other, too, says nothing.
+The truth is three eager models of different seeds. What is equal in all of them is a constant and must be equal here; what is
+not is random, and must be distributed as theirs are: Kolmogorov and Smirnov's test of the values and of the size of rows, and
+mean and standard deviation, which see a wrong scale sooner. A test that tells eager models from each other says nothing.
 """
 
 from __future__ import annotations
@@ -120,7 +120,12 @@ def _structure(eager: Mapping[str, Held], ours: Mapping[str, Held]) -> list[str]
 
 def _facts(each: Held) -> dict[str, object]:
     tensor = each.tensor
-    facts: dict[str, object] = {"kind": each.kind, "type": type(tensor).__name__, "dtype": tensor.dtype, "device": tensor.device.type}
+    facts: dict[str, object] = {
+        "kind": each.kind,
+        "type": type(tensor).__name__,
+        "dtype": tensor.dtype,
+        "device": tensor.device.type,
+    }
     if is_lazy(tensor):
         return facts
     facts |= {"shape": tuple(tensor.shape), "requires_grad": tensor.requires_grad, "layout": tensor.layout}

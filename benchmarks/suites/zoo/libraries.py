@@ -1,7 +1,7 @@
 """The libraries of the zoo and how each builds a model of a configuration: offline, with random weights.
 
-Most configurations are Python, evaluated with the names of their library. Those of transformers are a type and a class; the type's
-default configuration is made small by one table of sizes.
+Most configurations are Python, evaluated with the names of their library. Those of transformers are a type and a class; the
+type's default configuration is made small by one table of sizes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ Build = Callable[[], nn.Module]
 _FILE = Path(__file__).with_name("configurations.json")
 # Each library and the modules whose names its configurations use.
 LIBRARIES = {
+    "torch": ("torch.nn",),
     "transformers": ("transformers",),
     "timm": ("timm",),
     "torch_geometric": ("torch_geometric.nn", "torch_geometric.nn.models"),
@@ -102,7 +103,9 @@ def _small(config: Any) -> dict[str, Any]:
     names = set(inspect.signature(config.__init__).parameters) | set(getattr(config, "__dataclass_fields__", ()))
     names -= set(getattr(config, "attribute_map", None) or ())
     usual = config()
-    numbers = {name: value for name, value in _data()["sizes"].items() if name in names and _is_number(getattr(usual, name, None))}
+    numbers = {
+        name: value for name, value in _data()["sizes"].items() if name in names and _is_number(getattr(usual, name, None))
+    }
     inner = {name: sub for name, sub in (getattr(config, "sub_configs", None) or {}).items() if name in names}
     return numbers | {name: _small(sub) for name, sub in inner.items() if sub.__name__ != "AutoConfig"}
 

@@ -54,7 +54,11 @@ def run(task: str, library: str, configuration: str = "", limit: float = 60.0) -
 def _work(answers: Connection, task: str, library: str, configuration: str) -> None:
     """The whole life of such a process. What libraries print is dropped."""
     warnings.simplefilter("ignore")
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
         try:
             answers.send(_found(task, library, configuration))
         except BaseException as error:  # a library may raise SystemExit
