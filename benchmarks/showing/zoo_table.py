@@ -109,7 +109,7 @@ def _line(row: Row, tasks: Sequence[str]) -> str:
 
 
 def _state(row: Row) -> str:
-    """A word: "not built" is by the library itself; "unwritten" that deferred() refuses what the library's code only allocates."""
+    """A word: "not built" is by the library; "unwritten" that deferred() refuses what the library's code only allocates."""
     values = row.get("values")
     if values is None:
         return "not compared"
@@ -224,7 +224,7 @@ def _different(rows: Sequence[Row]) -> str:
         parts.append(
             "\n".join(
                 [
-                    "Tensors that the library's own code never writes; `deferred()` names them and refuses, unless rules fill them:",
+                    "Tensors that the library's own code never writes; `deferred()` refuses them by name, unless rules fill them:",
                     "",
                     *listed,
                 ]

@@ -24,7 +24,7 @@ __all__ = ["WAYS", "times", "values"]
 
 SEED = 3
 SHOWN = 5  # differences of one model that are kept
-ROUNDS, LEAST_ROUNDS, SECONDS = 15, 3, 0.8
+ROUNDS, LEAST_ROUNDS, SECONDS = 15, 3, 0.5
 
 
 def values(build: Build) -> dict[str, Any]:
