@@ -23,6 +23,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "zoo.json"
 PAGE = Path(__file__).parents[2] / "docs" / "ecosystem.md"
 SLOWER = 1.1  # times eager: what is named
 WAYS = ("patched", "deferred")
+UNWRITTEN = "Tensors that the library's own code never writes; `deferred()` refuses them by name, unless rules fill them:"
 Row = dict[str, Any]
 
 
@@ -47,7 +48,7 @@ ALL = Part()
 
 
 def run(file: Path | None, threads: Sequence[int], part: Part = ALL) -> int:
-    """Measures, shows a line for each configuration, and writes the file after each library; 1 if a model differs."""
+    """Measures, shows a line for each configuration, and writes the file after each; 1 if a model differs."""
     found = _found_before(file)
     rows: dict[tuple[str, str], Row] = {(row["library"], row["configuration"]): row for row in found["rows"]}
     context = environment(threads)
@@ -65,13 +66,17 @@ def run(file: Path | None, threads: Sequence[int], part: Part = ALL) -> int:
             for task in part.tasks:
                 row[task] = zoo.run(task, library, name, part.limit)
             print(_line(row, part.tasks), flush=True)
-        _took(found["seconds"].setdefault(library, {}), part, time.perf_counter() - begun)
-        if file is not None:
-            results_file.write(file, found | {"environment": context, "rows": _in_order(rows)})
+            _took(found["seconds"].setdefault(library, {}), part, time.perf_counter() - begun)
+            _write(file, found | {"environment": context, "rows": _in_order(rows)})
+    _write(file, found | {"environment": context, "rows": _in_order(rows)})
     if file is not None:
-        results_file.write(file, found | {"environment": context, "rows": _in_order(rows)})
         print(f"written: {file}")
     return 1 if any(_state(row) == "differs" for row in rows.values()) else 0
+
+
+def _write(file: Path | None, run: Row) -> None:
+    if file is not None:
+        results_file.write(file, run)
 
 
 def _found_before(file: Path | None) -> dict[str, Any]:
@@ -221,15 +226,7 @@ def _different(rows: Sequence[Row]) -> str:
             + (f" and {len(names) - 1} more" if names[1:] else "")
             for row, names in unwritten
         ]
-        parts.append(
-            "\n".join(
-                [
-                    "Tensors that the library's own code never writes; `deferred()` refuses them by name, unless rules fill them:",
-                    "",
-                    *listed,
-                ]
-            )
-        )
+        parts.append("\n".join([UNWRITTEN, "", *listed]))
     late = [row for row in rows if "failed" in row.get("times", {}) and _state(row) != "not built"]
     if late:
         listed = [f"* {row['library']} `{_short(row['configuration'])}`: {_escaped(row['times']['failed'])}" for row in late]
