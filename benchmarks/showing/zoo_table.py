@@ -22,6 +22,8 @@ __all__ = ["PAGE", "RESULTS", "SLOWER", "Part", "render", "run", "update"]
 RESULTS = Path(__file__).parents[1] / "results" / "zoo.json"
 PAGE = Path(__file__).parents[2] / "docs" / "ecosystem.md"
 SLOWER = 1.1  # times eager: what is named
+LARGE = 10**6  # values, from which on a slower one is named
+SIZES = (("below 10^5", 0, 10**5), ("10^5 to 10^6", 10**5, LARGE), ("10^6 to 10^7", LARGE, 10**7), ("from 10^7", 10**7, 10**12))
 WAYS = ("patched", "deferred")
 UNWRITTEN = "Tensors that the library's own code never writes; `deferred()` refuses them by name, unless rules fill them:"
 Row = dict[str, Any]
@@ -141,6 +143,11 @@ def _why(row: Row) -> str:
     return "; ".join(said)
 
 
+def _parameters(row: Row) -> int:
+    """Values of all parameters."""
+    return int(row.get("values", {}).get("parameters", 0))
+
+
 def _slower(row: Row) -> bool:
     return any(ratio > SLOWER for ratio in row.get("times", {}).get("ratios", {}).values())
 
@@ -197,9 +204,22 @@ def _covered(rows: Sequence[Row]) -> str:
 def _slow(rows: Sequence[Row]) -> str:
     timed = [row for row in rows if "ratios" in row.get("times", {})]
     slow = sorted(filter(_slower, timed), key=lambda row: -max(row["times"]["ratios"].values()))
-    said = f"Slower than eager by more than {SLOWER - 1:.0%}: {len(slow)} of {len(timed)} configurations that were timed."
+    header = ["values of parameters", "timed", "patched, median", "slower", "deferred, median", "slower"]
+    lines = []
+    for words, least, most in SIZES:
+        these = [row for row in timed if least <= _parameters(row) < most]
+        ratios = {way: [row["times"]["ratios"][way] for row in these] for way in WAYS}
+        counts = [(f"{statistics.median(each):.2f}", str(sum(r > SLOWER for r in each))) for each in ratios.values() if each]
+        if these:
+            lines.append([words, str(len(these)), *(cell for pair in counts for cell in pair)])
+    said = (
+        f"Slower than eager by more than {SLOWER - 1:.0%}: {len(slow)} of {len(timed)} configurations that were timed. "
+        f"By size of the model:\n\n{_markdown(header, lines)}"
+    )
+    slow = [row for row in slow if _parameters(row) >= LARGE]
     if not slow:
         return said
+    said += f"\n\nThose of at least {LARGE:,} values:"
     lines = [
         [
             row["library"],
