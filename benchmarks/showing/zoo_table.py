@@ -171,7 +171,7 @@ def _machine(run: dict[str, Any]) -> str:
     seconds = sum(each for library in run["seconds"].values() for each in library.values())
     return (
         f"Measured on {at['cpu']}, {at['cores']} cores, {at['isa']}, torch {at['versions']['torch']}, {at['time'][:10]}, "
-        f"commit {at['commit']}. The whole zoo took {seconds / 60:.0f} minutes."
+        f"commit {at['commit']}. All of it took {seconds / 60:.0f} minutes."
     )
 
 
@@ -247,7 +247,7 @@ def _different(rows: Sequence[Row]) -> str:
             for row, names in unwritten
         ]
         parts.append("\n".join([UNWRITTEN, "", *listed]))
-    late = [row for row in rows if "failed" in row.get("times", {}) and _state(row) != "not built"]
+    late = [row for row in rows if "failed" in row.get("times", {}) and _state(row) not in ("not built", "unwritten")]
     if late:
         listed = [f"* {row['library']} `{_short(row['configuration'])}`: {_escaped(row['times']['failed'])}" for row in late]
         parts.append("\n".join(["Not timed:", "", *listed]))
