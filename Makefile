@@ -58,7 +58,7 @@ demo-distributed: build  ## a Llama of 1.5 billion parameters in one process and
 bench: build  ## all benchmarks on this CPU, into benchmarks/results/cpu.json and cpu.html
 	$(PY) -m benchmarks --suite all --device cpu --json benchmarks/results/cpu.json --html benchmarks/results/cpu.html
 
-readme-table: $(READY)  ## the tables of docs/benchmarks.md from benchmarks/results/
+readme-table: $(READY)  ## the tables of docs/ from benchmarks/results/
 	$(PY) -m benchmarks readme-table
 
 docs: $(READY)  ## the documentation, build/docs/index.html; warnings and dead links are errors

@@ -4,6 +4,7 @@ python -m benchmarks --suite all --json out.json --html out.html
 python -m benchmarks compare before.json after.json
 python -m benchmarks page out.json --html out.html
 python -m benchmarks readme-table [--check]
+python -m benchmarks --suite zoo --library timm,transformers --task values --part 1/4 --json benchmarks/results/zoo.json
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    """All chosen suites; ``claims``, which takes no time, only by its name.
+    """All chosen suites; ``claims``, which takes no time, and ``zoo``, which needs many libraries, only by their names.
 
     The page is made from the JSON file, of which there is a passing one if none is asked for.
     """
@@ -55,6 +56,8 @@ def _measure(options: argparse.Namespace) -> int:
         from .showing import claims_table  # needs scikit-learn
 
         return claims_table.run(options.json)
+    if options.suite == "zoo":
+        return _measure_zoo(options)
     with tempfile.TemporaryDirectory() as folder:
         options.json = options.json or (Path(folder, "run.json") if options.html else None)
         if options.device == "cuda":
@@ -66,6 +69,14 @@ def _measure(options: argparse.Namespace) -> int:
         if options.html and status == 0 and not options.list:
             _page(options.json, options.html)
     return status
+
+
+def _measure_zoo(options: argparse.Namespace) -> int:
+    from .showing import zoo_table  # needs scipy
+
+    part, parts = options.part
+    chosen = zoo_table.Part(options.library, options.task, part, parts)
+    return zoo_table.run(options.json, [max(options.threads)], chosen)
 
 
 def _measure_cuda(options: argparse.Namespace) -> int:
@@ -91,17 +102,18 @@ def _page(results: Path, html: Path) -> int:
 
 
 def _readme_table(check: bool) -> int:
-    from .showing import claims_table, front_page  # matplotlib
+    from .showing import claims_table, front_page, zoo_table  # matplotlib
 
     claims = claims_table.update(check)
+    zoo = zoo_table.update(check)
     tables = readme_table.update(check=check)
     front = front_page.update(results_file.read(readme_table.RESULTS / "cpu.json"), check)
-    same = tables and front and claims
+    same = tables and front and claims and zoo
     if check and not same:
-        pages = "README.md, docs/benchmarks.md or docs/claims.md"
+        pages = "README.md, docs/benchmarks.md, docs/claims.md or docs/ecosystem.md"
         print(f"readme-table: {pages} differ from the results. Run `make readme-table`.", file=sys.stderr)
         return 1
-    print("README.md, docs/benchmarks.md and docs/claims.md are " + ("up to date" if same else "written"))
+    print("README.md, docs/benchmarks.md, docs/claims.md and docs/ecosystem.md are " + ("up to date" if same else "written"))
     return 0
 
 
@@ -114,7 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("command", nargs="?", choices=commands, default="run", help="default: run")
     parser.add_argument("files", nargs="*", type=Path, help="compare: two JSON files; page: one")
     parser.add_argument("--check", action="store_true", help="readme-table: compare only; exit status 1 if the page differs")
-    parser.add_argument("--suite", choices=["fill", "model", "scaling", "neighbour", "quality", "claims", "all"], default="all")
+    parser.add_argument(
+        "--suite", choices=["fill", "model", "scaling", "neighbour", "quality", "claims", "zoo", "all"], default="all"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to this file")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots, readable without network")
@@ -123,8 +137,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a look, in a few minutes")
     parser.add_argument("--full", action="store_true", help="whole models, up to 2^30 values, far tails: hours")
     parser.add_argument("--seconds", type=float, help="cuda: begin no row after so many; what decides targets comes first")
+    parser.add_argument("--library", type=_names, default=[], metavar="timm,e3nn", help="zoo: of these only")
+    parser.add_argument(
+        "--task", type=_names, default=["values", "times"], metavar="values,times", help="zoo: one of both only"
+    )
+    parser.add_argument("--part", type=_part, default=(1, 1), metavar="1/4", help="zoo: a quarter; adds to what the file has")
     parser.add_argument("--list", action="store_true", help="show what would be measured, and why")
     return parser
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _part(text: str) -> tuple[int, int]:
+    """Which of how many.
+
+    >>> _part("1/4")
+    (1, 4)
+    """
+    part, _, parts = text.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"must be a part such as 1/4, got {text!r}")
+    return int(part), int(parts)
 
 
 def _numbers(text: str) -> list[int]:

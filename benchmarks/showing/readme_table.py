@@ -11,7 +11,7 @@ from typing import Any
 
 from .results_file import read
 
-__all__ = ["BEGIN", "END", "NO_GPU", "PAGE", "RESULTS", "TableError", "render", "update"]
+__all__ = ["BEGIN", "END", "NO_GPU", "PAGE", "RESULTS", "TableError", "render", "replace_tables", "update"]
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 RESULTS = Path(__file__).parents[1] / "results"
@@ -53,13 +53,21 @@ def update(page: Path | None = None, results: Path | None = None, check: bool = 
     """
     page, results = page or PAGE, results or RESULTS
     gpu = next((place for place in (results / "gpu", results / "gpu.json") if place.exists()), None)
-    table = render(read(results / "cpu.json"), read(gpu) if gpu else None)
+    return replace_tables(page, render(read(results / "cpu.json"), read(gpu) if gpu else None), check)
+
+
+def replace_tables(page: Path, tables: str, check: bool) -> bool:
+    """Puts the tables between the markers of a page, or only compares; whether they were there already.
+
+    Raises:
+        TableError: there are no markers.
+    """
     before = page.read_text(encoding="utf-8")
     head, begin, rest = before.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
         raise TableError(f"readme-table: {page.name} must have the lines {BEGIN} and {END}, one after the other.")
-    after = f"{head}{begin}\n{table}\n{end}{tail}"
+    after = f"{head}{begin}\n{tables}\n{end}{tail}"
     if not check and after != before:
         page.write_text(after, encoding="utf-8")
     return after == before

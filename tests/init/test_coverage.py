@@ -156,3 +156,13 @@ def test_generators_of_patch() -> None:
 def test_generators_must_be_known() -> None:
     with pytest.raises(ValueError, match=r'generators must be "torch" or "ours", got \'mine\''):
         wi.patched(generators="mine")
+
+
+def test_lazy_parameters_are_untouched_until_they_have_a_shape() -> None:
+    with wi.patched(report=True) as report:
+        made = nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 4))
+        before = report.of(made)
+        made(torch.ones(1, 3))
+        after = report.of(made)
+    assert before.untouched == ("0.weight", "0.bias")
+    assert after.filled == ("0.weight", "0.bias", "1.weight", "1.bias")

@@ -141,5 +141,5 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _reference(tensor: Tensor) -> StorageWeakRef | None:
     try:
         return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
-    except RuntimeError:  # it has none: sparse, lazy, a wrapper
+    except (RuntimeError, ValueError):  # it has none: sparse, a wrapper; lazy
         return None
