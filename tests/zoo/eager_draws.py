@@ -95,9 +95,9 @@ def drawing(log: Log) -> Iterator[None]:
     def give(step: Any) -> None:
         if not is_random(step) or not any(view.geometry.numel for view in step.writes):
             return
-        draw = take(str(step))
+        draw = take(step.source)
         shapes = [tuple(value.shape) for value in draw.values]
-        assert [view.shape for view in step.writes] == shapes, f"{step} where eager code draws {draw.what} {shapes}"
+        assert [view.shape for view in step.writes] == shapes, f"{step.source}, where eager code draws {draw.what} {shapes}"
         with without_modes():
             values = [v.to(view.dtype).contiguous() for v, view in zip(draw.values, step.writes, strict=True)]
             step.known = torch.cat([value.reshape(-1).view(torch.uint8) for value in values])

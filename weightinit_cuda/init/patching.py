@@ -260,18 +260,18 @@ def _uninstall() -> None:
     remove_methods(_methods)
 
 
-def put_methods(methods: Mapping[str, Any]) -> None:
-    """Puts methods, or properties, under ``Tensor``."""
+def put_methods(methods: Mapping[str, Any], kind: type = Tensor) -> None:
+    """Puts methods, or properties, under ``Tensor``, or another class that inherits them."""
     for name, method in methods.items():
-        if name not in vars(Tensor):  # else somebody's own
-            setattr(Tensor, name, method)
+        if name not in vars(kind):  # else somebody's own
+            setattr(kind, name, method)
 
 
-def remove_methods(methods: Mapping[str, Any]) -> None:
+def remove_methods(methods: Mapping[str, Any], kind: type = Tensor) -> None:
     """Takes them away, where they are still these."""
     for name, method in methods.items():
-        if vars(Tensor).get(name) is method:
-            delattr(Tensor, name)
+        if vars(kind).get(name) is method:
+            delattr(kind, name)
 
 
 def _in_compiled_code() -> bool:
