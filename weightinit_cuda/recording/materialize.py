@@ -5,7 +5,7 @@ A tensor that is all of a plain memory is one fill under its own name: neither a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -122,14 +122,17 @@ def _as_they_lie(tensor: Tensor) -> Tensor:
     return tensor.as_strided((reach,), (1,))
 
 
-def move_others(others: Iterable[Named], device: torch.device | str | int | None, dtype: torch.dtype | None) -> None:
+def move_others(
+    others: Iterable[Named], device: torch.device | str | int | None, dtype: torch.dtype | None, kept: Collection[str]
+) -> None:
     """Tensors that were never deferred (lazy ones, and real ones given from outside) follow to the device and dtype."""
     if device is None and dtype is None:
         return
     for named in others:
         tensor = named.tensor
         if not tensor.is_meta:
-            tensor.data = tensor.data.to(device, dtype if tensor.is_floating_point() and named.attribute else None)
+            cast = tensor.is_floating_point() and named.attribute and named.name not in kept
+            tensor.data = tensor.data.to(device, dtype if cast else None)
 
 
 def finish(model: nn.Module, tensors: Iterable[Tensor]) -> None:
