@@ -1,4 +1,4 @@
-"""Eager construction with its draws logged, and ``deferred()`` made to draw the same: then all that is left must be equal bit for bit.
+"""Eager construction with its draws logged, and ``deferred()`` made to draw the same: the rest must be equal bit for bit.
 
 ``Log`` notes, in order, what every random operator of an eager construction gives. ``drawing`` hands these values to the
 recorder, one for each random step that it writes. What the code computes of them, in whatever way, what Python sees of them and

@@ -344,7 +344,10 @@ LAYERS: dict[str, Run] = {
         lambda m: m(torch.ones(3, 2, 4), torch.ones(3, 2, 4), torch.ones(3, 2, 4)),
     ),
     "TransformerEncoderLayer": (lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), (2, 3, 4)),
-    "TransformerDecoderLayer": (lambda: nn.TransformerDecoderLayer(4, 2, 8), lambda m: m(torch.ones(3, 2, 4), torch.ones(3, 2, 4))),
+    "TransformerDecoderLayer": (
+        lambda: nn.TransformerDecoderLayer(4, 2, 8),
+        lambda m: m(torch.ones(3, 2, 4), torch.ones(3, 2, 4)),
+    ),
     "Transformer": (lambda: nn.Transformer(4, 2, 1, 1, 8), lambda m: m(torch.ones(3, 2, 4), torch.ones(3, 2, 4))),
     "scaled_dot_product_attention": (
         lambda: nn.Linear(8, 24),
@@ -357,17 +360,26 @@ LAYERS: dict[str, Run] = {
     "AlphaDropout": (lambda: nn.AlphaDropout(0.3), (4, 4)),
     "RReLU": (lambda: nn.RReLU(), lambda m: m(-torch.ones(3, 3))),
     "PReLU": (lambda: nn.PReLU(4), (2, 4)),
-    "activations": (lambda: nn.Sequential(nn.GELU(), nn.SiLU(), nn.Softplus(), nn.Hardswish(), nn.GLU(), nn.Softmax(-1)), (2, 4)),
+    "activations": (
+        lambda: nn.Sequential(nn.GELU(), nn.SiLU(), nn.Softplus(), nn.Hardswish(), nn.GLU(), nn.Softmax(-1)),
+        (2, 4),
+    ),
     "MaxPool with indices": (lambda: nn.MaxPool2d(2, return_indices=True), (1, 2, 4, 4)),
     "pools": (lambda: nn.Sequential(nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()), (1, 2, 6, 6)),
-    "LPPool and FractionalMaxPool": (lambda: nn.Sequential(nn.LPPool2d(2, 2), nn.FractionalMaxPool2d(2, output_size=2)), (1, 2, 8, 8)),
+    "LPPool and FractionalMaxPool": (
+        lambda: nn.Sequential(nn.LPPool2d(2, 2), nn.FractionalMaxPool2d(2, output_size=2)),
+        (1, 2, 8, 8),
+    ),
     "Upsample": (lambda: nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.PixelShuffle(2)), (1, 4, 3, 3)),
     "Unfold": (lambda: nn.Unfold(2), (1, 2, 4, 4)),
     "AdaptiveLogSoftmax": (
         lambda: nn.AdaptiveLogSoftmaxWithLoss(4, 10, [3, 6]),
         lambda m: m(torch.ones(3, 4), torch.tensor([0, 4, 8])).loss,
     ),
-    "CrossEntropyLoss": (lambda: nn.Linear(4, 3), lambda m: nn.functional.cross_entropy(m(torch.ones(2, 4)), torch.tensor([0, 2]))),
+    "CrossEntropyLoss": (
+        lambda: nn.Linear(4, 3),
+        lambda m: nn.functional.cross_entropy(m(torch.ones(2, 4)), torch.tensor([0, 2])),
+    ),
     "CTCLoss": (
         lambda: nn.CTCLoss(),
         lambda m: m(torch.zeros(5, 1, 4).log_softmax(2), torch.tensor([[1, 2]]), torch.tensor([5]), torch.tensor([2])),

@@ -155,7 +155,7 @@ def _storage_data_ptr(self: torch.UntypedStorage) -> int:
     return _torchs_storage_data_ptr(self) if _claimed_by_storage(self) is None else _address(self)
 
 
-_torchs_storage_device: Callable[[torch.UntypedStorage], torch.device] = torch.UntypedStorage.device.__get__  # type: ignore[attr-defined]
+_torchs_storage_device: Callable[[torch.UntypedStorage], torch.device] = torch.UntypedStorage.device.__get__
 _torchs_storage_data_ptr = torch.UntypedStorage.data_ptr
 _OF_STORAGES = {"device": property(_storage_device), "data_ptr": _storage_data_ptr}
 
@@ -223,7 +223,7 @@ def _set_(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """An empty tensor, which is a real one, gets recorded memory: it goes to meta first."""
     source = args[0] if args else kwargs.get("source")
     if _recorder() is not None and isinstance(source, Tensor | torch.UntypedStorage | torch.TypedStorage) and not self.numel():
-        storage = getattr(source, "_untyped_storage", source)
+        storage: Any = getattr(source, "_untyped_storage", source)
         if not _is_meta(self) and (_is_meta(source) if isinstance(source, Tensor) else _torchs_storage_device(storage) == META):
             put_under(self, torch.empty(0, dtype=self.dtype, device=META))
     return TensorBase.set_(self, *args, **kwargs)
