@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 import ptx_to_c as ptx_to_c  # noqa: E402
 import sass_budget as sass_budget  # noqa: E402
+import sass_careful as sass_careful  # noqa: E402
 
 BUILD = ROOT / "build" / "emulation"
 NATIVE = ROOT / "tests" / "native"

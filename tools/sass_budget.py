@@ -13,6 +13,8 @@ fewest of an iteration: they have a loop for regions of three and more dimension
 `ends` counts the instructions of a thread outside of the loop, for a whole share of a tensor (csrc/cuda/launch.h): the fewest
 from the kernel's begin to the loop and from there to its end. `share` is `issue` with them, per sample of the longest share.
 
+What is not consecutive or not aligned takes a path that all programs share: sass_careful.py.
+
 Columns, per sample: `issue` counts instructions, one slot of the scheduler each; the others are cycles of the units that one
 scheduler feeds: `heavy` of the integer multiplier, `fma` of it and the float32 units together, `alu`, `mufu`, `fp64`. The
 largest is the limit. Sources: CUDA C++ Programming Guide, throughput of native arithmetic instructions: 128 / (results per
@@ -29,11 +31,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import sass_careful
+from sass_listing import BARRED, COLUMNS, Listing, count, names_in, opcode_of, origins, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
@@ -49,116 +54,7 @@ class Missing(RuntimeError):
     """A tool that is needed is not there."""
 
 
-# ---- instructions ---------------------------------------------------------------------------------------------------
-
-COLUMNS = ("issue", "heavy", "fma", "alu", "mufu", "fp64")
-_OPCODES = {  # of each unit, without what follows the first point
-    "fma": "FFMA FMUL FADD FFMA2 FMUL2 FADD2 HFMA2 HADD2 HMUL2",
-    "alu": "LOP3 PLOP3 IADD3 IADD VIADD VIADDMNMX LEA SHF SEL ISETP PRMT MOV VIMNMX IMNMX FSEL FSETP FSET FMNMX FCHK I2FP F2FP"
-    " HMNMX2 HSETP2 HSET2 SGXT BMSK P2R R2P",
-    "mufu": "MUFU I2F F2I F2F I2I FRND FLO POPC BREV",
-    "fp64": "DFMA DADD DMUL DSETP",
-}
-UNITS = {opcode: unit for unit, opcodes in _OPCODES.items() for opcode in opcodes.split()}
-OTHERS = re.compile(r"U[A-Z]\w*|R2UR|S2U?R|CS2R|LD\w*|ST\w*|BRA|BSSY|BSYNC|BMOV|BREAK|CALL|WARPSYNC|YIELD|NOP")
-BARRED = re.compile(r"LDL|STL|BAR|STS|LDS|ATOMG?|RED|MEMBAR|NANOSLEEP")  # from a hot loop
-
-
-def opcode_of(instruction: str) -> str:
-    return re.sub(r"^@!?U?P\w+\s+", "", instruction).split()[0]
-
-
-def unit_and_cycles(opcode: str, arch: int) -> tuple[str, float]:
-    """Where one warp's instruction is executed, and for how long; ("", 0.0) where that is never the limit.
-
-    Raises:
-        ValueError: an instruction whose unit is not known.
-    """
-    name = opcode.split(".")[0]
-    if name == "IMAD":  # also the additions and copies that ptxas makes of it
-        return "heavy", 4.0 if ".WIDE" in opcode or ".HI" in opcode else 2.0
-    if name in UNITS:
-        fp64 = {80: 4.0, 90: 2.0, 100: 2.0}.get(arch, 64.0)
-        return UNITS[name], {"fma": 2.0 if arch <= 80 else 1.0, "alu": 2.0, "mufu": 8.0, "fp64": fp64}[UNITS[name]]
-    if OTHERS.fullmatch(name) or BARRED.fullmatch(name):
-        return "", 0.0
-    raise ValueError(f"sass_budget: the unit of {opcode} must be known. Add it to _OPCODES in tools/sass_budget.py.")
-
-
-def count(loop: Sequence[str], arch: int) -> dict[str, float]:
-    """Slots and cycles of a loop's instructions, by column."""
-    total = {"": 0.0, **dict.fromkeys(COLUMNS, 0.0), "issue": float(len(loop))}
-    for instruction in loop:
-        unit, cycles = unit_and_cycles(opcode_of(instruction), arch)
-        total[unit] += cycles
-    # Of the float32 units one half is the multiplier's, so the work spreads; up to sm_80 there is no other half.
-    both = total["heavy"] + total["fma"] if arch <= 80 else total["heavy"] / 2 + total["fma"]
-    return {column: total[column] for column in COLUMNS} | {"fma": max(total["heavy"], both)}
-
-
 # ---- loops and their programs ---------------------------------------------------------------------------------------
-
-_LABEL = re.compile(r"^(\.L\w+):")
-_LINE = re.compile(r'^\s*//## File "\.nv_debug_ptx_txt", line (\d+)')
-_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(.*?)\s*;")
-_TARGET = re.compile(r"\bBRA\b.*`\(([^)]+)\)")
-_ALWAYS = re.compile(r"BRA(\.\w+)* `\([^)]+\)|BRX.*|EXIT|RET.*")  # what never goes on to the next instruction
-
-
-class Listing(NamedTuple):
-    """What `nvdisasm -c -gp` prints of the kernel."""
-
-    instructions: list[str]
-    lines: list[int]  # of the PTX, one for each instruction
-    labels: dict[str, int]  # of each, the position of the instruction that follows
-
-    def target(self, at: int) -> int | None:
-        match = _TARGET.search(self.instructions[at])
-        return self.labels.get(match[1]) if match else None
-
-    def successors(self, at: int) -> list[int]:
-        """What may follow an instruction."""
-        text = self.instructions[at]
-        if opcode_of(text).startswith("BRX"):
-            return [self.labels[label] for label in re.findall(r"\.L\w+", text) if label in self.labels]
-        target = self.target(at)
-        following = [] if target is None else [target]
-        return following if _ALWAYS.fullmatch(text) else [*following, *range(at + 1, min(at + 2, len(self.instructions)))]
-
-    def way(self, begin: int, ends: Collection[int]) -> list[int]:
-        """The fewest instructions from one to any of some others, both included. Empty: there is no way."""
-        before, now = {begin: -1}, [begin]
-        while now and not (found := [at for at in now if at in ends]):
-            following = {n: at for at in now for n in self.successors(at) if n not in before}
-            before.update(following)
-            now = list(following)
-        way = found[:1] if now else []
-        while way and way[-1] != begin:
-            way.append(before[way[-1]])
-        return way[::-1]
-
-    def around(self, begin: int, end: int) -> int:
-        """Instructions outside of a loop, from the kernel's first to its last."""
-        before = self.way(0, {begin})
-        out = {n for at in range(begin, end + 1) for n in self.successors(at) if not begin <= n <= end}
-        exits = {at for at, text in enumerate(self.instructions) if opcode_of(text) == "EXIT"}
-        after = [way for at in sorted(out) if (way := self.way(at, exits))]
-        if not before or not after:
-            raise ValueError("sass_budget: a hot loop must be on a way from the kernel's begin to its end.")
-        return len(before) - 1 + min(map(len, after))
-
-
-def parse(text: str) -> Listing:
-    listing, number = Listing([], [], {}), 0
-    for line in text.splitlines():
-        if match := _LINE.match(line):
-            number = int(match[1])
-        elif match := _LABEL.match(line):
-            listing.labels[match[1]] = len(listing.instructions)
-        elif match := _INSTRUCTION.match(line):
-            listing.instructions.append(match[1])
-            listing.lines.append(number)
-    return listing
 
 
 def hot_loops(listing: Listing) -> list[tuple[int, int]]:
@@ -196,12 +92,6 @@ def _program_of(function: str) -> str:
     return f"{name}/{'uint32' if name == 'BlockBits' else 'float64'}"
 
 
-def names_in(ptx: str) -> dict[str, str]:
-    """What the labels of strings stand for: names of functions, among others."""
-    strings = re.findall(r"^(\$L__info_string\d+):\n((?:\.b8 [\d,]+\n)+)", ptx, re.MULTILINE)
-    return {label: bytes(map(int, re.findall(r"\b\d+", data))).decode().rstrip("\0") for label, data in strings}
-
-
 def whole_of(ptx: Sequence[str], number: int, names: dict[str, str]) -> str:
     """The Tile<...>::whole or rows that a line of the PTX was inlined from: upwards, the next one that is named."""
     for line in reversed(ptx[:number]):
@@ -219,6 +109,14 @@ def loops_of(sass: str, ptx: str) -> Iterator[tuple[str, list[str], int]]:
         program = program_of(whole_of(lines, listing.lines[store], names))
         iteration = listing.way(begin, {end}) if " " in program else range(begin, end + 1)
         yield program, [listing.instructions[at] for at in iteration], listing.around(begin, end)
+
+
+def loop_in(listing: Listing, ptx: str, function: str) -> int:
+    """Instructions of the longest loop that ends with one of a function; 0: there is none."""
+    places = origins(listing, ptx)
+    jumps = [(listing.target(at), at) for at in range(len(listing.instructions))]
+    loops = (at - to + 1 for to, at in jumps if to is not None and to < at and function in places[at].function)
+    return max(loops, default=0)
 
 
 class Cost(NamedTuple):
@@ -242,6 +140,8 @@ class Report(NamedTuple):
     """Of a kernel, or of all, on one architecture."""
 
     costs: dict[str, Cost]
+    careful: dict[str, dict[str, float]]  # sass_careful.costs()
+    search: int  # instructions of a step of the search in the table, job_of() of csrc/cuda/tiles.h
     registers: int  # of the kernels that fill
     stack: int  # bytes; spills included
 
@@ -284,7 +184,9 @@ def report(sass: str, ptx: str, said: str, arch: int) -> Report:
     use = _USE.search(said)
     if use is None:
         raise ValueError(f"sass_budget: ptxas must say what it used, got:\n{said}")
-    return Report(costs, registers=int(use[2]), stack=int(use[1]))
+    listing = parse(sass)
+    careful, search = sass_careful.costs(listing, ptx, arch), loop_in(listing, ptx, "6job_ofE")
+    return Report(costs, careful, search, registers=int(use[2]), stack=int(use[1]))
 
 
 # ---- tools ----------------------------------------------------------------------------------------------------------
@@ -362,13 +264,15 @@ def measure(arch: int, to: Callable[[int, Path], Path] = made_ptx) -> Report:
 def together(reports: Sequence[Report]) -> Report:
     costs = sorted((item for made in reports for item in made.costs.items()), key=lambda item: item[0].split("/")[::-1])
     filling = [made for made in reports if not any(name.endswith(" combined") for name in made.costs)]
-    return Report(dict(costs), max(made.registers for made in filling), max(made.stack for made in reports))
+    careful = {name: columns for made in reports for name, columns in made.careful.items()}
+    search, stack = max(made.search for made in reports), max(made.stack for made in reports)
+    return Report(dict(costs), careful, search, max(made.registers for made in filling), stack)
 
 
 # ---- the budget -----------------------------------------------------------------------------------------------------
 
 BUDGETED = ("issue", "heavy", "share")
-Numbers = dict[str, dict[str, float]]  # by program and column; the program "kernel" has registers only
+Numbers = dict[str, dict[str, float]]  # by program and column; the program "kernel" has kernel_numbers()
 
 
 def read_budget() -> dict[str, Any]:
@@ -382,11 +286,19 @@ def budgeted() -> list[int]:
     return [int(key.removeprefix("sm_")) for key in read_budget()["budget"]]
 
 
+def kernel_numbers(made: Report) -> dict[str, float]:
+    return {"registers": made.registers, "search": made.search}
+
+
+def budgeted_numbers(made: Report) -> Numbers:
+    hot = {name: {column: found.budgeted(column) for column in BUDGETED} for name, found in made.costs.items()}
+    return hot | {name: {column: columns[column] for column in BUDGETED[:2]} for name, columns in made.careful.items()}
+
+
 def write_budget(reports: dict[int, Report]) -> None:
     budget: dict[str, Numbers] = {}
     for arch, made in reports.items():
-        costs = {name: {column: found.budgeted(column) for column in BUDGETED} for name, found in made.costs.items()}
-        budget[f"sm_{arch}"] = {"kernel": {"registers": made.registers}, **costs}
+        budget[f"sm_{arch}"] = {"kernel": kernel_numbers(made), **budgeted_numbers(made)}
     text = json.dumps({"nvcc": release(), "targets": read_budget()["targets"], "budget": budget}, indent=1)
     BUDGET.write_text(re.sub(r"\{\s+(\"[^{}]*?)\s+\}", lambda match: "{" + " ".join(match[1].split()) + "}", text) + "\n")
 
@@ -395,13 +307,15 @@ def excesses(made: Report, budget: Numbers, targets: Numbers) -> Iterator[str]:
     """What is wrong with the kernel on one architecture, in words."""
     if made.stack:
         yield f"kernel: {made.stack} bytes of stack: something is spilled, or indexed in memory"
-    if made.registers > (allowed := budget.get("kernel", {}).get("registers", 0)):
-        yield f"kernel: {made.registers} registers, budget {allowed}"
-    yield from (f"{name}: no loop with a {STORE}" for name in budget if name not in made.costs and name != "kernel")
-    for name, found in made.costs.items():
-        yield from (f"{name}: {fault}" for fault in found.faults)
-        for column in BUDGETED:
-            value, allowed = found.budgeted(column), budget.get(name, {}).get(column, 0.0)
+    for column, value in kernel_numbers(made).items():
+        if value > (allowed := budget.get("kernel", {}).get(column, 0)):
+            yield f"kernel: {column} {value}, budget {allowed}"
+    numbers = budgeted_numbers(made)
+    yield from (f"{name}: no loop with a {STORE}" for name in budget if name not in numbers and name != "kernel")
+    yield from (f"{name}: {fault}" for name, found in made.costs.items() for fault in found.faults)
+    for name, columns in numbers.items():
+        for column, value in columns.items():
+            allowed = budget.get(name, {}).get(column, 0.0)
             if value > allowed * (1 + TOLERANCE):
                 yield f"{name}: {column} {value:.2f} per sample, budget {allowed:.2f}"
             if value > (target := targets.get(name, {}).get(column, value)):
@@ -409,7 +323,8 @@ def excesses(made: Report, budget: Numbers, targets: Numbers) -> Iterator[str]:
 
 
 def table(arch: int, made: Report, budget: Numbers) -> Iterator[str]:
-    yield f"sm_{arch}: {made.registers} registers, {made.stack} bytes of stack. Slots and cycles per sample:"
+    kernel = f"{made.registers} registers, {made.stack} bytes of stack, {made.search} instructions a step of the search"
+    yield f"sm_{arch}: {kernel}. Slots and cycles per sample:"
     columns = "".join(f"{column:>8}" for column in COLUMNS)
     budgeted = f"{'budget: issue':>15}{'heavy':>8}{'share':>8}"
     yield f"{'program':<36}{columns}   {'limit':<6}{'share':>8}{budgeted}{'ends':>6}{'bytes stored':>14}"
@@ -422,12 +337,26 @@ def table(arch: int, made: Report, budget: Numbers) -> Iterator[str]:
         )
 
 
+def careful_table(made: Report, budget: Numbers) -> Iterator[str]:
+    """Slots per sample, as multiples of those of consecutive aligned memory."""
+    yield f"Not consecutive or not aligned: {'':<6}" + "".join(f"{layout:>24}" for layout in sass_careful.LAYOUTS)
+    names = [name.rsplit(" ", 1)[0] for name in made.careful if name.endswith(sass_careful.LAYOUTS[0])]
+    for name in names:
+        program, bits = name.split("/")[0], int(re.findall(r"/(\d+)", name)[0])
+        either = f"(?:{program}|BlockUniform16)" if program == "Uniform32Clamped" else program
+        same = (found for key, found in made.costs.items() if re.fullmatch(rf"{either}/b?float{bits}\w*", key))
+        consecutive = max(found.per_sample["issue"] for found in same)
+        keys = [f"{name} {layout}" for layout in sass_careful.LAYOUTS]
+        slots = [(made.careful[key]["issue"], budget.get(key, {}).get("issue", 0.0)) for key in keys]
+        yield f"{name:<38}" + "".join(f"{now:9.2f} {now / consecutive:5.2f}x ({was:6.2f})" for now, was in slots)
+
+
 def check(reports: dict[int, Report]) -> list[str]:
     """Prints the tables, and returns what is wrong."""
     budget, wrong = read_budget(), []
     for arch, made in reports.items():
         numbers, targets = (budget[part].get(f"sm_{arch}", {}) for part in ("budget", "targets"))
-        print("\n".join(table(arch, made, numbers)), end="\n\n")
+        print("\n".join([*table(arch, made, numbers), "", *careful_table(made, numbers)]), end="\n\n")
         wrong += [f"sm_{arch} {text}" for text in excesses(made, numbers, targets)]
     if wrong and release() != budget["nvcc"]:
         wrong.append(f"the budget is that of {budget['nvcc']}, this is {release()}")

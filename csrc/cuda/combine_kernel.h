@@ -112,21 +112,26 @@ WI_KERNEL_FN void combine_elements(const CudaJob& job, const Combine& how, const
     constexpr int kSize = item_size(kStorage), kBits = 8 * kSize;
     using Bits = typename BitsOf<kSize>::Type;
     Words<M::kWords> elements;
-    if (is_vector<sizeof elements>(stretch, piece)) {
+    const bool whole = is_whole(stretch, piece);
+    if (whole && is_vector<kSize, sizeof elements>(job, piece)) {
         Words<M::kWords>* const memory = reinterpret_cast<Words<M::kWords>*>(piece.address);
         elements = *memory;
         M::combine(how, made, elements.word);
         *memory = elements;
         return;
     }
+    const auto each_element = [&](const auto& use) {
+        if (whole) return all_elements<kSize>(job, piece, use);
+        some_elements<kSize>(job, stretch, piece, use);
+    };
     WI_UNROLL for (int i = 0; i < M::kWords; ++i) elements.word[i] = 0;
-    each_element<kSize>(job, stretch, piece, [&](int i, uint64_t address) {
+    each_element([&](int i, uint64_t address) {
         const Bits bits = *reinterpret_cast<const Bits*>(address);
         elements.word[i * kBits / 32] |= uint32_t(bits) << (i * kBits % 32);
         if constexpr (kSize == 8) elements.word[2 * i + 1] = uint32_t(bits >> 32);
     });
     M::combine(how, made, elements.word);
-    each_element<kSize>(job, stretch, piece, [&](int i, uint64_t address) {
+    each_element([&](int i, uint64_t address) {
         uint64_t bits = elements.word[i * kBits / 32] >> (i * kBits % 32);
         if constexpr (kSize == 8) bits |= uint64_t(elements.word[2 * i + 1]) << 32;
         *reinterpret_cast<Bits*>(address) = Bits(bits);

@@ -189,12 +189,14 @@ WI_KERNEL_FN void store_block(const CudaJob& job, KindOf kind, RandomWords<kSize
         if constexpr (kSize == 8) bits |= uint64_t(words[2 * i + 1]) << 32;
         *reinterpret_cast<Bits*>(address) = Bits(bits);
     };
-    if (is_vector<kSize * kPerBlock>(stretch, piece)) {
+    if (!is_whole(stretch, piece)) {
+        some_elements<kSize>(job, stretch, piece, store_one);
+    } else if (is_vector<kSize, kSize * kPerBlock>(job, piece)) {
         Words<kWords> elements;
         WI_UNROLL for (int i = 0; i < kWords; ++i) elements.word[i] = words[i];
         *reinterpret_cast<Words<kWords>*>(piece.address) = elements;
     } else {
-        each_element<kSize>(job, stretch, piece, store_one);
+        all_elements<kSize>(job, piece, store_one);
     }
 }
 

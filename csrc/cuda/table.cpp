@@ -133,7 +133,14 @@ bool has_whole_groups(const CudaJob& job, Storage storage, const Region& r, cons
     return whole;
 }
 
-// Returns 0 if there are more dimensions or blocks than the kernels take.
+// In short runs fewer: the last piece of a run is hardly ever whole.
+uint64_t blocks_of_piece(uint64_t run_blocks) {
+    uint64_t blocks = kPieceBlocks;
+    while (blocks > 1 && run_blocks < 4 * blocks) blocks /= 2;
+    return blocks;
+}
+
+// Returns 0 if there are more dimensions or pieces than the kernels take.
 uint64_t lay_out_runs(CudaJob& out, Storage storage, Mode mode, const Region& r) {
     const int64_t size = item_size(storage);
     uint64_t per_block = per_block_of(storage);
@@ -142,21 +149,26 @@ uint64_t lay_out_runs(CudaJob& out, Storage storage, Mode mode, const Region& r)
     out.layout = runs.even ? Layout::kRows : Layout::kRuns;
     out.run_stride = runs.even ? uint32_t(stride) : 0;
     out.run = uint32_t(runs.length);
-    uint64_t run_blocks = (runs.length + per_block - 2) / per_block + 1;  // that a run can touch
+    uint64_t run_pieces = (runs.length + per_block - 2) / per_block + 1;  // blocks that a run can touch
     if (mode == Mode::kStore && has_whole_groups(out, storage, r, runs)) {
         out.layout = Layout::kGroups;
         per_block = uint64_t(group_elements(storage));
-        run_blocks = runs.length / per_block;
+        run_pieces = runs.length / per_block;
+    } else if (runs.even && size < 8) {
+        const uint64_t blocks = blocks_of_piece(run_pieces);
+        per_block *= blocks;
+        run_pieces = (run_pieces + blocks - 1) / blocks;
     }
-    out.count = r.count / runs.length * run_blocks;
+    out.piece = uint8_t(per_block);
+    out.count = r.count / runs.length * run_pieces;
 
     std::vector<Counted> dims;  // the one that counts fastest first
     for (int d = runs.outer; d-- > 0;) dims.push_back({uint64_t(r.dims[d].size), r.dims[d].stride * size, r.dims[d].step});
     // Neighbouring threads are to write to neighbouring memory: the smallest stride is counted fastest.
     std::stable_sort(dims.begin(), dims.end(), [](const Counted& a, const Counted& b) { return a.bytes < b.bytes; });
-    const int64_t block_bytes = runs.even ? int64_t(per_block) * stride : 0;
-    out.block_dim = !dims.empty() && runs.even && dims[0].bytes < block_bytes;
-    dims.insert(dims.begin() + out.block_dim, {run_blocks, block_bytes, int64_t(per_block)});
+    const int64_t piece_bytes = runs.even ? int64_t(per_block) * stride : 0;
+    out.block_dim = !dims.empty() && runs.even && dims[0].bytes < piece_bytes;
+    dims.insert(dims.begin() + out.block_dim, {run_pieces, piece_bytes, int64_t(per_block)});
     if (dims.size() < 2) dims.push_back({1, 0, 0});
     out.outer = uint8_t(dims.size());
     for (int d = r.ndim; !runs.even && d-- > runs.outer;)

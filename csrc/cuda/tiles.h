@@ -13,7 +13,7 @@ constexpr uint32_t kMostTiles = 1u << 17;  // at once: all counts are then below
 // Of stretches of consecutive index: the runs of a region, or what is left of a consecutive job.
 struct Stretch {
     uint32_t elements;
-    int32_t last_whole;  // a block is all in it, and consecutive in memory, if its number is in [0, last_whole]
+    uint32_t whole;  // a block is all in it, its elements one stride apart, if its number is below this
 };
 
 // A Philox block of a stretch.
@@ -65,7 +65,7 @@ WI_KERNEL_FN const CudaJob& read_again(const CudaJob& job) {
     return *address;
 }
 
-// Number i of a region's blocks.
+// The first block of number i of a region's pieces.
 template <int kSize>
 WI_KERNEL_FN Piece piece_of(const CudaJob& job, uint32_t i) {
     constexpr uint32_t kPerBlock = kSize == 8 ? 2 : 4;
@@ -74,7 +74,7 @@ WI_KERNEL_FN Piece piece_of(const CudaJob& job, uint32_t i) {
     const uint32_t before = uint32_t(index) % kPerBlock;  // elements of the run's first block that precede it
     const int32_t bytes =
         int32_t(place.bytes - before * job.run_stride);  // negative where the block begins before the first run
-    return {index / kPerBlock, job.data + uint64_t(int64_t(bytes)), int32_t(place.block * kPerBlock - before)};
+    return {index / kPerBlock, job.data + uint64_t(int64_t(bytes)), int32_t(place.block * job.piece - before)};
 }
 
 // Element n of a kRuns run: bytes from its first, and elements up to the end of the innermost dimension.
@@ -96,20 +96,27 @@ WI_KERNEL_FN InRun in_run(const CudaJob& job, uint32_t n) {
     return place;
 }
 
-// Whether a block's elements are all in the stretch and can be stored at once.
-template <int kBytes>
-WI_KERNEL_FN bool is_vector(const Stretch& stretch, const Piece& piece) {
-    return piece.n >= 0 && piece.n <= stretch.last_whole && piece.address % kBytes == 0;
+// Whether a block's elements are all in the stretch, one stride apart.
+WI_KERNEL_FN bool is_whole(const Stretch& stretch, const Piece& piece) { return uint32_t(piece.n) < stretch.whole; }
+
+// Whether the elements of a whole block can be stored at once.
+template <int kSize, int kBytes>
+WI_KERNEL_FN bool is_vector(const CudaJob& job, const Piece& piece) {
+    return job.run_stride == kSize && piece.address % kBytes == 0;
+}
+
+// Calls use(i, address) for the elements i of a whole block.
+template <int kSize, class Use>
+WI_KERNEL_FN void all_elements(const CudaJob& job, const Piece& piece, const Use& use) {
+    constexpr int kPerBlock = kSize == 8 ? 2 : 4;
+    const uint32_t stride = job.run_stride;
+    WI_UNROLL for (int i = 0; i < kPerBlock; ++i) use(i, piece.address + uint64_t(uint32_t(i)) * stride);
 }
 
 // Calls use(i, address) for those elements i of a block that lie in the stretch.
 template <int kSize, class Use>
-WI_KERNEL_FN void each_element(const CudaJob& job, const Stretch& stretch, const Piece& piece, const Use& use) {
+WI_KERNEL_FN void some_elements(const CudaJob& job, const Stretch& stretch, const Piece& piece, const Use& use) {
     constexpr int kPerBlock = kSize == 8 ? 2 : 4;
-    if (piece.n >= 0 && piece.n <= stretch.last_whole) {
-    WI_UNROLL for (int i = 0; i < kPerBlock; ++i) use(i, piece.address + uint64_t(i * kSize));
-        return;
-    }
     if (job.layout != Layout::kRuns) {
         const uint32_t stride = job.run_stride;
         uint64_t address = piece.address;
@@ -132,7 +139,7 @@ WI_KERNEL_FN void each_element(const CudaJob& job, const Stretch& stretch, const
 // them is made each time, and for float64 all that there is.
 template <int kSize>
 struct RandomWords {
-    static constexpr int kMade = 7;  // round keys [3, kMade) of one half
+    static constexpr int kMade = kSize == 1 ? 9 : 8;  // round keys [3, kMade) of one half
     PhiloxSpan<uint32_t> span;
 
     WI_KERNEL_FN RandomWords(const CudaJob& job, uint32_t high) : span(job.seed, job.stream, high) {
@@ -211,7 +218,7 @@ WI_KERNEL_FN WholeTiles whole_tiles(const CudaJob& job, uint32_t at, uint32_t mo
     return {job.data + (first - job.index) * kSize, block, first >= job.index ? n : 0};
 }
 
-// Number of the first block of a tile, and after the last of the job; of a region's blocks, which are numbered from 0.
+// Number of the first block of a tile, and after the last of the job; of a region's pieces, which are numbered from 0.
 template <int kSize>
 struct Blocks {
     static constexpr uint32_t kPerBlock = kSize == 8 ? 2 : 4, kGroup = kSize == 8 ? 2 : 16 / kSize;
@@ -248,13 +255,28 @@ WI_KERNEL_FN void each_block(const CudaJob& tiles_job, uint32_t tile, uint32_t t
         const uint32_t lead = begin * kPerBlock < share.index ? uint32_t(share.index - begin * kPerBlock) : 0;
         const uint64_t left = share.index + share.count - (begin * kPerBlock + lead), most = uint64_t(count) * kPerBlock;
         const uint32_t elements = linear ? uint32_t(left < most ? left : most) : share.run;
-        const Stretch stretch = {elements, share.run_stride == kSize ? int32_t(elements - kPerBlock) : -1};
+        const bool has_whole = share.layout != Layout::kRuns && elements >= kPerBlock;
+        const Stretch stretch = {elements, has_whole ? elements - (kPerBlock - 1) : 0};
 #pragma unroll 1
         for (uint32_t i = threadIdx.x; i < count; i += kThreads) {
-            const CudaJob& job = read_again(tiles_job);
-            const Piece piece = linear ? Piece{begin + i, address + uint64_t(i) * (kPerBlock * kSize), int32_t(i * kPerBlock - lead)}
-                                       : piece_of<kSize>(job, uint32_t(begin) + i);
-            use(job, random, stretch, piece);
+            Piece piece = {begin + i, address + uint64_t(i) * (kPerBlock * kSize), int32_t(i * kPerBlock - lead)};
+            uint32_t end = 0;  // of the elements in the piece; 0: it is one block
+            if (!linear) {
+                const CudaJob& job = read_again(tiles_job);
+                piece = piece_of<kSize>(job, uint32_t(begin) + i);
+                if (kSize < 8) {
+                    end = uint32_t(piece.n) + job.piece;  // above 0: fewer elements than a block's precede the stretch
+                    if (end > elements) end = elements;
+                }
+            }
+#pragma unroll 1
+            do {
+                const CudaJob& job = read_again(tiles_job);
+                use(job, random, stretch, piece);
+                ++piece.block;
+                piece.address += kPerBlock * job.run_stride;
+                piece.n += kPerBlock;
+            } while (uint32_t(piece.n) < end);
         }
         if (kSize == 8) return;  // RandomWords minds no span
         done += count;
