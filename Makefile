@@ -13,7 +13,7 @@ endif
 CXX_FILES = $(shell find csrc tests/native benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-exhaustive test-statistical test-batteries test-distributed demo demo-distributed bench \
+.PHONY: help setup build test test-exhaustive test-statistical test-zoo test-batteries test-distributed demo demo-distributed bench \
         readme-table docs gpu-check gpu-bundle lint format coverage sass sanitize neon wheel sdist clean
 
 help:  ## this list
@@ -39,6 +39,9 @@ test-exhaustive: build  ## tests that walk a whole input space
 
 test-statistical: build  ## distribution tests on large samples
 	$(PY) -m pytest -m statistical $(ARGS)
+
+test-zoo: build  ## constructors as models have them, eager and under deferred(), and how many of each kind are equal
+	$(PY) -m pytest -m zoo tests/zoo $(ARGS)
 
 test-batteries: build  ## tests of randomness on every kind of stream, and controls, into benchmarks/results/batteries.json
 	$(PY) -m benchmarks.batteries --json benchmarks/results/batteries.json $(ARGS)

@@ -23,6 +23,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 import weightinit_cuda as wi
 from weightinit_cuda.init import patching
@@ -619,7 +621,7 @@ def test_torchscript() -> None:
     with wi.patched():
         graph = str(torch.jit.trace(noise, torch.zeros(4), check_trace=False).graph)
         scripted = torch.jit.script(lambda_source)
-    assert graph.count("aten::normal_") == 2
+    assert graph.count("weightinit_cuda::normal_") == 2
     assert torch.equal(drawn(lambda: scripted(torch.empty(5))), torch_normals())
     for function, name in ((enters, "patched"), (patches, "patch")):
         with pytest.raises(RuntimeError, match=f"{name}: {REFUSED}"):
@@ -639,7 +641,7 @@ def test_fake_tensors_and_recorded_graphs() -> None:
             assert nn.init.trunc_normal_(torch.empty(4)).shape == (4,)  # torch's fails: it looks at values
             assert nn.Linear(3, 3).weight.normal_ is not None
         graph = make_fx(lambda x: nn.init.normal_(torch.empty(4)) + torch.empty(4).normal_() + x)(torch.zeros(4))
-    assert graph.code.count("aten.normal_") == 2
+    assert graph.code.count("weightinit_cuda.normal_") == 2
 
 
 def test_torch_compile() -> None:
@@ -655,8 +657,65 @@ def test_torch_compile() -> None:
 
     with wi.patched():
         torch.compile(noise, backend=backend, fullgraph=True)(torch.zeros(4))
-    assert graphs[0].code.count("normal_(") == 2
+    assert graphs[0].code.count("weightinit_cuda.normal_") == 1
+    assert graphs[0].code.count(".normal_(") == 2  # the method is torch's: torch.compile knows it by its name
     for function, name in ((enters, "patched"), (patches, "patch")):
         with pytest.raises(RuntimeError, match=f"{name}: {REFUSED}"):
             torch.compile(function, backend=backend)(torch.zeros(4))
+    torch._dynamo.reset()
+
+
+class Seen(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operators.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+FILLED_UNDER_MODES: dict[str, Callable[[], Tensor]] = {
+    "a layer": lambda: nn.Linear(3, 4).weight.detach(),
+    "a function": lambda: nn.init.trunc_normal_(torch.empty(5, 6)),
+    "a method": lambda: torch.empty(7).normal_(),
+}
+
+
+@pytest.mark.parametrize("fill", FILLED_UNDER_MODES.values(), ids=FILLED_UNDER_MODES)
+@pytest.mark.parametrize("mode", [lambda: FlopCounterMode(display=False), Seen])
+def test_under_dispatch_modes_ours_are_operators(fill: Callable[[], Tensor], mode: Callable[[], Any]) -> None:
+    with wi.patched():
+        torch.manual_seed(0)
+        expected = fill()
+        torch.manual_seed(0)
+        with mode() as active:
+            assert torch.equal(fill(), expected)
+    if isinstance(active, Seen):
+        assert any(name.startswith("weightinit_cuda.") for name in active.operators)
+
+
+def test_compiled_functions_follow_patched_in_their_thread() -> None:
+    torch._dynamo.reset()
+
+    def normal(x: Tensor) -> Tensor:
+        return nn.init.normal_(x)
+
+    compiled = torch.compile(normal, backend="aot_eager", fullgraph=True)
+
+    def drawn_by(function: Callable[[Tensor], Tensor]) -> list[float]:
+        torch.manual_seed(0)
+        return function(torch.empty(5)).tolist()
+
+    torchs = drawn_by(normal)
+    others: list[Any] = []
+    for _ in range(2):
+        assert drawn_by(compiled) == torchs
+        with wi.patched():
+            ours = drawn_by(normal)
+            assert drawn_by(compiled) == ours != torchs
+            thread = threading.Thread(target=lambda: others.append(drawn_by(compiled)))
+            thread.start()
+            thread.join()
+    assert others == [torchs, torchs]
     torch._dynamo.reset()

@@ -5,11 +5,12 @@ meanwhile (``torch.nn.modules``, the table of originals in ``transformers.initia
 keeps the same object and gets our values, and afterwards there is nothing to find and give back. Modules also call two methods
 themselves, ``weight.data.normal_()`` and ``.uniform_()``: these become attributes of ``torch.Tensor`` that hide inherited ones.
 
-In place of both stands a fork: ours in threads that have entered ``patched()``, torch's own in all others, and torch's own too
-where operators are recorded or transformed and a fill through a pointer would go unseen (torch.compile, torch.jit.trace,
-functorch, dispatch modes). While ``deferred()`` records a thread, a call is one step of the recording, or else runs torch's
-function; those that torch's operators do not show are ours, which are operators themselves (``torch_ops``). This file knows how
-to get under torch; what the functions do is in ``init``.
+In place of both stands a fork: ours in threads that have entered ``patched()``, torch's own in all others. Where operators are
+recorded (torch.compile, torch.jit.trace, dispatch modes) ours are operators, too, so that no fill goes unseen. torch's own run
+under functorch, and where torch.compile or TorchScript do not look at what stands under a name: the two methods. While
+``deferred()`` records a thread, a call is one step of the recording, or else runs torch's function; those that torch's
+operators do not show are ours, which are operators themselves (``torch_ops``). This file knows how to get under torch; what the
+functions do is in ``init``.
 """
 
 from __future__ import annotations
@@ -35,8 +36,6 @@ from ..tensors.torch_private import (
     DecoratorContextManager,
     TensorBase,
     compiled_code_runs,
-    dispatch_modes,
-    fake_mode,
     forward_ad_level,
     functorch_transform,
     jit_trace,
@@ -89,14 +88,17 @@ _recorded = 0  # how many threads are recorded
 
 
 def _ours_now() -> bool:
-    """Whether this thread gets ours: never while operators are recorded or transformed, which would miss our fill."""
+    """Whether this thread gets ours, outside of torch.compile. Under functorch it gets torch's."""
     return (
         not _dynamo_traces()  # first: it is all that torch.compile sees of this function
         and (bool(_everywhere) or bool(_thread.entered))
-        and not jit_trace()
         and functorch_transform() is None
-        and (dispatch_modes() == 0 or _only_fake())
     )
+
+
+def _ours_in_graphs() -> bool:
+    """Whether torch.compile, which traces this, is to put ours into its graph: what it looks at here it guards."""
+    return len(_everywhere) > 0 or len(_thread.entered) > 0
 
 
 def _draws_from_generators() -> bool:
@@ -104,11 +106,6 @@ def _draws_from_generators() -> bool:
     numbers, such as the fixed projections of an adapter."""
     innermost = _thread.entered[-1].generators if _thread.entered else _everywhere[-1] if _everywhere else "torch"
     return innermost == "ours"
-
-
-def _only_fake() -> bool:
-    """Whether FakeTensorMode is the one dispatch mode: ours knows that fake tensors have nothing to fill."""
-    return fake_mode() is not None and dispatch_modes() == 1
 
 
 class _Fork(NamedTuple):
@@ -131,7 +128,8 @@ def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable
 
     def call(*args: Any) -> Any:
         if _dynamo_traces():
-            return torchs(*args)
+            drawn = generators and args[-1] is not None
+            return ours(*args) if row is not None and _ours_in_graphs() and not drawn else torchs(*args)
         recorder = _thread.recorder
         if recorder is not None and row is not None:
             if generators and recorder.seeded(args[-1]):
@@ -261,18 +259,18 @@ def _uninstall() -> None:
     remove_methods(_methods)
 
 
-def put_methods(methods: Mapping[str, Any]) -> None:
-    """Puts methods, or properties, under ``Tensor``."""
+def put_methods(methods: Mapping[str, Any], kind: type = Tensor) -> None:
+    """Puts methods, or properties, under ``Tensor``, or another class that inherits them."""
     for name, method in methods.items():
-        if name not in vars(Tensor):  # else somebody's own
-            setattr(Tensor, name, method)
+        if name not in vars(kind):  # else somebody's own
+            setattr(kind, name, method)
 
 
-def remove_methods(methods: Mapping[str, Any]) -> None:
+def remove_methods(methods: Mapping[str, Any], kind: type = Tensor) -> None:
     """Takes them away, where they are still these."""
     for name, method in methods.items():
-        if vars(Tensor).get(name) is method:
-            delattr(Tensor, name)
+        if vars(kind).get(name) is method:
+            delattr(kind, name)
 
 
 def _in_compiled_code() -> bool:
@@ -347,8 +345,9 @@ class patched(DecoratorContextManager):
             ``report.of(model)``. Every call of torch takes longer meanwhile.
         generators: "ours" takes draws with a ``generator=``, too, and draws a seed from it.
 
-    Other threads keep torch's functions, those started inside too; :func:`patch` is for all threads. Under torch.compile,
-    torch.jit.trace, functorch transforms and dispatch modes everybody keeps torch's.
+    Other threads keep torch's functions, those started inside too; :func:`patch` is for all threads. Under dispatch modes, in
+    torch.jit.trace and torch.compile ours are operators of the graph. Three things stay torch's there: both methods in
+    torch.compile, what torch.jit.script compiles, and everything under functorch transforms.
 
     Raises:
         RuntimeError: entered inside torch.compile or torch.jit.trace, or left in another thread than it was entered in.

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
+from ..init.patching import put_methods, remove_methods
 from ..tensors.torch_private import TensorBase, copying_code, dispatch_modes, storage_key
-from . import subscripts
+from . import handed_out, subscripts
 from .memory import put_under
 from .python_values import METHODS as _ON_VALUES
 from .python_values import SUBSCRIPTS
@@ -73,7 +74,10 @@ def _claimed(tensor: Tensor) -> torch.device | None:
 
 
 def _place(recorder: Recorder, tensor: Tensor) -> torch.device | None:
-    device = recorder.device_of(tensor)
+    return _at(recorder.device_of(tensor))
+
+
+def _at(device: torch.device | None) -> torch.device | None:
     if device is None or device == META:
         return None
     if device.type == "cpu" or device.index is not None:
@@ -125,8 +129,35 @@ def _data_ptr(self: Tensor) -> int:
     """An address that tells memories apart."""
     if _claimed(self) is None:
         return TensorBase.data_ptr(self)
-    inside = int(self.storage_offset()) * self.element_size()
-    return _NOWHERE + storage_key(self.untyped_storage()) * 4096 % _NOWHERE + inside
+    return _address(self.untyped_storage()) + int(self.storage_offset()) * self.element_size()
+
+
+def _address(storage: torch.UntypedStorage) -> int:
+    return _NOWHERE + storage_key(storage) * 4096 % _NOWHERE
+
+
+def _claimed_by_storage(storage: torch.UntypedStorage) -> torch.device | None:
+    """As :func:`_claimed`, of a storage."""
+    recorder = _recorder()
+    if recorder is None:
+        return None
+    name = sys._getframe(2).f_globals.get("__name__", "")
+    told = _told.get(name)
+    return None if (_wants_truth(name) if told is None else told) else _at(recorder.device_of_storage(storage))
+
+
+def _storage_device(self: torch.UntypedStorage) -> torch.device:
+    claimed = _claimed_by_storage(self)
+    return _torchs_storage_device(self) if claimed is None else claimed
+
+
+def _storage_data_ptr(self: torch.UntypedStorage) -> int:
+    return _torchs_storage_data_ptr(self) if _claimed_by_storage(self) is None else _address(self)
+
+
+_torchs_storage_device: Callable[[torch.UntypedStorage], torch.device] = torch.UntypedStorage.device.__get__
+_torchs_storage_data_ptr = torch.UntypedStorage.data_ptr
+_OF_STORAGES = {"device": property(_storage_device), "data_ptr": _storage_data_ptr}
 
 
 # ---- moves ------------------------------------------------------------------------------------------------------------
@@ -166,6 +197,36 @@ def _cpu(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 _CPU = torch.device("cpu")
+
+
+# ---- what leaves torch ------------------------------------------------------------------------------------------------
+
+
+def _leaving(name: str, ours: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of ``torch.Tensor`` itself, of a tensor that says it is where it has values."""
+    torchs = vars(Tensor)[name]
+
+    @functools.wraps(torchs)
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        recorder = _recorder()
+        if recorder is None or not _is_meta(self) or _place(recorder, self) is None:
+            return torchs(self, *args, **kwargs)
+        return ours(recorder, torchs, self, *args, **kwargs)
+
+    return method
+
+
+_LEAVING = {name: _leaving(name, ours) for name, ours in handed_out.METHODS.items()}
+
+
+def _set_(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """An empty tensor, which is a real one, gets recorded memory: it goes to meta first."""
+    source = args[0] if args else kwargs.get("source")
+    if _recorder() is not None and isinstance(source, Tensor | torch.UntypedStorage | torch.TypedStorage) and not self.numel():
+        storage: Any = getattr(source, "_untyped_storage", source)
+        if not _is_meta(self) and (_is_meta(source) if isinstance(source, Tensor) else _torchs_storage_device(storage) == META):
+            put_under(self, torch.empty(0, dtype=self.dtype, device=META))
+    return TensorBase.set_(self, *args, **kwargs)
 
 
 # ---- lazy modules that are run ----------------------------------------------------------------------------------------
@@ -245,6 +306,7 @@ _ANSWERS: dict[str, Any] = {
     "data_ptr": _data_ptr,
     "to": _to,
     "cpu": _cpu,
+    "set_": _set_,
     **{name: _on_values(name, ours) for name, ours in _ON_VALUES.items()},
 }
 _SUBSCRIPTS = {name: _on_values(name, ours) for name, ours in SUBSCRIPTS.items()}
@@ -255,11 +317,15 @@ def _put(first: bool) -> None:
         subscripts.put(_SUBSCRIPTS)
         _put_seeding()
         _exchange(UninitializedTensorMixin, "materialize", _materialize)
+        for name, method in _LEAVING.items():
+            _exchange(Tensor, name, method)
+        put_methods(_OF_STORAGES, torch.UntypedStorage)
 
 
 def _remove() -> None:
     subscripts.remove(_SUBSCRIPTS)
     _put_back()
+    remove_methods(_OF_STORAGES, torch.UntypedStorage)
 
 
 answering = while_recorded(_thread, _ANSWERS, _put, _remove)

@@ -38,7 +38,7 @@ from .recorder import Recorder
 from .replay import place_of, replay
 from .stand_ins import standing_in
 from .tape import CPU, META, FillStep, Memory, View
-from .targets import Found, Target, attributes
+from .targets import Found, Target, attributes, kept
 from .views import box_of
 from .wholes import Made, Whole, Wholes, registered
 
@@ -117,6 +117,7 @@ class Recording:
         *,
         rules: Rules | None = None,
         prefix: str | None = None,
+        keep: str | Sequence[str] = (),
     ) -> Module:
         """Gives the model its memory and its initial values, in one pass over the CPU, or on each GPU one launch
         for each size of an element.
@@ -130,18 +131,19 @@ class Recording:
             device: None: for each tensor the one that the code asked for.
             dtype: of floating-point parameters and buffers, not of plain attributes; None: the code's own.
             seed, rules, prefix: as for :meth:`plan`.
+            keep: globs of names that ``dtype`` does not change: ``"*inv_freq"``, whose rotary angles bfloat16 spoils.
 
         Returns:
             The model.
 
         Raises:
-            ValueError: as :meth:`plan`. Nothing is allocated then.
+            ValueError: as :meth:`plan`; or a glob matches nothing. Nothing is allocated then.
             RuntimeError: called inside the block.
         """
-        found, claims, plan = self._decided("materialize_", model, seed, dtype, rules, prefix, lean=dtype is None)
+        found, claims, plan = self._decided("materialize_", model, seed, dtype, rules, prefix, keep, lean=dtype is None)
         with torch.no_grad():
             materialize(found, claims, plan, None if device is None else torch.device(device), self._compute)
-            move_others(found.others, device, dtype)
+            move_others(found.others, device, dtype, kept("materialize_", found, keep))
             finish(model, [named.tensor for named in (*(t.named for t in found.targets), *found.others)])
         return model
 
@@ -153,11 +155,12 @@ class Recording:
         dtype: torch.dtype | None = None,
         rules: Rules | None = None,
         prefix: str | None = None,
+        keep: str | Sequence[str] = (),
     ) -> Callable[[str], Tensor]:
         """The values of single tensors on the CPU, without the rest: for checkpoints of models that do not fit into memory.
 
         Args:
-            model, seed, dtype, rules, prefix: as for :meth:`materialize_`.
+            model, seed, dtype, rules, prefix, keep: as for :meth:`materialize_`.
 
         Returns:
             A function of a name of ``plan(model)``.
@@ -172,7 +175,7 @@ class Recording:
         >>> recorded.values(net)("steps")
         tensor([0., 1., 4.])
         """
-        found, claims, plan = self._decided("values", model, seed, dtype, rules, prefix)
+        found, claims, plan = self._decided("values", model, seed, dtype, rules, prefix, keep)
         by_name = {target.named.name: target for target in found.targets}
 
         def value(name: str) -> Tensor:
@@ -216,19 +219,21 @@ class Recording:
         dtype: torch.dtype | None,
         rules: Rules | None,
         prefix: str | None,
+        keep: str | Sequence[str],
         lean: bool = False,
     ) -> tuple[Found, Claims, Plan]:
         """All tensors of the model, plain attributes too, what is claimed of them, and their plan; lean: without those that
         the claims know to be one fill."""
         found = self._found(function, model)
+        unchanged = kept(function, found, keep)
         whole, claims = self._claims(function, model, found.targets, prefix)
         targets = [t for t in found.targets if not (lean and is_one_fill(t, claims))]
         plan = self._plan(function, model, targets, whole, claims, seed, rules)
         if dtype is None:
             return found, claims, plan
-        kept = {t.named.name for t in targets if t.attribute and not t.within}  # `.to()` leaves plain attributes alone
+        unchanged |= {t.named.name for t in targets if t.attribute and not t.within}  # `.to()` leaves plain attributes alone
         cast = plan.with_dtype(dtype)
-        entries = tuple(a if a.name in kept else b for a, b in zip(plan, cast, strict=True))
+        entries = tuple(a if a.name in unchanged else b for a, b in zip(plan, cast, strict=True))
         return found, claims, Plan(entries, cast.seed, "deferred")
 
     def _plan(

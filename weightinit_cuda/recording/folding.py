@@ -214,6 +214,8 @@ class Folded:
             if not isinstance(value, Drawn):
                 return None
             known = value.distribution
+            if not isinstance(known, Constant) and not _rounds(operand.dtype, out.dtype):
+                return None
             distribution = on_constant(known) if isinstance(known, Constant) else change(known)
             if distribution is None:
                 return None
@@ -280,6 +282,11 @@ def _single(value: Value) -> Constant | None:
 def _same_kind(one: torch.dtype, other: torch.dtype) -> bool:
     """Whether values stay what they are but for rounding."""
     return one == other or (one.is_floating_point and other.is_floating_point)
+
+
+def _rounds(one: torch.dtype, other: torch.dtype) -> bool:
+    """Whether values of a dtype, drawn in the other one, are theirs rounded: not where that has digits which they have not."""
+    return one == other or other.itemsize < one.itemsize
 
 
 def _number(x: Any, constants: dict[View, Constant]) -> float | None:

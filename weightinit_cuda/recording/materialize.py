@@ -5,7 +5,7 @@ A tensor that is all of a plain memory is one fill under its own name: neither a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from ..plans.plan import Plan
 from ..tensors.boxes import Box, intersection
 from ..tensors.named import PLAIN_TYPES, Named
 from ..tensors.shards import is_dtensor, mark_written, parts
-from ..tensors.torch_private import is_traceable_wrapper_subclass
+from ..tensors.torch_private import is_traceable_wrapper_subclass, overlaps_itself
 from .memory import LARGE, allocate, ask_for_huge_pages, put_under, refresh
 from .ownership import Claims
 from .tape import CPU, META, Memory
@@ -110,18 +110,29 @@ def copy_boxes(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:
         mine = Box.whole(local.shape) if region is None else Box(region.offset, tuple(local.shape))
         for box in boxes:
             common = intersection(box, mine)
-            if common is not None:
+            if common is not None and overlaps_itself(local):
+                _as_they_lie(local).copy_(_as_they_lie(values))
+            elif common is not None:
                 local[common.slices(mine.offset)].copy_(values[common.slices()])
 
 
-def move_others(others: Iterable[Named], device: torch.device | str | int | None, dtype: torch.dtype | None) -> None:
+def _as_they_lie(tensor: Tensor) -> Tensor:
+    """The memory that a tensor reaches, each element once: of one that is expanded, say."""
+    reach = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.as_strided((reach,), (1,))
+
+
+def move_others(
+    others: Iterable[Named], device: torch.device | str | int | None, dtype: torch.dtype | None, kept: Collection[str]
+) -> None:
     """Tensors that were never deferred (lazy ones, and real ones given from outside) follow to the device and dtype."""
     if device is None and dtype is None:
         return
     for named in others:
         tensor = named.tensor
         if not tensor.is_meta:
-            tensor.data = tensor.data.to(device, dtype if tensor.is_floating_point() and named.attribute else None)
+            cast = tensor.is_floating_point() and named.attribute and named.name not in kept
+            tensor.data = tensor.data.to(device, dtype if cast else None)
 
 
 def finish(model: nn.Module, tensors: Iterable[Tensor]) -> None:

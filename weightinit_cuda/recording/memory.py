@@ -31,7 +31,7 @@ def allocate(tensors: Iterable[tuple[Tensor, torch.device, torch.dtype]]) -> lis
     Args:
         tensors: each with the device and the dtype that it is to have.
     """
-    storages: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
+    storages: dict[tuple[int, torch.device, torch.dtype | None], Tensor] = {}
     return [_allocated(tensor, device, dtype, storages) for tensor, device, dtype in tensors]
 
 
@@ -39,9 +39,10 @@ def _allocated(tensor: Tensor, device: torch.device, dtype: torch.dtype, storage
     if is_traceable_wrapper_subclass(tensor):
         return torch.empty_like(tensor, device=device, dtype=dtype, requires_grad=False)
     storage = tensor.untyped_storage()
-    key = storage_key(storage), device, dtype
+    key = storage_key(storage), device, None if dtype == tensor.dtype else dtype  # bits may be seen as other dtypes, too
     if key not in storages:
-        storages[key] = torch.empty(storage.nbytes() // tensor.dtype.itemsize, dtype=dtype, device=device)
+        nbytes = storage.nbytes() // tensor.dtype.itemsize * dtype.itemsize if key[2] else storage.nbytes()
+        storages[key] = torch.empty(nbytes, dtype=torch.uint8, device=device)
         ask_for_huge_pages(storages[key])
     made = torch.empty(0, dtype=dtype, device=device)  # not a view: a parameter has no base
     memory = storages[key].untyped_storage()

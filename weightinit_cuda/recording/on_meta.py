@@ -25,7 +25,18 @@ _IN_PLACE = {
     _aten.clamp_min_.default,
     _aten.clamp_max_.default,
 }
-_OTHER_SHAPES = {"native_batch_norm", "_embedding_bag", "_embedding_bag_forward_only"}  # on meta than on the CPU
+_AS_ON_THE_CPU = {  # other shapes or strides on meta, where torch takes the device for a GPU
+    "native_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "_embedding_bag",
+    "_embedding_bag_forward_only",
+    "_fft_c2c",
+    "_fft_r2c",
+    "_fft_c2r",
+    "_linalg_svd",
+    "linalg_eig",
+}
 
 
 class OnMeta:
@@ -44,7 +55,7 @@ class OnMeta:
         if made is not None:
             return torch.empty_strided(made[0], made[1], dtype=made[2], device=META)
         try:
-            result = _on_fakes(call) if call.nature.name in _OTHER_SHAPES else call.with_device(META)()
+            result = _on_fakes(call) if call.nature.name in _AS_ON_THE_CPU else call.with_device(META)()
         except Exception:
             return IMPOSSIBLE
         tensors = call.tensors()
@@ -63,7 +74,11 @@ def _on_fakes(call: Call) -> Any:
 
     with FakeTensorMode():
         made = call.map(Tensor, fake)()
-    return tuple(torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=META) for t in made)
+
+    def on_meta(t: Tensor) -> Tensor:
+        return torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=META)
+
+    return on_meta(made) if isinstance(made, Tensor) else tuple(map(on_meta, made))
 
 
 def _is_arithmetic(call: Call) -> bool:

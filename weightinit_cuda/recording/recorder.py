@@ -79,9 +79,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def device_of(self, tensor: Tensor) -> torch.device | None:
         """The device that the code asked for; None if the tensor is none of the tape's."""
         try:
-            memory = self._memories.get(storage_key(tensor.untyped_storage()))
+            return self.device_of_storage(tensor.untyped_storage())
         except RuntimeError:  # a layout, or a wrapper, that has none
             return None
+
+    def device_of_storage(self, storage: torch.UntypedStorage) -> torch.device | None:
+        """As :meth:`device_of`."""
+        memory = self._memories.get(storage_key(storage))
         return None if memory is None else memory.device
 
     def plain_memory(self, tensor: Tensor) -> Memory | None:
@@ -157,12 +161,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._append(DataStep(here(), self._known_view(twin, real.device), real.detach().clone()))
         return twin
 
-    def value(self, tensor: Tensor) -> Tensor:
-        """The real values of a tensor, now, on the CPU."""
+    def value(self, tensor: Tensor, copied: bool = True) -> Tensor:
+        """The real values of a tensor, now, on the CPU. Not copied: to be read only, but views of one memory share one."""
         if not tensor.is_meta:
             return tensor
         with self.seeding.untouched():
-            return evaluate(self.steps, self._outside(tensor))
+            return evaluate(self.steps, self._outside(tensor), copied)
 
     def seeded(self, generator: torch.Generator | None) -> bool:
         """Whether a draw is under a seed of the code's own, and to be left to torch."""
@@ -216,6 +220,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return None
         elif call.nature.random and self._draws_itself(call):
             return self._draw(call)
+        if call.operator is _PACKS:  # sizes that torch's recurrent layers read through a pointer
+            data, sizes = self._run(call)
+            return data, self.value(sizes)
         if call.operator in _REFILLS and (refilled := self._refill(call)) is not None:
             return refilled
         result = self._on_meta(call)
@@ -326,6 +333,7 @@ OURS = "weightinit_cuda"  # namespace of our operators
 _DRAWN = ("generator", "seed", "stream", "name")
 _aten = torch.ops.aten
 _ASKS = {_aten._local_scalar_dense.default, _aten.equal.default}  # Python wants the answer
+_PACKS = _aten._pack_padded_sequence.default
 _REFILLS = {_aten.normal_.default, _aten.uniform_.default, _aten.zero_.default, _aten.fill_.Scalar}
 
 

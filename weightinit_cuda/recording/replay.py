@@ -222,12 +222,17 @@ def _drawing(call: Call, source: Source) -> Any:
         return call()
 
 
-def evaluate(steps: Sequence[Step], view: View) -> Tensor:
-    """The values of a view that Python wants now. What is drawn for it comes from torch's default generator, and stays."""
+def evaluate(steps: Sequence[Step], view: View, copied: bool = True) -> Tensor:
+    """The values of a view that Python wants now. What is drawn for it comes from torch's default generator, and stays.
+
+    Args:
+        copied: False: views of one memory share one again, which nobody may write to.
+    """
     memory = view.memory
     if memory.known is None or memory.known[0] != len(memory.steps):
         seeds: Callable[[Step], Source] = lambda step: Source(engine.draw_seed(torch.empty(0, device=CPU)), 0)  # noqa: E731
         real = replay(needed(steps, [memory]), [memory], seeds, remember=True)
         memory.known = len(memory.steps), real[memory]
     with without_modes():
-        return place_of(view, memory.known[1]).clone()
+        place = place_of(view, memory.known[1])
+        return place.clone() if copied else place

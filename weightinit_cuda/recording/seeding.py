@@ -18,13 +18,21 @@ from ..tensors.torch_private import without_modes
 
 __all__ = ["FUNCTIONS", "Seeding"]
 
+_default_seed = torch.default_generator.initial_seed
+
 
 class Seeding:
     """Whether the code of a thread has seeded torch's default generator."""
 
     def __init__(self) -> None:
-        self.is_set = False
+        self._is_set = False
+        self._before = _default_seed()
         self._unset: set[bytes] = set()  # states that the code saw before
+
+    @property
+    def is_set(self) -> bool:
+        """The generator's own methods are no functions that could be watched: they are known by the seed that it has."""
+        return self._is_set or _default_seed() != self._before
 
     def rules(self, generator: torch.Generator | None) -> bool:
         """Whether a draw, from this generator if one is passed, is under a seed of the code's own."""
@@ -46,7 +54,7 @@ class Seeding:
 
     def manual_seed(self, torchs: Callable[..., Any], seed: Any) -> Any:
         generator = torchs(seed)
-        self.is_set = True
+        self._is_set = True
         return generator
 
     def get_rng_state(self, torchs: Callable[..., Any]) -> Tensor:
@@ -57,7 +65,7 @@ class Seeding:
 
     def set_rng_state(self, torchs: Callable[..., Any], new_state: Tensor) -> None:
         torchs(new_state)
-        self.is_set = _bytes(new_state) not in self._unset
+        self._is_set = _bytes(new_state) not in self._unset
 
 
 def _bytes(state: Tensor) -> bytes:

@@ -49,10 +49,12 @@ def make(
     recorder: Recorder, size: Args, dtype: torch.dtype | None, device: torch.device, distribution: Distribution | None
 ) -> Tensor | None:
     """``torch.empty(*size)``: memory with a tensor that is all of it, filled if a distribution is given. None if it would have
-    no elements."""
+    no elements, or a size is a recorded tensor."""
     set_excluded(_PYTHON, True)  # on meta, whatever modes there are
     try:
         made = _torchs_empty(*size, dtype=dtype, device=META)
+    except RuntimeError:
+        return None
     finally:
         set_excluded(_PYTHON, False)
     if 0 in made.shape:

@@ -80,12 +80,18 @@ def _keeping(name: str) -> Callable[..., Any]:
             device = kwargs.get("device")
             if device is None and function_modes():
                 device = _default_device()
-            if device is not None and torch.device(device) == META:
+            if device is not None and torch.device(device) == META and not _asks_for_the_device(args):
                 kwargs["device"] = CPU
             return _with_known(torchs, args, kwargs)
         return torchs(*args, **kwargs)
 
     return function
+
+
+def _asks_for_the_device(args: Any) -> bool:
+    """Whether code makes a tensor of nothing to see where others would be: there is no data to be kept. So does transformers,
+    which leaves out a first pass of its scheme in ``from_pretrained``, where it builds on meta."""
+    return len(args) == 1 and isinstance(args[0], (list, tuple)) and not args[0]
 
 
 def _with_known(torchs: Callable[..., Any], args: Any, kwargs: Any) -> Any:

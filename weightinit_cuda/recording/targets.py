@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import islice
 from operator import eq
 from typing import Any
@@ -11,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..tensors.kinds import globs
 from ..tensors.named import Named
 from ..tensors.torch_private import keystr, tree_flatten_with_path
 from .tape import Memory, View
 from .views import box_of
 
-__all__ = ["Found", "Target", "attributes"]
+__all__ = ["Found", "Target", "attributes", "kept"]
 
 
 @dataclass(eq=False, slots=True)
@@ -89,6 +92,22 @@ class Found:
             whole.held = memory.whole
             self._by_held[whole.held] = whole
             self._on[memory].append(whole)
+
+
+def kept(function: str, found: Found, keep: str | Sequence[str]) -> set[str]:
+    """The names of the tensors of which a name matches one of the globs.
+
+    Raises:
+        TypeError, ValueError: these are no globs, or one matches nothing.
+    """
+    named = [*(target.named for target in found.targets), *found.others]
+    chosen: set[str] = set()
+    for glob in globs(function, "keep", keep):
+        matching = {n.name for n in named if any(fnmatchcase(name, glob) for name in (n.name, *n.aliases))}
+        if not matching:
+            raise ValueError(f"{function}: every glob of keep must match a name of the model, got {glob!r} without one.")
+        chosen |= matching
+    return chosen
 
 
 # What every module has, first of all it has: without tensors in it, or with those that are found under their names.

@@ -32,7 +32,6 @@ __all__ = [
     "cuda_stream",
     "device_constructors",
     "dispatch_modes",
-    "fake_mode",
     "forget_what_dynamo_knows",
     "forward_ad_level",
     "function_modes",
@@ -80,8 +79,6 @@ PRIVATE: dict[str, str] = {
     "torch._C._functorch.is_functorch_wrapped_tensor": "the probe looks at no tensor of vmap, which has no values",
     "torch._functorch.pyfunctorch.temporarily_clear_interpreter_stack": "checks draw on scratch tensors, which vmap refuses",
     "torch._C._is_tracing": "in torch.jit.trace a fill must be an operator. Else: the trace misses it",
-    "torch._C._get_dispatch_mode": "patched() fills under FakeTensorMode alone",
-    "torch._C._TorchDispatchModeKey.FAKE": "the same",
     "torch._C._dynamo.eval_frame.get_eval_frame_callback": "patched() is refused in compiled code",
     "torch._dynamo.trace_rules.get_torch_obj_rule_map.cache_info": "whether torch.compile was first used inside of deferred()",
     "torch._dynamo.trace_rules.clear_lru_cache": "torch.compile works after that. Else: it knows what stood in for torch.empty",
@@ -123,11 +120,6 @@ def outside_transforms() -> AbstractContextManager[Any]:
 
     cleared: AbstractContextManager[Any] = temporarily_clear_interpreter_stack()
     return cleared
-
-
-def fake_mode() -> object:
-    """The FakeTensorMode that is on; None if there is none."""
-    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
 
 
 def known_to_dynamo() -> bool:
