@@ -80,7 +80,7 @@ class OnDevice(torch.Tensor):
 
 
 def test_nobody_waits_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`info` says whether the factorisation failed; to read it, the host would wait for the device, which also ends a capture."""
+    """`info` says whether the factorisation failed; to read it, the host would wait, which also ends a capture."""
 
     class Info(torch.Tensor):
         def item(self) -> int:
