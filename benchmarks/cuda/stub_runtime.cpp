@@ -12,6 +12,7 @@ CombineFn find_combine_avx512(Mode, Storage) { return nullptr; }
 StoreColumnsFn find_store_columns_avx2(int) { return nullptr; }
 StoreColumnsFn find_store_columns_avx512(int) { return nullptr; }
 RunFn find_run_neon(Kind, Storage) { return nullptr; }
+RunFn find_bfloat16_avx512bf16(Kind) { return nullptr; }
 CombineFn find_combine_neon(Mode, Storage) { return nullptr; }
 
 namespace { const char functions[5] = {}; }
