@@ -38,7 +38,7 @@ from .replay import evaluate
 from .seeding import Seeding
 from .short_ways import SHORT_WAYS
 from .source_line import Place, described, here
-from .tape import CPU, META, DataStep, FillStep, Memory, OperatorStep, Step, View
+from .tape import CPU, META, ChangedFill, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry
 
 __all__ = ["Recorder"]
@@ -118,6 +118,23 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Records a fill of all of a plain memory."""
         memory.steps.append(len(self.steps))
         self.steps.append(FillStep(place, memory, distribution))
+
+    def held(self, memory: Memory) -> Distribution | None:
+        """What a plain memory is filled with; None if nobody has written it."""
+        if not memory.steps:
+            return None
+        last = self.steps[memory.steps[-1]]
+        assert isinstance(last, FillStep | ChangedFill)
+        return last.distribution
+
+    def change_plain(self, memory: Memory, call: Call, distribution: Distribution, place: Place) -> None:
+        """Records arithmetic in place on all of a plain memory that is filled, and the distribution that it leaves."""
+        last = self.steps[memory.steps[-1]]
+        fill = last.fill if isinstance(last, ChangedFill) else last
+        assert isinstance(fill, FillStep)
+        memory.steps.append(len(self.steps))
+        default = torch.get_default_dtype()
+        self.steps.append(ChangedFill(place, (call.args[0],), call, (None,), default, fill, distribution))
 
     def _known_view(self, tensor: Tensor, device: torch.device = CPU) -> View:
         """As :meth:`view_of`; memory that is met for the first time is entered, and plain memory is plain no more."""
