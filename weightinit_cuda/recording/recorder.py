@@ -32,7 +32,7 @@ from ..tensors.torch_private import (
     storage_key,
     tree_map,
 )
-from .on_meta import IMPOSSIBLE, OnMeta
+from .on_meta import IMPOSSIBLE, on_meta
 from .operators import Call, leaves
 from .replay import evaluate
 from .seeding import Seeding
@@ -58,7 +58,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._memories: dict[int, Memory] = {}
-        self._on_meta = OnMeta()
         self.seeding = Seeding()
         self._depth = 0  # of the stack of modes that this one is on top of
 
@@ -242,7 +241,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return data, self.value(sizes)
         if call.operator in _REFILLS and (refilled := self._refill(call)) is not None:
             return refilled
-        result = self._on_meta(call)
+        result = on_meta(call)
         if result is IMPOSSIBLE:
             return self._run(call)
         on_tape = call.map(Tensor, self._outside)

@@ -126,6 +126,7 @@ class OperatorStep(Step):
     call: Call
     made: tuple[int | None, ...]  # for each tensor that it returns: which of ``writes`` it is; None if a view or changed
     dtype: torch.dtype  # the default dtype then
+    reads: set[Memory] | None = field(default=None, kw_only=True)  # memories whose values it needs, once somebody has looked
 
     @property
     def writes(self) -> tuple[View, ...]:
