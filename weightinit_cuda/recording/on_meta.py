@@ -15,16 +15,21 @@ __all__ = ["IMPOSSIBLE", "on_meta"]
 
 _aten = torch.ops.aten
 IMPOSSIBLE = object()
-_IN_PLACE = {
-    _aten.add_.Tensor,
-    _aten.sub_.Tensor,
-    _aten.mul_.Tensor,
-    _aten.div_.Tensor,
-    _aten.erfinv_.default,
-    _aten.clamp_.default,
-    _aten.clamp_min_.default,
-    _aten.clamp_max_.default,
-}
+_IN_PLACE = set(
+    map(
+        id,
+        (
+            _aten.add_.Tensor,
+            _aten.sub_.Tensor,
+            _aten.mul_.Tensor,
+            _aten.div_.Tensor,
+            _aten.erfinv_.default,
+            _aten.clamp_.default,
+            _aten.clamp_min_.default,
+            _aten.clamp_max_.default,
+        ),
+    )
+)
 _AS_ON_THE_CPU = {  # other shapes or strides on meta, where torch takes the device for a GPU
     "native_batch_norm",
     "_native_batch_norm_legit",
@@ -48,7 +53,7 @@ again, and on meta Python looks at most operators, for 0.05 to 0.5 ms."""
 def on_meta(call: Call) -> Any:
     """The result; ``IMPOSSIBLE`` where the shape depends on values, nobody has written the operator for meta, or it is an
     error, which torch words better on real tensors."""
-    if call.operator in _IN_PLACE and _is_arithmetic(call):
+    if id(call.operator) in _IN_PLACE and _is_arithmetic(call):
         return call.args[0]
     like = None if call.nature.written else call.likeness()
     key = torch.get_default_dtype(), like

@@ -170,7 +170,7 @@ def _changing(operator: torch._ops.OpOverload) -> ShortWay:
 def _detach(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
     """The same memory: nothing is read here."""
     tensor: Tensor = args[0]
-    return None if recorder.plain_memory(tensor) is None else tensor.detach()
+    return tensor.detach() if recorder.plain_memory(tensor) is not None or recorder.look_into(tensor) else None
 
 
 def _viewing(operator: Callable[..., Tensor]) -> ShortWay:
