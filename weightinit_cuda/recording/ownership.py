@@ -3,8 +3,9 @@
 A fill that the model's code made may reach several tensors (deep copies, chunks of one draw), and a replay besides. As in the
 model's own code they must then hold the same numbers. So the first tensor that holds all of a fill owns it, under the stream of
 its name; who holds the same values in the same places shares the stream; and where no entry of a plan can say what a tensor
-holds, it is computed: replayed from the tape, with the owner's numbers. What has been settled for one model of a tape stays so
-for its parts, and for other models that hold copies of it. Makes no tensors.
+holds, it is computed: replayed from the tape, with the owner's numbers. No two draws have the same random words: what lives on
+of a draw in copies, while a later one lies over it in its owner, has words of its own. What has been settled for one model of a
+tape stays so for its parts, and for other models that hold copies of it. Makes no tensors.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import NamedTuple
 
 from ..numerics.distributions import Computed, Distribution
 from ..numerics.streams import stream_of
-from ..tensors.boxes import Box, are_apart
+from ..tensors.boxes import Box, are_apart, visible
 from ..tensors.named import joined
 from .folding import Folded
 from .pieces import Drawn, Nothing, Replayed, Value
-from .replay import Place, Source, is_random, needed
+from .replay import Place, Source, has_long_words, is_random, needed
 from .tape import ChangedFill, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry, box_of, cut, same_order
 
@@ -82,6 +83,7 @@ class Claims:
                 self.unwritten.add(name)
         self._owners: dict[Step, Source] = {}
         self._given: dict[Step, Source] = {step: owner for claims in reversed(before) for step, owner in claims.owners.items()}
+        self._shown: dict[str, list[list[Box]]] = {}
         self._parts = {name: self._read(folded, view) for name, view in self._views.items()}
         self.unwritten |= {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
         self.unwritten |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.unwritten}
@@ -103,7 +105,7 @@ class Claims:
         if name in self._plain:
             return [Claimed(*self._plain_fill(name), self._plain[name][0].source, None)]
         parts = self._parts.get(name, ())
-        entries = [self._claimed(name, box, value) for box, value in parts if not isinstance(value, Nothing)]
+        entries = [self._claimed(name, at, *part) for at, part in enumerate(parts) if not isinstance(part[1], Nothing)]
         alike = len({(entry.distribution, entry.stream) for entry in entries}) == 1 and name not in self.unwritten
         if not alike:
             return entries
@@ -131,7 +133,7 @@ class Claims:
             one = self.held[name]
             if isinstance(one, Memory):
                 stream, shape = stream_of(self.stream_name(name)), one.frame.shape
-                plain[step] = Source(0, stream, (Place(stream, shape, Box.whole(shape), one.frame),))
+                plain[step] = Source(0, stream, (Place(stream, shape, Box.whole(shape), one.frame, one.dtype),))
         return self._owners | plain
 
     def computed(self, name: str) -> list[Box]:
@@ -178,20 +180,16 @@ class Claims:
         unwritten = parts is None and folded.unwritten(view)
         return [(Box.whole(view.shape), Nothing(source) if unwritten else Replayed(source))]
 
-    def _claimed(self, name: str, box: Box, value: Drawn | Replayed) -> Claimed:
+    def _claimed(self, name: str, at: int, box: Box, value: Value) -> Claimed:
         where = None if box == Box.whole(self._views[name].shape) else box
         if not isinstance(value, Drawn):
             return Claimed(Computed(self._how(name)), self.stream(name), value.source, where)
         if value.step is None:
             return Claimed(value.distribution, self.stream(name), value.source, where)
-        return Claimed(value.distribution, self._drawn_stream(name, box, value), value.source, where)
-
-    def _drawn_stream(self, name: str, box: Box, value: Drawn) -> int:
-        source = None if value.step is None else self._owners.get(value.step)
-        if source is None:
-            return stream_of(self.stream_name(name))
-        place = _place_in(source, value, self._views[name].shape, box)
-        return source.stream if place is None else place.stream
+        source = self._owners.get(value.step)
+        place = source and self._place_in(source, _Claim(name, at, box, value))
+        stream = stream_of(self.stream_name(name)) if place is None else place.stream
+        return Claimed(value.distribution, stream, value.source, where)
 
     def _how(self, name: str) -> str:
         steps = self.needed(self._views[name].memory)
@@ -219,22 +217,33 @@ class Claims:
                 return
             for claim in wrong:
                 self._parts[claim.name][claim.at] = claim.box, Replayed(claim.value.source)
+                self._shown.pop(claim.name, None)
 
     def _wrong(self, step: FillStep, claims: Sequence[_Claim], replayed: bool) -> Iterator[_Claim]:
         if step in self._given:
-            yield from (c for c in claims if _place_in(self._given[step], c.value, *self._place(c)) is None)
+            yield from (c for c in claims if self._place_in(self._given[step], c) is None)
+            return
+        drawn = step.writes[0].dtype
+        cast = [c for c in claims if has_long_words(self._views[c.name].dtype) != has_long_words(drawn)]
+        if cast and (replayed or len(cast) < len(claims)):  # drawn in their dtype these would be other numbers
+            yield from cast
             return
         whole = [claim for claim in claims if self._is_whole(step, claim)]
+        first = self._placed(self._first(whole), 0) if whole else None
+        if first and first.shown is not None and not whole[0].value.distribution.elementwise and (replayed or claims[1:]):
+            yield from claims  # each of its elements is made of all its words
+            return
         owners = {claim.name for claim in whole if not claim.value.copied}
         scattered = not whole and all(claim.value.copied for claim in claims) and _apart(step, claims)
+        overlap = not whole and not scattered and self._overlap(step, claims)
         for claim in claims:
-            if claim in whole:
-                if self._place(claim) != self._place(whole[0]):
+            if first is not None and claim in whole:
+                if not self._fits(first, claim):
                     yield claim
             elif claim.value.copied:
                 if not scattered and (replayed or len(claims) > 1):
                     yield claim
-            elif claim.name not in owners and (replayed or whole):  # a chunk of a draw that others know too
+            elif claim.name not in owners and (replayed or whole or overlap):  # a chunk of a draw that others know too
                 yield claim
 
     def _is_whole(self, step: FillStep, claim: _Claim) -> bool:
@@ -242,8 +251,51 @@ class Claims:
             return claim.value.whole
         return box_of(self._views[claim.name].geometry, step.writes[0].geometry) == claim.box
 
-    def _place(self, claim: _Claim) -> tuple[tuple[int, ...], Box]:
-        return self._views[claim.name].shape, claim.box
+    def _first(self, whole: Sequence[_Claim]) -> _Claim:
+        """The owner of a draw among those that have all of it: no other draw lies over it there, if there is such a one."""
+        return next((claim for claim in whole if self._seen(claim) == [claim.box]), whole[0])
+
+    def _overlap(self, step: FillStep, claims: Sequence[_Claim]) -> bool:
+        """Whether an element of the draw may be in two of the claims that lie in its own memory."""
+        there = [cut(self._views[claim.name].geometry, claim.box) for claim in claims if not claim.value.copied]
+        boxes = [box for one in there if (box := box_of(step.writes[0].geometry, one)) is not None]
+        return len(there) > 1 and (len(boxes) < len(there) or not are_apart(boxes))
+
+    def _seen(self, claim: _Claim) -> list[Box]:
+        """What of the part no later draw of its tensor lies over."""
+        name = claim.name
+        if name not in self._shown:
+            parts = self._parts[name]
+            boxes = [box for box, _ in parts]
+            if sum(box.numel for box in boxes) == self._views[name].geometry.numel:  # side by side
+                self._shown[name] = [[box] for box in boxes]
+            else:
+                nothing = Box.whole((0,) * len(claim.box.shape))
+                self._shown[name] = visible([b if isinstance(v, Drawn) and v.step is not None else nothing for b, v in parts])
+        return self._shown[name][claim.at]
+
+    def _fits(self, place: Place, claim: _Claim) -> bool:
+        """Whether the claim has the elements of the place at the same indices, and all that is seen of them has its words."""
+        view, step = self._views[claim.name], claim.value.step
+        assert step is not None
+        if (place.shape, place.box) != (view.shape, claim.box) or has_long_words(place.dtype) != has_long_words(view.dtype):
+            return False
+        if place.shown is not None and not set(self._seen(claim)) <= set(place.shown):
+            return False
+        elements = self._elements(claim)
+        return elements is not None and same_order(elements, place.geometry or step.writes[0].geometry)
+
+    def _place_in(self, source: Source, claim: _Claim) -> Place | None:
+        """The place of a draw that has these values."""
+        return next((place for place in source.places if self._fits(place, claim)), None)
+
+    def _elements(self, claim: _Claim) -> Geometry | None:
+        """The elements of the draw that the claim has, in its order, in the memory of the draw; None: not known."""
+        value = claim.value
+        assert value.step is not None
+        if not value.copied:
+            return cut(self._views[claim.name].geometry, claim.box)
+        return value.step.writes[0].geometry if value.whole else value.origin
 
     def _replays(self) -> Iterator[tuple[str, list[Step]]]:
         """For each tensor with computed parts its steps."""
@@ -265,19 +317,19 @@ class Claims:
             if step in self._given:
                 continue
             whole = [claim for claim in claims if self._is_whole(step, claim)]
-            if whole:
-                first = whole[0]
-                lies = None if first.value.copied else cut(self._views[first.name].geometry, first.box)
-                place = self._placed(first, lies)
-                owned[step] = Source(0, place.stream, (place,))
-            elif _apart(step, claims):
-                rest = f"{self.stream_name(claims[0].name)}/rest {claims[0].at}"
-                places = tuple(self._placed(claim, claim.value.origin) for claim in claims)
-                owned[step] = Source(0, stream_of(rest), places)
+            if not whole and not _apart(step, claims):
+                continue
+            owners = [self._first(whole)] if whole else claims
+            places = tuple(self._placed(c, stream_of(self.stream_name(c.name))) for c in owners)
+            rest = f"{self.stream_name(owners[0].name)}/rest {owners[0].at}"
+            owned[step] = Source(0, places[0].stream if whole and places[0].shown is None else stream_of(rest), places)
         return owned
 
-    def _placed(self, claim: _Claim, geometry: Geometry | None) -> Place:
-        return Place(stream_of(self.stream_name(claim.name)), *self._place(claim), geometry)
+    def _placed(self, claim: _Claim, stream: int) -> Place:
+        view, seen = self._views[claim.name], self._seen(claim)
+        elements = None if claim.value.copied and claim.value.whole else self._elements(claim)
+        shown = None if seen == [claim.box] else tuple(seen)
+        return Place(stream, view.shape, claim.box, elements, view.dtype, shown)
 
     def _free(self) -> dict[Step, Source]:
         """The sources of all other draws: the nth of a tensor has the stream of ``name/n``."""
@@ -287,19 +339,6 @@ class Claims:
             called = self.stream_name(name)
             free |= {step: Source(0, stream_of(f"{called}/{n}")) for n, step in enumerate(draws)}
         return free
-
-
-def _place_in(source: Source, value: Drawn, shape: tuple[int, ...], box: Box) -> Place | None:
-    """The place of a draw that has these values: the same elements at the same indices."""
-    assert value.step is not None
-    drawn = value.step.writes[0].geometry
-    for place in source.places:
-        if (place.shape, place.box) == (shape, box):
-            elements = place.geometry or drawn
-            same = value.whole and same_order(elements, drawn)
-            if same or (value.origin is not None and same_order(elements, value.origin)):
-                return place
-    return None
 
 
 def _apart(step: FillStep, claims: Sequence[_Claim]) -> bool:

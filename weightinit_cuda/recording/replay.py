@@ -25,7 +25,7 @@ from .operators import Call, leaves
 from .tape import CPU, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry
 
-__all__ = ["Place", "Source", "evaluate", "is_random", "needed", "place_of", "replay"]
+__all__ = ["Place", "Source", "evaluate", "has_long_words", "is_random", "needed", "place_of", "replay"]
 
 
 class Place(NamedTuple):
@@ -36,12 +36,16 @@ class Place(NamedTuple):
         shape: of the tensor.
         box: of its indices.
         geometry: the same elements in the draw's own memory, in the order of the box. None: all of the draw, in its order.
+        dtype: of the tensor.
+        shown: the boxes of the box that have these words, the rest of it has none; None: all of it.
     """
 
     stream: int
     shape: tuple[int, ...]
     box: Box
     geometry: Geometry | None
+    dtype: torch.dtype
+    shown: tuple[Box, ...] | None = None
 
 
 class Source(NamedTuple):
@@ -55,6 +59,11 @@ class Source(NamedTuple):
     seed: int
     stream: int
     places: tuple[Place, ...] = ()
+
+
+def has_long_words(dtype: torch.dtype) -> bool:
+    """Whether an element is drawn from 64 bits: then it is another number than the same one of a shorter dtype."""
+    return dtype in (torch.float64, torch.complex128)
 
 
 def is_random(step: Step) -> bool:
@@ -187,17 +196,28 @@ def _put_back(step: Step, known: Tensor, real: dict[Memory, Tensor]) -> None:
 
 def _fill(view: View, distribution: Distribution, real: dict[Memory, Tensor], source: Source) -> None:
     memory = real[view.memory]
-    if sum(place.box.numel for place in source.places) < view.geometry.numel:
+    if sum(place.box.numel for place in source.places if place.shown is None) < view.geometry.numel:
         _put(place_of(view, memory), distribution, source.seed, source.stream)
     for place in source.places:
-        if not distribution.elementwise:  # never a part of a tensor
-            _put(place_of(view, memory), distribution, source.seed, place.stream)
-            continue
         held = place_of(view if place.geometry is None else view._replace(geometry=place.geometry), memory)
-        made = torch.empty(place.box.shape, dtype=view.dtype, device=CPU) if place.geometry is None else held
-        _put(made, distribution, source.seed, place.stream, Region(place.shape, place.box.offset))
+        dtype = view.dtype if has_long_words(view.dtype) == has_long_words(place.dtype) else torch.float32
+        region = Region(place.shape, place.box.offset) if distribution.elementwise else None  # else never a part of a tensor
+        shown = place.shown if distribution.elementwise else None
+        there = place.geometry is not None and shown is None and dtype == view.dtype
+        made = held if there else torch.empty(place.box.shape, dtype=dtype, device=CPU)
+        _put(made, distribution, source.seed, place.stream, region)
+        if shown is not None:
+            made = _over(held.reshape(made.shape), made, [box.slices(place.box.offset) for box in shown])
         if made is not held:
             held.copy_(made.reshape(held.shape))
+
+
+def _over(held: Tensor, made: Tensor, parts: Sequence[tuple[slice, ...]]) -> Tensor:
+    """What is held, with parts of what is made."""
+    both = held.to(made.dtype, copy=True)
+    for part in parts:
+        both[part] = made[part]
+    return both
 
 
 def _put(tensor: Tensor, distribution: Distribution, seed: int, stream: int, region: Region | None = None) -> None:
