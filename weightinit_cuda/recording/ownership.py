@@ -10,6 +10,7 @@ tape stays so for its parts, and for other models that hold copies of it. Makes 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 from ..numerics.distributions import Computed, Distribution
 from ..numerics.streams import stream_of
-from ..tensors.boxes import Box, are_apart, visible
+from ..tensors.boxes import Box, are_apart, intersection, remainder
 from ..tensors.named import joined
 from .folding import Folded
 from .pieces import Drawn, Nothing, Replayed, Value
@@ -83,10 +84,10 @@ class Claims:
                 self.unwritten.add(name)
         self._owners: dict[Step, Source] = {}
         self._given: dict[Step, Source] = {step: owner for claims in reversed(before) for step, owner in claims.owners.items()}
-        self._shown: dict[str, list[list[Box]]] = {}
         self._parts = {name: self._read(folded, view) for name, view in self._views.items()}
         self.unwritten |= {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
         self.unwritten |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.unwritten}
+        self._side_by_side = {name for name, parts in self._parts.items() if _is_sum(parts, self._views[name].shape)}
         self._settle()
         self.linked = self._linked(before)
         self._taken = {claims.stream_name(name) for claims in self.linked for name in claims.held}
@@ -217,7 +218,6 @@ class Claims:
                 return
             for claim in wrong:
                 self._parts[claim.name][claim.at] = claim.box, Replayed(claim.value.source)
-                self._shown.pop(claim.name, None)
 
     def _wrong(self, step: FillStep, claims: Sequence[_Claim], replayed: bool) -> Iterator[_Claim]:
         if step in self._given:
@@ -243,7 +243,9 @@ class Claims:
             elif claim.value.copied:
                 if not scattered and (replayed or len(claims) > 1):
                     yield claim
-            elif claim.name not in owners and (replayed or whole or overlap):  # a chunk of a draw that others know too
+            elif first is not None and claim.name in owners and self._fits(first, claim):  # what has become of a part
+                continue
+            elif replayed or whole or overlap:  # a chunk of a draw that others know too
                 yield claim
 
     def _is_whole(self, step: FillStep, claim: _Claim) -> bool:
@@ -263,27 +265,28 @@ class Claims:
 
     def _seen(self, claim: _Claim) -> list[Box]:
         """What of the part no later draw of its tensor lies over."""
-        name = claim.name
-        if name not in self._shown:
-            parts = self._parts[name]
-            boxes = [box for box, _ in parts]
-            if sum(box.numel for box in boxes) == self._views[name].geometry.numel:  # side by side
-                self._shown[name] = [[box] for box in boxes]
-            else:
-                nothing = Box.whole((0,) * len(claim.box.shape))
-                self._shown[name] = visible([b if isinstance(v, Drawn) and v.step is not None else nothing for b, v in parts])
-        return self._shown[name][claim.at]
+        if claim.name in self._side_by_side:
+            return [claim.box]
+        later = self._parts[claim.name][claim.at + 1 :]
+        drawn = [box for box, v in later if isinstance(v, Drawn) and v.step is not None and v.step is not claim.value.step]
+        return remainder(claim.box, drawn)
 
     def _fits(self, place: Place, claim: _Claim) -> bool:
-        """Whether the claim has the elements of the place at the same indices, and all that is seen of them has its words."""
+        """Whether the claim has elements of the place at their indices, and all that is seen of them has its words."""
         view, step = self._views[claim.name], claim.value.step
         assert step is not None
-        if (place.shape, place.box) != (view.shape, claim.box) or has_long_words(place.dtype) != has_long_words(view.dtype):
+        if place.shape != view.shape or has_long_words(place.dtype) != has_long_words(view.dtype):
             return False
-        if place.shown is not None and not set(self._seen(claim)) <= set(place.shown):
+        if intersection(place.box, claim.box) != claim.box:
             return False
-        elements = self._elements(claim)
-        return elements is not None and same_order(elements, place.geometry or step.writes[0].geometry)
+        if place.shown is not None and any(remainder(box, place.shown) for box in self._seen(claim)):
+            return False
+        there, elements = place.geometry, self._elements(claim)
+        if claim.box == place.box:
+            there = there or step.writes[0].geometry
+        elif there is not None:
+            there = cut(there, Box(tuple(map(int.__sub__, claim.box.offset, place.box.offset)), claim.box.shape))
+        return there is not None and elements is not None and same_order(elements, there)
 
     def _place_in(self, source: Source, claim: _Claim) -> Place | None:
         """The place of a draw that has these values."""
@@ -295,7 +298,7 @@ class Claims:
         assert value.step is not None
         if not value.copied:
             return cut(self._views[claim.name].geometry, claim.box)
-        return value.step.writes[0].geometry if value.whole else value.origin
+        return value.step.writes[0].geometry if value.whole and value.origin is None else value.origin
 
     def _replays(self) -> Iterator[tuple[str, list[Step]]]:
         """For each tensor with computed parts its steps."""
@@ -327,7 +330,7 @@ class Claims:
 
     def _placed(self, claim: _Claim, stream: int) -> Place:
         view, seen = self._views[claim.name], self._seen(claim)
-        elements = None if claim.value.copied and claim.value.whole else self._elements(claim)
+        elements = claim.value.origin if claim.value.copied else self._elements(claim)
         shown = None if seen == [claim.box] else tuple(seen)
         return Place(stream, view.shape, claim.box, elements, view.dtype, shown)
 
@@ -339,6 +342,11 @@ class Claims:
             called = self.stream_name(name)
             free |= {step: Source(0, stream_of(f"{called}/{n}")) for n, step in enumerate(draws)}
         return free
+
+
+def _is_sum(parts: Sequence[tuple[Box, Value]], shape: tuple[int, ...]) -> bool:
+    """Whether parts that together are a tensor lie side by side."""
+    return sum(box.numel for box, _ in parts) == math.prod(shape)
 
 
 def _apart(step: FillStep, claims: Sequence[_Claim]) -> bool:
