@@ -203,27 +203,58 @@ def test_what_is_computed_from_parts_has_their_values() -> None:
 
 # ---- any program -------------------------------------------------------------------------------------------------------
 
-Draw = Callable[[tuple[int, ...]], Tensor]
 SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 
 
+class Numbers:
+    """Draws whose elements are all different: 1, 2, 3, ..."""
+
+    def __init__(self) -> None:
+        self.draw_of = [0]  # by number
+
+    def into(self, tensor: Tensor) -> Tensor:
+        count = len(self.draw_of)
+        self.draw_of += [self.draw_of[-1] + 1] * tensor.numel()
+        return tensor.copy_(torch.arange(count, len(self.draw_of), dtype=tensor.dtype).view(tensor.shape))
+
+
+class Draws:
+    """Normal values around 10 for the first draw, 20 for the second, ..."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def into(self, tensor: Tensor) -> Tensor:
+        self.count += 1
+        return tensor.normal_(10.0 * self.count, 0.5)
+
+
 class Program:
-    """Draws, then moves, chosen by hypothesis; run as often as wanted on whatever ``draw`` gives."""
+    """Draws, then moves and other draws, chosen by hypothesis; run as often as wanted on whatever is drawn."""
 
     def __init__(self, data: st.DataObject) -> None:
         self.shapes: Sequence[tuple[int, ...]] = data.draw(st.lists(SHAPES, min_size=1, max_size=3))
-        self.moves = data.draw(
-            st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.randoms(use_true_random=False)), max_size=5)
-        )
+        steps = st.tuples(st.sampled_from(["redrawn", *sorted(MOVES)]), st.randoms(use_true_random=False))
+        self.moves = data.draw(st.lists(steps, max_size=6))
         self.states = [random.getstate() for _, random in self.moves]
-        self.kept = data.draw(st.integers(1, 3))
+        self.kept = data.draw(st.sets(st.integers(0, 5), min_size=1, max_size=4))
 
-    def __call__(self, draw: Draw) -> dict[str, Tensor]:
-        tensors = [draw(shape) for shape in self.shapes]
+    def __call__(self, draw: Numbers | Draws) -> dict[str, Tensor]:
+        tensors = [draw.into(torch.empty(shape, dtype=torch.float64)) for shape in self.shapes]
         for (name, random), state in zip(self.moves, self.states, strict=True):
             random.setstate(state)
-            tensors += MOVES[name](random, tensors)
-        return {f"w{number}": tensor for number, tensor in enumerate(tensors[-self.kept :])}
+            if name == "redrawn":
+                draw.into(part(random, random.choice(tensors)))
+            else:
+                tensors += MOVES[name](random, tensors)
+        return {f"w{number}": tensors[-1 - number] for number in self.kept if number < len(tensors)}
+
+
+def part(random: Any, one: Tensor) -> Tensor:
+    """A view of it: some indices of a dimension, or all."""
+    dim = random.randrange(one.dim())
+    begin = random.randrange(one.shape[dim])
+    return one if random.random() < 0.3 else one.narrow(dim, begin, random.randint(1, one.shape[dim] - begin))
 
 
 def joined(random: Any, tensors: list[Tensor]) -> list[Tensor]:
@@ -249,6 +280,19 @@ def cut(random: Any, tensors: list[Tensor]) -> list[Tensor]:
     pieces = list(one.chunk(2, random.randrange(one.dim())))
     random.shuffle(pieces)
     return pieces
+
+
+def windows(random: Any, tensors: list[Tensor]) -> list[Tensor]:
+    """Two views that overlap, or nearly."""
+    one = random.choice(tensors)
+    dim = random.randrange(one.dim())
+    size = one.shape[dim]
+    begin = random.randrange(size)
+    return [one.narrow(dim, 0, random.randint(max(begin, 1), size)), one.narrow(dim, begin, size - begin)]
+
+
+def cast(random: Any, tensors: list[Tensor]) -> list[Tensor]:
+    return [random.choice(tensors).to(random.choice([torch.float32, torch.float64]))]
 
 
 def turned(random: Any, tensors: list[Tensor]) -> list[Tensor]:
@@ -277,44 +321,21 @@ def put_into(random: Any, tensors: list[Tensor]) -> list[Tensor]:
 
 
 MOVES: dict[str, Callable[[Any, list[Tensor]], list[Tensor]]] = {
-    move.__name__: move for move in (joined, joined_along, stacked, cut, turned, flat, cloned, put_into)
+    move.__name__: move for move in (joined, joined_along, stacked, cut, windows, cast, turned, flat, cloned, put_into)
 }
-
-
-def numbered() -> Draw:
-    """Draws whose elements are all different: 1, 2, 3, ..."""
-    count = 0
-
-    def draw(shape: tuple[int, ...]) -> Tensor:
-        nonlocal count
-        made = torch.arange(count + 1, count + 1 + torch.Size(shape).numel(), dtype=torch.float64).view(shape)
-        count += made.numel()
-        return made
-
-    return draw
-
-
-def drawing() -> Draw:
-    """Normal values around 10 for the first draw, 20 for the second, ..."""
-    count = 0
-
-    def draw(shape: tuple[int, ...]) -> Tensor:
-        nonlocal count
-        count += 1
-        return torch.empty(shape, dtype=torch.float64).normal_(10.0 * count, 0.5)
-
-    return draw
 
 
 @settings(max_examples=250, deadline=None)
 @given(data=st.data())
 def test_any_program(data: st.DataObject) -> None:
-    program = Program(data)
-    numbers = Holder(lambda: program(numbered()))
+    program, numbers = Program(data), Numbers()
+    if not (kept := program(numbers)):
+        return
     with wi.deferred() as recording:
-        models: list[Any] = [Holder(lambda: program(drawing()))]
+        models: list[Any] = [Holder(lambda: program(Draws()))]
         models.append(copy.deepcopy(models[0]))
-    values: dict[float, float] = {0.0: 0.0}
+    values: dict[int, float] = {}  # by number, in float32
+    long: dict[int, float] = {}
     for model in models:
         plan = wi.Plan.from_json(recording.plan(model).to_json())
         value = recording.values(model)
@@ -323,11 +344,13 @@ def test_any_program(data: st.DataObject) -> None:
             assert same_bits(value(name), tensor)
             if name not in computed(plan):
                 assert same_bits(wi.regenerate(plan, name), tensor)
-            for number, held in zip(numbers.get_buffer(name).flatten().tolist(), tensor.flatten().tolist(), strict=True):
-                assert values.setdefault(number, held) == held
-    assert len(set(values.values())) == len(values)
-    drawn, begin = 0, 1
-    for drawn, shape in enumerate(program.shapes, 1):
-        end = begin + torch.Size(shape).numel()
-        assert all(abs(values[number] - 10 * drawn) < 5 for number in range(begin, end) if number in values)
-        begin = end
+            for number, held in zip(kept[name].flatten().long().tolist(), tensor.flatten(), strict=True):
+                if number == 0:
+                    assert held == 0
+                    continue
+                assert values.setdefault(number, held.float().item()) == held.float()
+                assert abs(held - 10 * numbers.draw_of[number]) < 5
+                if held.dtype == torch.float64:
+                    long[number] = held.item()
+    words = {round((held - 10 * numbers.draw_of[number]) / 0.5, 10) for number, held in long.items()}
+    assert len(words) == len(long)  # no two elements have the same, in two draws neither
