@@ -1,4 +1,4 @@
-"""``patched(draws="ours")``: ``torch.randn`` and its like give ours, in every form that torch takes, and nothing else changes."""
+"""``patched(draws="ours")``: ``torch.randn`` and its like give ours in every form that torch takes; nothing else changes."""
 
 from __future__ import annotations
 
@@ -100,14 +100,21 @@ def test_distributions(dtype: torch.dtype) -> None:
     n = 200_000
     with wi.patched(draws="ours"):
         torch.manual_seed(0)
-        normal, uniform, moved = torch.randn(n, dtype=dtype), torch.rand(n, dtype=dtype), torch.normal(3.0, 0.5, (n,), dtype=dtype)
+        normal, uniform, moved = (
+            torch.randn(n, dtype=dtype),
+            torch.rand(n, dtype=dtype),
+            torch.normal(3.0, 0.5, (n,), dtype=dtype),
+        )
     six = 6 / math.sqrt(n)  # standard errors
     real = [part.double() for part in ((normal.real, normal.imag) if dtype.is_complex else (normal,))]
     assert all(abs(x.mean()) < six and abs(x.var() - 1 / len(real)) < 2 * six for x in real)
     for x in (uniform.real, uniform.imag) if dtype.is_complex else (uniform,):
-        assert 0 <= x.min() and x.max() < 1 and abs(x.double().mean() - 0.5) < six / math.sqrt(12)
+        assert x.min() >= 0
+        assert x.max() < 1
+        assert abs(x.double().mean() - 0.5) < six / math.sqrt(12)
     mean = 3.0 + 3.0j if dtype.is_complex else 3.0  # as torch has it
-    assert abs(moved.to(torch.complex128).mean() - mean) < six and abs(moved.to(torch.complex128).std() - 0.5) < six
+    assert abs(moved.to(torch.complex128).mean() - mean) < six
+    assert abs(moved.to(torch.complex128).std() - 0.5) < six
 
 
 WITH_ERRORS: dict[str, Callable[[], Any]] = {
@@ -253,9 +260,13 @@ def test_generators() -> None:
 
 @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
 def test_an_exception_ends_it(error: type[BaseException]) -> None:
-    with pytest.raises(error), wi.patched(draws="ours"):
+    @wi.patched(draws="ours")
+    def raises() -> None:
         assert is_ours()
         raise error
+
+    with pytest.raises(error):
+        raises()
     assert not is_ours()
 
 

@@ -39,7 +39,7 @@ from ..tensors.torch_private import (
 )
 from .catalog import CATALOG, Function
 from .coverage import Origins, PatchReport
-from .torch_draws import SeenByModes, TorchDraws, fillable
+from .torch_draws import INIT_ONLY, Options, SeenByModes, TorchDraws, fillable
 
 __all__ = ["patch", "patched", "recording", "unpatch"]
 
@@ -71,13 +71,6 @@ class Records(Protocol):
         """Whether a draw is under a seed that the code has set: torch's function then runs."""
 
 
-class _Options(NamedTuple):
-    """Whose draws are ours beside those of ``torch.nn.init``."""
-
-    generators: str = "torch"
-    draws: str = "torch"
-
-
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.entered: list[patched] = []  # the patched() that this thread is in
@@ -86,7 +79,7 @@ class _Thread(threading.local):
 
 _lock = threading.RLock()
 _thread = _Thread()
-_everywhere: list[_Options] = []  # of each patch() that awaits its unpatch()
+_everywhere: list[Options] = []  # of each patch() that awaits its unpatch()
 _users = 0  # all of these together: torch is changed while there are any
 _drawing = 0  # those with draws="ours"
 _recorded = 0  # how many threads are recorded
@@ -112,9 +105,9 @@ def _draws_from_generators() -> bool:
     return _options().generators == "ours"
 
 
-def _options() -> _Options:
+def _options() -> Options:
     """The innermost ones of this thread."""
-    return _thread.entered[-1].options if _thread.entered else _everywhere[-1] if _everywhere else _Options()
+    return _thread.entered[-1].options if _thread.entered else _everywhere[-1] if _everywhere else INIT_ONLY
 
 
 def _draws_ours(generator: torch.Generator | None) -> bool:
@@ -275,7 +268,7 @@ def _in_compiled_code() -> bool:
     return _dynamo_traces() or compiled_code_runs()
 
 
-def _acquire(function: str, options: _Options = _Options()) -> None:
+def _acquire(function: str, options: Options = INIT_ONLY) -> None:
     global _users, _drawing
     if _in_compiled_code() or jit_trace():
         raise RuntimeError(
@@ -299,7 +292,7 @@ def _acquire(function: str, options: _Options = _Options()) -> None:
         _drawing += drawing
 
 
-def _release(options: _Options = _Options()) -> None:
+def _release(options: Options = INIT_ONLY) -> None:
     global _users, _drawing
     drawing = options.draws == "ours"
     with _lock:
@@ -344,8 +337,8 @@ class patched(DecoratorContextManager):
     A context manager, and a decorator of functions and generator functions, with or without parentheses. It may be nested.
     Every function of ``torch.nn.init`` becomes ours wherever it is bound, and ``Tensor.normal_`` and ``Tensor.uniform_`` for
     float and complex tensors and DTensors, in a forward pass as well. The other draws in place (``exponential_``, ...) stay
-    torch's, and ``torch.randn`` unless ``draws`` says otherwise. The marks of transformers (``_is_hf_initialized``) are honoured,
-    by transformers.
+    torch's; ``torch.randn`` does where ``draws`` does not say otherwise. The marks of transformers (``_is_hf_initialized``) are
+    honoured, by transformers.
 
     Draws with an explicit ``generator=`` stay torch's, too: who passes one means its numbers, such as fixed projections.
 
@@ -375,11 +368,13 @@ class patched(DecoratorContextManager):
     True
     """
 
-    def __new__(cls, orig_func: Any = None, *, report: bool = False, generators: str = "torch", draws: str = "torch") -> Any:
+    def __new__(cls, orig_func: Any = None, **options: Any) -> Any:
         return super().__new__(cls, orig_func)
 
-    def __init__(self, orig_func: None = None, *, report: bool = False, generators: str = "torch", draws: str = "torch") -> None:
-        self.report, self.options = report, _options_of("patched", generators, draws)
+    def __init__(
+        self, orig_func: None = None, *, report: bool = False, generators: str = "torch", draws: str = "torch"
+    ) -> None:
+        self.report, self.options = report, Options.checked("patched", generators, draws)
         self._watches: list[Origins | None] = []
 
     def clone(self) -> patched:
@@ -415,13 +410,6 @@ class patched(DecoratorContextManager):
         return super().__call__(function)
 
 
-def _options_of(function: str, generators: str, draws: str) -> _Options:
-    for name, given in (("generators", generators), ("draws", draws)):
-        if given not in ("torch", "ours"):
-            raise ValueError(f'{function}: {name} must be "torch" or "ours", got {given!r}.')
-    return _Options(generators, draws)
-
-
 def patch(*, generators: str = "torch", draws: str = "torch") -> None:
     """As :func:`patched`, in all threads, until :func:`unpatch` has been called as often.
 
@@ -432,7 +420,7 @@ def patch(*, generators: str = "torch", draws: str = "torch") -> None:
         RuntimeError: called inside torch.compile or torch.jit.trace.
         ValueError: generators or draws is something else.
     """
-    options = _options_of("patch", generators, draws)
+    options = Options.checked("patch", generators, draws)
     with _lock:
         _acquire("patch", options)
         _everywhere.append(options)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,10 +28,28 @@ from ..tensors.torch_private import (
 )
 from .torch_function import InitFunction
 
-__all__ = ["SeenByModes", "TorchDraws", "fillable"]
+__all__ = ["INIT_ONLY", "Options", "SeenByModes", "TorchDraws", "fillable"]
 
 _dynamo_traces = torch.compiler.is_dynamo_compiling
 _empty, _empty_like = torch.empty, torch.empty_like  # deferred() puts others under these names
+
+
+class Options(NamedTuple):
+    """Which draws are ours beside those of ``torch.nn.init``: "torch" or "ours"."""
+
+    generators: str = "torch"
+    draws: str = "torch"
+
+    @classmethod
+    def checked(cls, function: str, generators: str, draws: str) -> Options:
+        """As somebody gave them to that function."""
+        for name, given in (("generators", generators), ("draws", draws)):
+            if given not in ("torch", "ours"):
+                raise ValueError(f'{function}: {name} must be "torch" or "ours", got {given!r}.')
+        return cls(generators, draws)
+
+
+INIT_ONLY = Options()
 
 
 class SeenByModes(InitFunction):
