@@ -48,6 +48,8 @@ def test_rules_are_what_the_model_does(name: str) -> None:
             assert "a rule that fits is required" in str(error)  # noqa: PT017 there is no plan, which is said by name
     said = "\n".join(str(each.message) for each in seen)
     for entries in _by_name(plan, {parameter for parameter, _ in model.named_parameters()}):
+        if 0 in entries[0].shape:
+            continue  # a recording has nothing of them
         given = own[entries[0].name]
         if [e.box for e in given] != [e.box for e in entries] or not all(
             equal(a.distribution, b.distribution) for a, b in zip(given, entries, strict=True)
