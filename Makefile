@@ -77,10 +77,11 @@ gpu-check:  ## all that a GPU can tell, in SECS seconds, into OUT; exit status 1
 gpu-bundle: $(READY)  ## the native module for a machine with a GPU: CPython 3.12 and sm_90, or as ARGS say
 	$(PY) -m benchmarks.gpu_check.bundle $(ARGS)
 
-lint: $(READY)  ## ruff, mypy --strict, clang-format; changes nothing
+lint: $(READY)  ## ruff, mypy --strict, clang-format, the workflows' schema; changes nothing
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	clang-format --dry-run --Werror $(CXX_FILES)
 
 format: $(READY)  ## apply ruff's fixes and both formatters

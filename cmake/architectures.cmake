@@ -1,6 +1,7 @@
 # For which GPUs the kernels are compiled. Apart from CMakeLists.txt, so that tests can ask (cmake -P) without a compiler.
 #
 #   weightinit_architectures(<list> <why>)   sets two variables of the caller: CMake's CUDA_ARCHITECTURES, and where it comes from
+#   weightinit_too_old(<why>)                why this nvcc cannot compile them; empty: it can
 #
 # The first of these that says something decides:
 #   WEIGHTINIT_CUDA_ARCHITECTURES        CMake's words, as 80-real;90; or the word all, for wheels
@@ -8,6 +9,15 @@
 #   the GPUs of this machine             as nvidia-smi has them (WEIGHTINIT_NVIDIA_SMI: another program, for tests)
 #   WEIGHTINIT_IN_PLACE                  a development build: one architecture
 # Otherwise all that there is code for. CMAKE_CUDA_COMPILER_VERSION says what nvcc knows.
+
+set(WEIGHTINIT_OLDEST_CUDA 11.8)  # the first that knows sm_89 and sm_90
+
+function(weightinit_too_old why)
+  set(${why} "" PARENT_SCOPE)
+  if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS WEIGHTINIT_OLDEST_CUDA)
+    set(${why} "CUDA ${CMAKE_CUDA_COMPILER_VERSION} is too old, ${WEIGHTINIT_OLDEST_CUDA} is needed" PARENT_SCOPE)
+  endif()
+endfunction()
 
 set(WEIGHTINIT_ONE_ARCHITECTURE 90-real)  # that of the budget in tools/sass_budget.json
 

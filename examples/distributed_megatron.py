@@ -86,10 +86,19 @@ RULES = [wi.Rule("*.weight", "normal_", std=0.02), wi.Rule("*.bias", "zeros_")]
 
 
 def fill_(model: nn.Module, whole: wi.Plan, ranks: DeviceMesh, first_expert: int = 0) -> None:
-    """Fills what this rank holds. Names that only other ranks have are left to them; a name that the plan lacks is an error."""
+    """Fills what this rank holds. Names that only other ranks have are left to them.
+
+    Raises:
+        ValueError: the plan lacks a name, or has it with another shape.
+    """
     tensors = tensors_of(model, ranks, first_expert)
     if unknown := tensors.keys() - set(whole.names()):
         raise ValueError(f"the plan must have every parameter, got none for {', '.join(sorted(unknown))}")
+    if other := [name for name, tensor in tensors.items() if tuple(tensor.shape) != whole[name][0].shape]:
+        raise ValueError(
+            f"shapes must be those of the plan, got others for {', '.join(other)}. Megatron marks the weights that are shards"
+            " where it initialises them: leave perform_initialization on."
+        )
     whole.fill_(tensors)
 
 

@@ -15,7 +15,7 @@ from weightinit_cuda.numerics.distributions import Constant, Distribution, Norma
 from weightinit_cuda.tensors.boxes import Region
 
 INF = math.inf
-ISAS = ("scalar", "avx2", "avx512", "neon")
+ISAS = ("scalar", "avx2", "avx512", "avx512bf16", "neon")
 BACKENDS = (*ISAS, "reference")
 
 REAL_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)

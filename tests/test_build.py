@@ -45,6 +45,8 @@ def chosen(
 IN_PLACE = {"WEIGHTINIT_IN_PLACE": "1"}
 CASES = {
     "nothing said, no GPU": ({}, "", "", "13.0", f"{ALL_13}|all there are, since there is no GPU here"),
+    "the oldest CUDA": ({}, "", "", "11.8.89", "75-real;80-real;86-real;89-real;90|all there are, since there is no GPU here"),
+    "before that": ({}, "", "", "11.7", "CUDA 11.7 is too old, 11.8 is needed"),
     "before CUDA 12.8": ({}, "", "", "12.4", "75-real;80-real;86-real;89-real;90|all there are, since there is no GPU here"),
     "development, no GPU": (IN_PLACE, "", "", "13.0", "90-real|a development build without a GPU"),
     "development, a GPU": (IN_PLACE, "", "8.0\\n", "13.0", "80|the GPUs of this machine"),

@@ -27,7 +27,7 @@ PYTHON = sorted(PACKAGE.rglob("*.py"))
 
 # ---- includes -------------------------------------------------------------------------------------------------------
 
-LANES = {f"core/lanes_{isa}.h" for isa in ("scalar", "avx2", "avx512", "neon")}
+LANES = {f"core/lanes_{isa}.h" for isa in ("scalar", "avx2", "avx512", "avx512bf16", "neon")}
 # Each file and the files of ours that it may include. core/ knows nothing above it, cpu/ and cuda/ nothing of each other.
 INCLUDES: dict[str, set[str]] = {
     "job.h": set(),
@@ -36,6 +36,7 @@ INCLUDES: dict[str, set[str]] = {
     "core/lanes_scalar.h": {"core/scalar_device.h"},  # where WI_DEVICE is defined, and only there
     "core/lanes_avx2.h": {"core/lanes_scalar.h"},
     "core/lanes_avx512.h": {"core/lanes_scalar.h"},
+    "core/lanes_avx512bf16.h": {"core/lanes_avx512.h"},
     "core/lanes_neon.h": {"core/lanes_scalar.h"},
     "core/pack.h": {"core/lanes_scalar.h"},
     "core/philox.h": {"core/lanes_scalar.h"},
@@ -65,6 +66,12 @@ INCLUDES: dict[str, set[str]] = {
         "core/fill.h",
         "core/combine.h",
         "core/transpose.h",
+    },
+    "cpu/fill_avx512bf16.cpp": {
+        "cpu/kernels.h",
+        "core/lanes_avx512bf16.h",
+        "core/philox_avx512.h",
+        "core/fill.h",
     },
     "cpu/fill_avx512.cpp": {
         "cpu/kernels.h",
@@ -96,7 +103,7 @@ INCLUDES: dict[str, set[str]] = {
 ANY_CUDA = {name for name in INCLUDES if name.startswith("core/")} - (LANES - {"core/lanes_scalar.h"}) | {"job.h"}
 # Headers that are not ours, and the only files that may see them.
 SYSTEM: dict[str, str] = {
-    r"(immintrin|arm_neon)\.h": r"cpu/(fill_(avx2|avx512|neon)|parallel)\.cpp",
+    r"(immintrin|arm_neon)\.h": r"cpu/(fill_(avx2|avx512|avx512bf16|neon)|parallel)\.cpp",
     r"pybind11/.*": r"(bindings\.cpp|(named|plain)_tensors\.(h|cpp))",
     r"(cuda|cuda_runtime|cuda_.*|device_.*)\.h": r"cuda/.*",
     r"(torch|ATen|c10)/.*": r"nowhere",

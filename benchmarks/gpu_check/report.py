@@ -29,7 +29,7 @@ def show(check: Check) -> None:
 def _cells(outcome: Outcome, out: Path) -> tuple[str, ...]:
     stage = outcome.stage
     written = stage.file if (out / stage.file).is_file() else ""
-    return (stage.name, outcome.state.value, f"{outcome.seconds:.1f}", f"{stage.limit:g}", written, outcome.said)
+    return (stage.name, outcome.state.value, f"{outcome.seconds:.1f}", f"{outcome.limit:.0f}", written, outcome.said)
 
 
 def _rich(check: Check) -> None:

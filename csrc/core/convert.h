@@ -141,8 +141,12 @@ struct Store {
         typename L::F y[4];
         typename L::U bits[4];
         in_order<L, kInPairs>(x, y);
-        WI_UNROLL for (int i = 0; i < 4; ++i) bits[i] = Element<L, kStorage>::bits(y[i]);
-        store4<L>(out, bits);
+        if constexpr (kStorage == Storage::kBFloat16 && L::kRoundsToBFloat16) {
+            L::store_bfloat16(out, y);
+        } else {
+            WI_UNROLL for (int i = 0; i < 4; ++i) bits[i] = Element<L, kStorage>::bits(y[i]);
+            store4<L>(out, bits);
+        }
     }
 };
 

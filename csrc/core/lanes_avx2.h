@@ -92,6 +92,7 @@ struct Avx2 {
     static constexpr int kBlocks = 8;
     static constexpr int kWides = 2;
     static constexpr int kVectorBytes = 32;
+    static constexpr bool kRoundsToBFloat16 = false;
     static constexpr bool kPairs = false;
     WI_FN U lane_blocks() { return _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7); }
     WI_FN void interleave4(const F x[4], F y[4]) {

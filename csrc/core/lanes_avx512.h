@@ -89,6 +89,7 @@ struct Avx512 {
     static constexpr int kBlocks = 16;
     static constexpr int kWides = 2;
     static constexpr int kVectorBytes = 64;
+    static constexpr bool kRoundsToBFloat16 = false;
     static constexpr bool kPairs = true;
     WI_FN U lane_blocks() { return _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15); }
     WI_FN void interleave4(const F x[4], F y[4]) {

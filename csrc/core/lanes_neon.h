@@ -83,6 +83,7 @@ struct Neon {
     static constexpr int kBlocks = 4;
     static constexpr int kWides = 2;
     static constexpr int kVectorBytes = 16;
+    static constexpr bool kRoundsToBFloat16 = false;
     static constexpr bool kPairs = false;
     WI_FN U lane_blocks() {
         const uint32_t order[4] = {0, 1, 2, 3};

@@ -90,6 +90,7 @@ struct Scalar {
     static constexpr int kBlocks = 1;        // blocks a set: lanes of U
     static constexpr int kWides = 1;         // vectors of Q that hold as many lanes as one U
     static constexpr int kVectorBytes = 16;  // that are transposed together
+    static constexpr bool kRoundsToBFloat16 = false;
     static constexpr bool kPairs =
         false;  // there are philox4x32_10_pairs and interleave_pairs: fewer operations than for planes
     WI_FN U lane_blocks() { return 0; }  // the block of each lane, within the set

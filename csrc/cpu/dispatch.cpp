@@ -1,5 +1,9 @@
 #include "dispatch.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -22,7 +26,15 @@ struct Isa {
     RunFn (*find_run)(Kind, Storage);
     CombineFn (*find_combine)(Mode, Storage);
     StoreColumnsFn (*find_store_columns)(int item_size);
+    RunFn (*find_bfloat16)(Kind) = nullptr;  // kernels for values none of which is subnormal
 };
+
+#if defined(__x86_64__)
+bool has_bfloat16_conversion() {  // compilers before GCC 11 cannot be asked
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 5 & 1;
+}
+#endif
 
 std::vector<Isa> find_isas() {
     std::vector<Isa> isas;
@@ -30,8 +42,16 @@ std::vector<Isa> find_isas() {
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
-        isas.push_back({"avx512", find_run_avx512, find_combine_avx512, find_store_columns_avx512});
+        __builtin_cpu_supports("avx512vl")) {
+        const Isa avx512 = {"avx512", find_run_avx512, find_combine_avx512, find_store_columns_avx512};
+        if (has_bfloat16_conversion() && find_bfloat16_avx512bf16(Kind::kNormal)) {
+            Isa with_bfloat16 = avx512;
+            with_bfloat16.name = "avx512bf16";
+            with_bfloat16.find_bfloat16 = find_bfloat16_avx512bf16;
+            isas.push_back(with_bfloat16);
+        }
+        isas.push_back(avx512);
+    }
     if (avx2) isas.push_back({"avx2", find_run_avx2, find_combine_avx2, find_store_columns_avx2});
 #elif defined(__aarch64__)
     isas.push_back({"neon", find_run_neon, find_combine_neon, find_store_columns_neon});
@@ -104,9 +124,34 @@ struct OneHotRun {
     static constexpr RunFn run = run_one_hot<T>;
 };
 
+// Whether no float32 value of a distribution is subnormal: then a conversion that takes such values for 0 may be used. With the names
+// of core/distributions.h: r >= 2^-50, and cos and sin are 0 or >= 2^-32 (tests/native/bfloat16_proofs.cpp), so their product is 0 or
+// >= 2^-82; a central quantile is 0 or >= 2^-83 where scale and center are multiples of 2^-83, as float32 from 2^-60 on is. Times a std
+// >= 2^-40 both stay normal; a sum with a mean >= 2^-40 is 0 or a multiple of 2^-88, since a product has 48 bits. A uniform value is
+// 0 or a multiple of 2^-126 where low and scale are, as float32 from 2^-103 on is.
+bool has_no_subnormals(const Transform& transform) {
+    const auto all_0_or_from = [&](double least, int begin, int end) {
+        for (int i = begin; i < end; ++i) {
+            const double x = transform.f64(i);  // as float32, it might be taken for 0 here, too
+            if (x != 0 && x < least && x > -least) return false;
+        }
+        return true;
+    };
+    switch (transform.kind) {
+        case Kind::kUniform: return all_0_or_from(0x1p-103, 0, 2);
+        case Kind::kUniformClamped: return all_0_or_from(0x1p-103, 0, 4);
+        case Kind::kNormal: return all_0_or_from(0x1p-40, 0, 2);
+        case Kind::kTruncNormalCentral:
+            return all_0_or_from(0x1p-60, 0, 2) && all_0_or_from(0x1p-40, 2, 4) && all_0_or_from(0x1p-126, 4, 6);
+        default: return false;
+    }
+}
+
 RunFn find_run(const Transform& transform, Storage storage) {
     if (transform.kind == Kind::kConstant) return by_size<ConstantRun>(storage);
     if (transform.kind == Kind::kOneHot) return by_size<OneHotRun>(storage);
+    if (storage == Storage::kBFloat16 && current()->find_bfloat16 && has_no_subnormals(transform))
+        return current()->find_bfloat16(transform.kind);
     return current()->find_run(transform.kind, storage);
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -279,3 +280,33 @@ def test_doctor(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     wi.plan(nn.Linear(4, 4), "xavier").save(tmp_path / "plan.json")
     assert main(["doctor", str(tmp_path / "plan.json")]) == 0
     assert main(["doctor", str(tmp_path / "none.json")]) == 2
+
+
+FORGETS = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.forgotten = torch.nn.Parameter(torch.empty(3, 3))
+        self.partly = torch.nn.Parameter(torch.empty(4, 3))
+        self.register_buffer("unread", torch.empty(2))
+        self.zero = torch.nn.Linear(8, 8)
+        torch.nn.init.normal_(self.partly[1:])
+        torch.nn.init.zeros_(self.zero.weight)
+"""
+
+
+@pytest.mark.filterwarnings("error")
+def test_doctor_of_a_model_that_forgets_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are what it is asked for, so they are no error of the command; and the rest is looked at, too."""
+    (tmp_path / "model.py").write_text(FORGETS)
+    assert main(["doctor", f"{tmp_path / 'model.py'}:Net"]) == 1
+    shown = capsys.readouterr().out
+    for name in ("forgotten", "partly", "unread"):
+        assert re.search(rf"^ {name} +uninitialised ", shown, re.MULTILINE), name
+    assert shown.count("uninitialised") == 3
+    assert re.search(r"^ zero\.weight +same rows ", shown, re.MULTILINE)
+    for command in ("plan", "doctor --probe"):
+        assert main([*command.split(), f"{tmp_path / 'model.py'}:Net"]) == 2
+        assert "got 3 that it only allocates (forgotten, partly, unread)" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 
 import emulation
@@ -142,14 +143,53 @@ def test_memory(ptx: dict[Kernel, Path], kernels: dict[Kernel, ptx_to_c.Kernel],
     assert any(re.fullmatch(r"st(\.\w+)*\.v4\.[bfu]32", at.opcode) for at in kernels[kernel].instructions)
 
 
+def ptx_for(version: int, architecture: int) -> Path:
+    """Of the kernel of 8 bits, what nvcc of another CUDA would make of the part that depends on it."""
+    source = sass_budget.KERNELS[0]
+    command = [*sass_budget.to_ptx(architecture, source), f"-DWI_CUDA_VERSION={version}"]
+    return made(BUILD / f"{source.stem}_{architecture}_cuda{version}.ptx", command, [source, *emulation.HEADERS])
+
+
 @needs_nvcc
 @pytest.mark.parametrize(("version", "architecture", "by_hardware"), [(1201, 89, True), (1200, 89, False), (1108, 90, True)])
 def test_float8_is_converted_by_what_the_assembler_takes(version: int, architecture: int, by_hardware: bool) -> None:
     """ptxas of CUDA 11.8 and 12.0 refuses the instructions for sm_89: "requires .target sm_90 or higher"."""
-    source = sass_budget.KERNELS[0]
-    command = [*sass_budget.to_ptx(architecture, source), f"-DWI_CUDA_VERSION={version}"]
-    made_by = made(BUILD / f"{source.stem}_{architecture}_cuda{version}.ptx", command, [source, *emulation.HEADERS])
-    assert ("e4m3x2" in made_by.read_text()) == by_hardware
+    assert ("e4m3x2" in ptx_for(version, architecture).read_text()) == by_hardware
+
+
+def ptxas_of_cuda_11_8() -> str | None:
+    """The assembler of the oldest CUDA that is supported: of the wheel nvidia-cuda-nvcc-cu11."""
+    try:
+        files = metadata.files("nvidia-cuda-nvcc-cu11") or []
+    except metadata.PackageNotFoundError:
+        files = []
+    return next((str(file.locate()) for file in files if file.name == "ptxas"), None)
+
+
+def assembled_by_the_oldest(made_by: Path, architecture: int, folder: Path) -> str:
+    """What ptxas of CUDA 11.8 says of PTX whose number of the language alone is made older."""
+    assembler = ptxas_of_cuda_11_8()
+    if assembler is None:
+        pytest.skip("no nvidia-cuda-nvcc-cu11")
+    older = folder / "older.ptx"
+    older.write_text(re.sub(r"^\.version .*$", ".version 7.8", made_by.read_text(), count=1, flags=re.MULTILINE))
+    command = [assembler, f"-arch=sm_{architecture}", "-v", str(older), "-o", str(folder / "cubin")]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+
+
+@needs_nvcc
+@pytest.mark.parametrize("name", NAMES)
+def test_the_oldest_assembler_takes_it(name: str, ptx: dict[Kernel, Path], tmp_path: Path) -> None:
+    said = assembled_by_the_oldest(ptx[name, 90], 90, tmp_path)
+    assert re.search(r" 0 bytes stack frame(?s:.*)Used \d+ registers", said), said
+
+
+@needs_nvcc
+@pytest.mark.parametrize(("version", "taken"), [(1200, True), (1201, False)])
+def test_for_sm_89_the_oldest_assembler_takes_no_float8(version: int, taken: bool, tmp_path: Path) -> None:
+    said = assembled_by_the_oldest(ptx_for(version, 89), 89, tmp_path)
+    assert bool(re.search(r" 0 bytes stack frame(?s:.*)Used \d+ registers", said)) == taken, said
+    assert ("requires .target sm_90 or higher" in said) != taken
 
 
 # ---- the translator itself ------------------------------------------------------------------------------------------

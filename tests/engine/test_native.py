@@ -14,11 +14,16 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import emulation
 import pytest
+import torch
+from bitwise import same_bits
+from conftest import made, using
 from core_builds import AARCH64, FLAGS, NEEDED, built, require
-from emulation import ROOT
+from emulation import NATIVE, ROOT
 
 from weightinit_cuda import engine
+from weightinit_cuda.numerics.distributions import Normal, TruncNormal, Uniform
 
 VECTORS = ROOT / "tests" / "vectors"
 
@@ -101,6 +106,7 @@ HAS = {  # what a build's object file has; every other pattern must be absent
     ("native", "scalar"): {"double"},
     ("native", "avx2"): {"double", "fused float", "vex", "ymm"},
     ("native", "avx512"): {"double", "fused float", "vex", "evex", "ymm", "zmm"},
+    ("native", "avx512bf16"): {"fused float", "vex", "evex", "zmm"},
     ("neon", "scalar"): {"double", "fused float"},
     ("neon", "neon"): {"double", "fused float"},
 }
@@ -129,8 +135,8 @@ def test_object_code(build: str, isa: str) -> None:
     symbols = [line for line in objdump(tool, "-t", path) if re.match(r"[0-9a-f]{16} ", line)]
     assert {line.split()[-1] for line in symbols if "*UND*" in line} <= CALLED
     shared = [line.split()[-1] for line in symbols if re.match(r"[0-9a-f]{16} ([gu!]|.w)", line)]
-    assert f"_ZN2wi{len(isa) + 9}find_run_{isa}ENS_4KindENS_7StorageE" in shared
-    ours = rf"2wi{len(isa)}{isa}|find_(run|combine|store_columns)_{isa}"
+    assert any(re.search(rf"_ZN2wi\d+find_(run|bfloat16)_{isa}E", name) for name in shared)
+    ours = rf"2wi{len(isa)}{isa}|find_(run|bfloat16|combine|store_columns)_{isa}"
     assert [name for name in shared if not re.search(ours, name)] == []
 
 
@@ -142,3 +148,47 @@ def test_module_calls_no_libm() -> None:
     undefined = [line.split()[-1] for line in objdump("objdump", "-T", Path(module.origin)) if "*UND*" in line]
     assert "memcpy" in undefined
     assert [name for name in undefined if LIBM.fullmatch(name)] == []
+
+
+# ---- bfloat16 by the CPU's own conversion -----------------------------------------------------------------------------
+
+
+def test_the_conversion_to_bfloat16_is_ours() -> None:
+    """For every float32 that is neither subnormal nor NaN, in every floating-point environment."""
+    require(emulation.CXX)
+    source = NATIVE / "bfloat16_proofs.cpp"
+    command = [emulation.CXX, "-std=c++17", "-O3", *emulation.FLAGS, str(source)]
+    program = emulation.made(emulation.BUILD / "bfloat16_proofs", command, [source, *emulation.HEADERS])
+    done = subprocess.run([str(program)], capture_output=True, text=True)
+    if done.returncode == 2:
+        pytest.skip("this CPU has no AVX-512 BF16")
+    assert done.returncode == 0, done.stdout
+
+
+# Some have subnormal values, which that conversion would take for 0; the others are next to them.
+NEAR_SUBNORMAL = {
+    "normal": Normal(0.0, 2.0**-40),
+    "normal below": Normal(0.0, 2.0**-41),
+    "normal, the mean below": Normal(2.0**-41, 2.0**-40),
+    "normal, subnormal": Normal(0.0, 1e-38),
+    "normal, half of it": Normal(1e-38, 1e-39),
+    "uniform": Uniform(-(2.0**-79), 2.0**-79),
+    "uniform below": Uniform(-(2.0**-81), 2.0**-80),
+    "uniform, subnormal": Uniform(-1e-38, 3e-38),
+    "uniform, clamped": Uniform(1e-40, 3e-38),
+    "uniform, one bound": Uniform(1e-39, 1.0),
+    "trunc": TruncNormal(0.0, 2.0**-40, -(2.0**-39), 2.0**-39),
+    "trunc below": TruncNormal(0.0, 2.0**-41, -(2.0**-40), 2.0**-40),
+    "trunc, subnormal": TruncNormal(0.0, 1e-38, -2e-38, 2e-38),
+    "trunc, narrow": TruncNormal(0.0, 1.0, -1e-38, 2e-38),
+    "trunc, far": TruncNormal(0.0, 1e-38, 3e-38, 1e-37),
+}
+
+
+@pytest.mark.parametrize("name", NEAR_SUBNORMAL)
+def test_subnormal_values_stay(name: str) -> None:
+    made_by = {}
+    for isa in ("scalar", "avx512bf16"):
+        with using(isa):
+            made_by[isa] = made(NEAR_SUBNORMAL[name], torch.bfloat16, 1 << 16)
+    assert same_bits(made_by["scalar"], made_by["avx512bf16"])

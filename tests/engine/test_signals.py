@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain
+from types import FrameType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -89,3 +94,23 @@ def test_positions_of_a_gpus_generator(native: bool, monkeypatch: pytest.MonkeyP
     generator = Generator()
     assert [words.take_position(generator) for _ in range(3)] == [40, 44, 48]  # type: ignore[arg-type]
     assert generator.position == 52
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_threads_take_different_positions(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generator's methods are compiled code, as torch's are, between whose calls Python may change threads."""
+    if native and words.kernels is None:
+        pytest.skip("no compiled kernels")
+    if not native:
+        monkeypatch.setattr(words, "kernels", None)
+    cell = [0]
+    generator: Any = SimpleNamespace(get_offset=partial(cell.__getitem__, 0), set_offset=partial(cell.__setitem__, 0))
+    threads, calls = 4, 5000
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            taken = [*pool.map(lambda _: [words.take_position(generator) for _ in range(calls)], range(threads))]
+    finally:
+        sys.setswitchinterval(interval)
+    assert sorted(chain.from_iterable(taken)) == list(range(0, 4 * threads * calls, 4))

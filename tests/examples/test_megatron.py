@@ -59,3 +59,16 @@ def test_names_of_grouped_experts_and_of_strangers() -> None:
         assert sorted(names) == ["linear_fc1.norm1", "linear_fc1.weight6", "linear_fc1.weight7"]
         with pytest.raises(ValueError, match=r"must have every parameter, got none for linear_fc1\.norm1"):
             fill_(model, wi.plan(nn.Linear(1, 1), seed=0), mesh)
+
+
+def test_shards_that_are_not_marked_are_refused() -> None:
+    """As Megatron leaves them without perform_initialization."""
+    with rank_of(0, (2,)) as mesh:
+        model = Experts(8, 24, 1, ranks=2)
+        plan = wi.plan(Experts(8, 24, 1, ranks=1), RULES, seed=0)
+        for parameter in model.parameters():
+            vars(parameter).clear()
+            parameter.detach().fill_(7.0)
+        with pytest.raises(ValueError, match=r"must be those of the plan, got others for .*linear_fc1\.weight.*perform_init"):
+            fill_(model, plan, mesh)
+        assert all(bool((parameter == 7).all()) for parameter in model.parameters())

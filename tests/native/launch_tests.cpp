@@ -16,6 +16,7 @@ namespace wi {  // the plainest evaluator alone is linked
 RunFn find_run_avx2(Kind, Storage) { return nullptr; }
 RunFn find_run_avx512(Kind, Storage) { return nullptr; }
 RunFn find_run_neon(Kind, Storage) { return nullptr; }
+RunFn find_bfloat16_avx512bf16(Kind) { return nullptr; }
 CombineFn find_combine_avx2(Mode, Storage) { return nullptr; }
 StoreColumnsFn find_store_columns_avx2(int) { return nullptr; }
 CombineFn find_combine_avx512(Mode, Storage) { return nullptr; }

@@ -182,12 +182,14 @@ def test_no_prefix_at_all() -> None:
 
 def test_parts_of_a_copy() -> None:
     """A copied module registers nothing, and is a model all the same."""
-    before = nn.Module.__setstate__  # torch.compile, once used in the process, has put its own there
+    before = nn.Module.__setstate__
+    code = before.__code__
     with wi.deferred() as recording:
         model = copy.deepcopy(net())
     leaves(recording, model)
     assert same(values(model), whole(net, recording.plan(model).seed))
     assert nn.Module.__setstate__ is before
+    assert before.__code__ is code
 
 
 # ---- several models of a block ---------------------------------------------------------------------------------------

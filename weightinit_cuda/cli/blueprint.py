@@ -80,6 +80,7 @@ def open_blueprint(
     seed: int | None = None,
     dtype: torch.dtype | None = None,
     permissions: Permissions = NONE,
+    unwritten: Rules | None = None,
 ) -> Blueprint:
     """Reads a file of ``plan.save()`` or a ``config.json`` of transformers, diffusers or timm (or a folder with one), or calls
     a function that makes a model.
@@ -91,17 +92,18 @@ def open_blueprint(
         seed: default the plan's, or 0.
         dtype: of floating-point tensors; default the plan's or the configuration's.
         permissions: what a configuration may do. By default nothing is downloaded and no code runs that came with it.
+        unwritten: rules for tensors that the model's code allocates and never writes, where ``rules`` are not given.
 
     Raises:
         FileNotFoundError, ImportError: no such file, or the library is not installed.
         ValueError: it is none of these; the model cannot be built; no rule covers a parameter; or the code leaves one unwritten
-            and there are no rules.
+            and there are no rules for it.
     """
     if NAMED_FUNCTION.fullmatch(str(source)) and not Path(source).exists():
         make = function_named(str(source))  # its module is imported as it is
         with deferred() as recorded:
             model = make()
-        return _of_model(model, recorded, rules, seed or 0, dtype)
+        return _of_model(model, recorded, rules, unwritten, seed or 0, dtype)
     file = Path(source) / "config.json" if Path(source).is_dir() else Path(source)
     data = _json(file)
     if is_configuration(data):
@@ -109,7 +111,8 @@ def open_blueprint(
             build = builder_of(file, data, permissions)
             with deferred() as recorded:
                 model = build()
-        made = _of_model(model, recorded, rules, seed or 0, dtype or floating_dtype(data.get("dtype", data.get("torch_dtype"))))
+        dtype = dtype or floating_dtype(data.get("dtype", data.get("torch_dtype")))
+        made = _of_model(model, recorded, rules, unwritten, seed or 0, dtype)
         return made._replace(config=file)
     if data.get("library") != "weightinit_cuda":
         raise ValueError(
@@ -139,12 +142,20 @@ def _json(file: Path) -> dict[str, Any]:
     return data
 
 
-def _of_model(model: nn.Module, recorded: Recording, rules: Rules | None, seed: int, dtype: torch.dtype | None) -> Blueprint:
-    made = recorded.plan(model, seed, rules=rules)
+def _of_model(
+    model: nn.Module,
+    recorded: Recording,
+    rules: Rules | None,
+    unwritten: Rules | None,
+    seed: int,
+    dtype: torch.dtype | None,
+) -> Blueprint:
+    unwritten = unwritten if rules is None else rules
+    made = recorded.plan(model, seed, rules=unwritten)
     if rules is not None:
         own, made = made, plan(model, rules, seed)
         made = Plan((*made, *(entry for entry in own if entry.name not in made)), seed, made.rules)
-    values = recorded.values(model, seed, dtype=dtype, rules=rules)
+    values = recorded.values(model, seed, dtype=dtype, rules=unwritten)
     made = made if dtype is None else made.with_dtype(dtype)
     return Blueprint(made, model, recorded, values, saved=saved_names(model) if _library_of(model) == "transformers" else None)
 

@@ -16,8 +16,10 @@ from ..checkpoints.verify import verify
 from ..diagnosis import probe
 from ..diagnosis.doctor import diagnose, examine
 from ..engine.backend import backend_info
+from ..numerics.distributions import Computed
 from ..plans.table import visible
 from ..plans.whole_file import write_whole
+from ..rules import Rule, buffer
 from . import demo
 from .bench import run_benchmarks
 from .blueprint import Blueprint, open_blueprint
@@ -29,6 +31,7 @@ from .terminal import progress, rendered, symptoms_table
 __all__ = ["main"]
 
 PLAN_FILE = "init.json"  # beside the shards: what `verify` compares them with
+UNWRITTEN = [Rule(at, Computed("nothing")) for at in ("*", (buffer, "*"))]  # so that the doctor sees the rest of the plan, too
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "weightinit-cuda") -> int:
@@ -201,7 +204,7 @@ def doctor_command(source: str | None, how: How, probes: bool) -> int:
     if source is None:
         return 0
     if _is_blueprint(source):
-        opened = how.open(source)
+        opened = how.open(source, UNWRITTEN)
         found, looked_at = (
             diagnose(opened.plan, opened.model, opened.recorded),
             f"{len(opened.plan.names())} tensors of its plan",

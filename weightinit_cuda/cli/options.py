@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 import torch
 
-from ..rules import RULE_SETS
+from ..rules import RULE_SETS, Rules
 from .blueprint import Blueprint, floating_dtype, open_blueprint
 from .libraries import Permissions
 
@@ -27,9 +27,9 @@ class How(NamedTuple):
     dtype: torch.dtype | None
     permissions: Permissions
 
-    def open(self, source: str) -> Blueprint:
+    def open(self, source: str, unwritten: Rules | None = None) -> Blueprint:
         """The plan of the source, and what else is known."""
-        return open_blueprint(source, self.rules, self.seed, self.dtype, self.permissions)
+        return open_blueprint(source, self.rules, self.seed, self.dtype, self.permissions, unwritten)
 
 
 def takes_how(function: Command) -> Command:

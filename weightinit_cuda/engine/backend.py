@@ -65,7 +65,9 @@ def _choose_backend() -> bool:
 
 
 def select_cpu(isa: str) -> None:
-    """Makes the CPU kernels use one instruction set: scalar, avx2, avx512 or neon. For tests; values do not depend on it.
+    """Makes the CPU kernels use one instruction set: scalar, avx2, avx512, avx512bf16 or neon.
+
+    For tests; values do not depend on it.
 
     Raises:
         ValueError: this build or machine does not have it.

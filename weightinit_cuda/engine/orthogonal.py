@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..tensors.torch_private import assert_async
+
 __all__ = ["computing_dtype", "orthogonal_matrix"]
 
 
@@ -61,12 +63,13 @@ def _cholesky_qr(tall: Tensor) -> tuple[Tensor, bool]:
     less, far from the 1 / sqrt(eps) where the method fails; then Q is orthogonal to rounding, as Householder's is.
     Source: Yamamoto, Nakatsukasa, Yanagisawa, Fukaya (2015), ETNA 44.
     """
-    capturing = tall.is_cuda and torch.cuda.is_current_stream_capturing()  # then nobody may ask; failure is beyond all odds
     for _ in range(2):
         with _full_precision():
             gram = tall.mH @ tall
         factor, info = torch.linalg.cholesky_ex(gram)
-        if not capturing and info.item() != 0:
+        if tall.is_cuda:  # nobody waits for the device, which would end a capture; what is beyond all odds is an error
+            assert_async(info == 0)
+        elif info.item() != 0:
             return tall, False
         tall = torch.linalg.solve_triangular(factor.mH, tall, upper=True, left=False)
     return tall, True

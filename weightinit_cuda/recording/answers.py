@@ -21,6 +21,7 @@ from ..init.patching import put_methods, remove_methods
 from ..tensors.torch_private import TensorBase, copying_code, dispatch_modes, storage_key
 from . import handed_out, subscripts
 from .memory import put_under
+from .operators import is_meta
 from .python_values import METHODS as _ON_VALUES
 from .python_values import SUBSCRIPTS
 from .recorded_threads import RecordedThread, while_recorded
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["answering"]
 
 _dynamo_traces = torch.compiler.is_dynamo_compiling
-_is_meta: Callable[[Tensor], bool] = TensorBase.is_meta.__get__  # type: ignore[attr-defined]
 
 
 _thread = RecordedThread()  # in an operator that the recorder handles there are fewer modes
@@ -63,7 +63,7 @@ def _wants_truth(name: str) -> bool:
 def _claimed(tensor: Tensor) -> torch.device | None:
     """Where a recorded tensor says that it is; None for all others, and for those who are told the truth."""
     recorder = _recorder()
-    if recorder is None or not _is_meta(tensor):
+    if recorder is None or not is_meta(tensor):
         return None
     asking = sys._getframe(2)
     name = asking.f_globals.get("__name__", "")
@@ -170,12 +170,12 @@ def _to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         first = args[0] if args else None
         key = "other" if "other" in kwargs else "device"
         target = kwargs.get(key) if first is None else first
-        if isinstance(target, Tensor) and _is_meta(target) and (place := _place(recorder, target)) is not None:
+        if isinstance(target, Tensor) and is_meta(target) and (place := _place(recorder, target)) is not None:
             moved = {key: x for key, x in kwargs.items() if key != "other"}
             return _to(self, place, target.dtype, *args[1:], **moved)
         if isinstance(target, (str, int, torch.device)) and not isinstance(target, bool):
             device = torch.device(target)
-            if _is_meta(self) and device != META and _same(device, _place(recorder, self)):
+            if is_meta(self) and device != META and _same(device, _place(recorder, self)):
                 if first is not None:
                     args = (None, *args[1:])
                 else:
@@ -191,7 +191,7 @@ def _same(asked: torch.device, place: torch.device | None) -> bool:
 
 def _cpu(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     recorder = _recorder()
-    if recorder is not None and not args and not kwargs and _is_meta(self) and _same(_CPU, _place(recorder, self)):
+    if recorder is not None and not args and not kwargs and is_meta(self) and _same(_CPU, _place(recorder, self)):
         return self
     return TensorBase.cpu(self, *args, **kwargs)
 
@@ -209,7 +209,7 @@ def _leaving(name: str, ours: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(torchs)
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         recorder = _recorder()
-        if recorder is None or not _is_meta(self) or _place(recorder, self) is None:
+        if recorder is None or not is_meta(self) or _place(recorder, self) is None:
             return torchs(self, *args, **kwargs)
         return ours(recorder, torchs, self, *args, **kwargs)
 
@@ -224,7 +224,7 @@ def _set_(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     source = args[0] if args else kwargs.get("source")
     if _recorder() is not None and isinstance(source, Tensor | torch.UntypedStorage | torch.TypedStorage) and not self.numel():
         storage: Any = getattr(source, "_untyped_storage", source)
-        if not _is_meta(self) and (_is_meta(source) if isinstance(source, Tensor) else _torchs_storage_device(storage) == META):
+        if not is_meta(self) and (is_meta(source) if isinstance(source, Tensor) else _torchs_storage_device(storage) == META):
             put_under(self, torch.empty(0, dtype=self.dtype, device=META))
     return TensorBase.set_(self, *args, **kwargs)
 
@@ -239,7 +239,7 @@ def _materialize(
     self: Any, shape: Any, device: torch.device | str | int | None = None, dtype: torch.dtype | None = None
 ) -> None:
     """The parameter of a lazy module, which is a real one, becomes a recorded one: torch exchanges its data, of one device."""
-    if _recorder() is None or _is_meta(self.data):
+    if _recorder() is None or is_meta(self.data):
         _torchs_materialize(self, shape, device, dtype)
         return
     made = torch.empty(shape, device=self.data.device if device is None else device, dtype=dtype or self.data.dtype)
@@ -290,7 +290,7 @@ def _on_values(name: str, ours: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(torchs)
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         recorder = _recorder()
-        if recorder is None or not _is_meta(self):
+        if recorder is None or not is_meta(self):
             return torchs(self, *args, **kwargs)
         return ours(recorder, torchs, self, *args, **kwargs)
 

@@ -8,7 +8,7 @@ fill, a replay for the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import SupportsIndex, TypeVar
@@ -34,6 +34,7 @@ from .answers import answering
 from .folding import Folded
 from .materialize import copy_boxes, finish, is_one_fill, materialize, move_others, real_memory
 from .ownership import Claims
+from .programs import program
 from .recorder import Recorder
 from .replay import place_of, replay
 from .stand_ins import standing_in
@@ -46,6 +47,7 @@ __all__ = ["Recording", "deferred"]
 
 Module = TypeVar("Module", bound=nn.Module)
 Device = torch.device | str | int | None
+_SMALL = 1 << 20  # bytes
 
 
 class Recording:
@@ -281,13 +283,21 @@ class Recording:
             self._wholes.needed(whole)
 
     def _compute(self, targets: Sequence[Target], claims: Claims, seed: int, real: dict[str, Tensor]) -> None:
-        """Replays what is no fill. One memory at a time: only its own values are held beside the model."""
-        for target in targets:
-            boxes = [] if target.within else claims.computed(target.named.name)
-            if boxes:
-                memory = target.memory
-                bytes_ = replay(claims.needed(memory), [memory], lambda step: claims.source(step, seed))[memory]
-                copy_boxes(place_of(target.view, bytes_), real[target.named.name], boxes)
+        """Replays what is no fill. One memory at a time: only its own values are held beside the model, and small ones that
+        several tensors have alike."""
+        parts = [(target, claims.computed(target.named.name)) for target in targets if not target.within]
+        computed = [(target, boxes) for target, boxes in parts if boxes]
+        known: dict[Hashable, Tensor] = {}
+        for target, boxes in computed:
+            memory = target.memory
+            steps = claims.needed(memory)
+            key = program(steps, memory) if len(computed) > 1 and memory.nbytes <= _SMALL else None
+            values = known.get(key)
+            if values is None:
+                values = replay(steps, [memory], lambda step: claims.source(step, seed))[memory]
+                if key is not None:
+                    known[key] = values
+            copy_boxes(place_of(target.view, values), real[target.named.name], boxes)
 
     # ---- which tensors ---------------------------------------------------------------------------------------------
 

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..numerics.arithmetic import clamped, erfinv, scaled, shifted
 from ..numerics.distributions import Constant, Distribution
 from ..tensors.boxes import Box, visible
+from .changes import MOVES, RULES, Change
 from .operators import leaves
 from .pieces import BoxValue, Drawn, Nothing, Replayed, Value, Written, moved, seen_in_boxes
-from .tape import CPU, DataStep, FillStep, Memory, OperatorStep, Step, View
+from .tape import CPU, ChangedFill, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import box_of, cut
 
 __all__ = ["Folded"]
@@ -38,7 +38,7 @@ class Folded:
         self._pieces: dict[Memory, list[Written]] = {}
         self._done = False
         for step in steps:
-            if not (isinstance(step, FillStep) and isinstance(step.filled, Memory) and step.filled.plain):
+            if not _is_on_plain(step):
                 self._take(step)
         self._done = True
 
@@ -48,7 +48,11 @@ class Folded:
         if known is None:
             known = self._pieces[memory] = []
             if self._done and memory.steps:  # it was plain
-                self._take(self._steps[memory.steps[-1]])
+                last = self._steps[memory.steps[-1]]
+                if isinstance(last, ChangedFill):
+                    self._write_drawn(last.fill, last.distribution)
+                else:
+                    self._take(last)
         return known
 
     # ---- reading ----------------------------------------------------------------------------------------------------
@@ -134,15 +138,18 @@ class Folded:
                 self._write(step.writes[0], Nothing(step.source))
             case FillStep(distribution=distribution):
                 assert distribution is not None
-                view = step.writes[0]
-                if isinstance(distribution, Constant):
-                    self._write(view, Drawn(distribution, step.source))
-                else:
-                    self._write(view, Drawn(distribution, step.source, step, origin=view.geometry))
+                self._write_drawn(step, distribution)
             case DataStep(values=values):
                 self._write(step.writes[0], _given(values, step.source))
             case OperatorStep():
                 self._operate(step)
+
+    def _write_drawn(self, step: FillStep, distribution: Distribution) -> None:
+        view = step.writes[0]
+        if isinstance(distribution, Constant):
+            self._write(view, Drawn(distribution, step.source))
+        else:
+            self._write(view, Drawn(distribution, step.source, step, origin=view.geometry))
 
     def _write_all(self, step: Step, value: Value) -> None:
         for view in step.writes:
@@ -181,7 +188,7 @@ class Folded:
         operand = next((x for x in given.values() if isinstance(x, View) and x not in constants), None)
         if operand is None or operand.shape != out.shape or not _same_kind(operand.dtype, out.dtype):
             return None
-        rule = _RULES.get(name)
+        rule = RULES.get(name)
         change = rule and rule(numbers, operand is given.get("self"))
         if change is None:
             return None
@@ -204,7 +211,7 @@ class Folded:
         return made
 
     def _changed(
-        self, operand: View, out: View, change: _Change, on_constant: Callable[[Constant], Constant | None]
+        self, operand: View, out: View, change: Change, on_constant: Callable[[Constant], Constant | None]
     ) -> list[BoxValue] | None:
         parts = self.read(operand)
         if parts is None:
@@ -226,19 +233,19 @@ class Folded:
         return made
 
 
+def _is_on_plain(step: Step) -> bool:
+    """Whether the step writes to a memory that is plain at the end."""
+    if type(step) is FillStep:
+        return type(step.filled) is Memory and step.filled.plain
+    return type(step) is ChangedFill and step.changed[0].memory.plain
+
+
 def _given(values: Tensor, source: str) -> Value:
     if values.numel() == 1 and not values.is_quantized:
         number = values.item()
         if isinstance(number, (bool, float)) or (isinstance(number, int) and abs(number) < 2**53):
             return Drawn(Constant(float(number)), source)
     return Replayed(source)
-
-
-# ---- rules -----------------------------------------------------------------------------------------------------------
-
-_Numbers = dict[str, float | None]
-_Change = Callable[[Distribution], Distribution | None]
-_MOVES = {"copy", "clone", "_to_copy", "fill"}
 
 
 def _same(x: Distribution) -> Distribution:
@@ -248,7 +255,7 @@ def _same(x: Distribution) -> Distribution:
 def _pointwise(step: OperatorStep, constants: dict[View, Constant]) -> Constant | None:
     """The result of an operator whose tensors are all constant: computed on one element of each."""
     name, out = step.call.nature.name, step.writes[0]
-    if name in _MOVES:
+    if name in MOVES:
         operand, constant = list(constants.items())[-1]
         return _cast(operand.dtype, out.dtype, constant)
     if torch.Tag.pointwise not in step.call.operator.tags:
@@ -294,51 +301,3 @@ def _number(x: Any, constants: dict[View, Constant]) -> float | None:
     if isinstance(x, View):
         x = constants[x].value if x in constants else math.nan
     return float(x) if isinstance(x, (bool, int, float)) else None
-
-
-def _move(numbers: _Numbers, first: bool) -> _Change | None:
-    return _same
-
-
-def _mul(numbers: _Numbers, first: bool) -> _Change | None:
-    c = numbers.get("other" if first else "self")
-    return None if c is None else lambda x: scaled(x, c)
-
-
-def _div(numbers: _Numbers, first: bool) -> _Change | None:
-    c = numbers.get("other")
-    return None if not c or not first or "rounding_mode" in numbers else lambda x: scaled(x, 1 / c)
-
-
-def _add(numbers: _Numbers, first: bool, sign: float = 1.0) -> _Change | None:
-    c, alpha = numbers.get("other" if first else "self"), numbers.get("alpha", 1.0)
-    if c is None or alpha is None or (not first and (alpha != 1 or sign != 1)):
-        return None
-    return lambda x: shifted(x, sign * alpha * c)
-
-
-def _sub(numbers: _Numbers, first: bool) -> _Change | None:
-    return _add(numbers, first, -1.0)
-
-
-def _erfinv(numbers: _Numbers, first: bool) -> _Change | None:
-    return erfinv
-
-
-def _clamp(numbers: _Numbers, first: bool) -> _Change | None:
-    low, high = numbers.get("min"), numbers.get("max")
-    return lambda x: clamped(x, float("-inf") if low is None else low, float("inf") if high is None else high)
-
-
-_RULES: dict[str, Callable[[_Numbers, bool], _Change | None]] = {
-    **dict.fromkeys(_MOVES, _move),
-    "mul": _mul,
-    "div": _div,
-    "add": _add,
-    "sub": _sub,
-    "erfinv": _erfinv,
-    "special_erfinv": _erfinv,
-    "clamp": _clamp,
-    "clamp_min": _clamp,
-    "clamp_max": _clamp,
-}

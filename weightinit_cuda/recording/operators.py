@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..tensors.torch_private import schema_of
+from ..tensors.torch_private import TensorBase, schema_of
 
-__all__ = ["Call", "Nature", "leaves", "nature"]
+__all__ = ["Call", "Nature", "is_meta", "leaves", "nature"]
+
+is_meta: Callable[[Tensor], bool] = TensorBase.is_meta.__get__  # type: ignore[attr-defined]
+"""Whether a tensor is on meta, whatever recorded tensors answer in the block."""
 
 # Written by batch norms in training, which their schemas do not say.
 _UNSAID = {name: frozenset(("running_mean", "running_var")) for name in ("native_batch_norm", "cudnn_batch_norm")}
@@ -81,23 +84,28 @@ class Call(NamedTuple):
 
     def map(self, kind: type, change: Callable[[Any], Any]) -> Call:
         """The call with another tensor for each of its tensors, which are of a class ``kind``."""
-        args = tuple(_changed(x, kind, change) for x in self.args)
-        return self._replace(args=args, kwargs={key: _changed(x, kind, change) for key, x in self.kwargs.items()})
+        args = tuple([_changed(x, kind, change) for x in self.args])
+        kwargs = {key: _changed(x, kind, change) for key, x in self.kwargs.items()} if self.kwargs else self.kwargs
+        return Call(self.operator, args, kwargs)
 
     def tensors(self, kind: type = Tensor) -> list[Any]:
         return leaves((*self.args, *self.kwargs.values()), kind)
 
     def written(self, kind: type = Tensor) -> list[Any]:
         """The tensors that the operator changes."""
-        if not self.nature.written:
+        nature = self.nature
+        if not nature.written:
             return []
         given = self.given
-        return [x for name in self.nature.parameters if name in self.nature.written for x in leaves(given.get(name), kind)]
+        return [x for name in nature.parameters if name in nature.written for x in leaves(given.get(name), kind)]
 
     def with_device(self, device: torch.device) -> Call:
         """The call as it is made on another device: memory there is not pinned, and generators are of no use."""
+        takes_device = self.nature.takes_device
+        if not self.kwargs and not takes_device:
+            return self
         kwargs = {key: value for key, value in self.kwargs.items() if key != "pin_memory"}
-        kwargs |= {"device": device} if self.nature.takes_device else {}
+        kwargs |= {"device": device} if takes_device else {}
         return self._replace(kwargs=kwargs | ({"generator": None} if "generator" in kwargs else {}))
 
     def likeness(self) -> tuple[Any, ...] | None:
@@ -137,4 +145,12 @@ def leaves(x: Any, kind: type = Tensor) -> list[Any]:
     """All of a class in nested lists and tuples."""
     if isinstance(x, kind):
         return [x]
-    return [leaf for each in x for leaf in leaves(each, kind)] if isinstance(x, (list, tuple)) else []
+    if not isinstance(x, (list, tuple)):
+        return []
+    found: list[Any] = []
+    for each in x:
+        if isinstance(each, kind):
+            found.append(each)
+        elif isinstance(each, (list, tuple)):
+            found += leaves(each, kind)
+    return found

@@ -21,7 +21,7 @@ from ..tensors.named import joined
 from .folding import Folded
 from .pieces import Drawn, Nothing, Replayed, Value
 from .replay import Place, Source, is_random, needed
-from .tape import DataStep, FillStep, Memory, OperatorStep, Step, View
+from .tape import ChangedFill, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry, box_of, cut, same_order
 
 __all__ = ["Claimed", "Claims"]
@@ -67,7 +67,7 @@ class Claims:
         self._steps, self.held, self._prefix = steps, held, prefix
         known = {one: (claims, name) for claims in reversed(before) for name, one in claims.held.items()}
         self._elsewhere = {name: known[one] for name, one in held.items() if one in known} if known else {}
-        self._plain: dict[str, FillStep] = {}
+        self._plain: dict[str, tuple[FillStep, Distribution]] = {}  # what it has become
         self.unwritten: set[str] = set()
         self._views: dict[str, View] = {}
         self._behind: dict[Memory, list[Step]] = {}
@@ -77,7 +77,7 @@ class Claims:
             if isinstance(one, View):
                 self._views[name] = one
             elif one.steps:
-                self._plain[name] = steps[one.steps[-1]]  # type: ignore[assignment]
+                self._plain[name] = _plain_fill(steps[one.steps[-1]])
             else:
                 self.unwritten.add(name)
         self._owners: dict[Step, Source] = {}
@@ -101,7 +101,7 @@ class Claims:
             claims, there = self._elsewhere[name]
             return claims.entries(there)
         if name in self._plain:
-            return [Claimed(*self._plain_fill(name), self._plain[name].source, None)]
+            return [Claimed(*self._plain_fill(name), self._plain[name][0].source, None)]
         parts = self._parts.get(name, ())
         entries = [self._claimed(name, box, value) for box, value in parts if not isinstance(value, Nothing)]
         alike = len({(entry.distribution, entry.stream) for entry in entries}) == 1 and name not in self.unwritten
@@ -113,23 +113,23 @@ class Claims:
         """The one fill of each of these tensors, which are all of a plain memory, and its stream."""
         if not (self._elsewhere or self._taken):
             full = [joined(self._prefix, name) for name in names] if self._prefix else names
-            return [(_given(self._plain[name]), stream_of(one)) for name, one in zip(names, full, strict=True)]
+            return [(self._plain[name][1], stream_of(one)) for name, one in zip(names, full, strict=True)]
         return [self._plain_fill(name) for name in names]
 
     def _plain_fill(self, name: str) -> tuple[Distribution, int]:
         if name in self._elsewhere:
             claims, there = self._elsewhere[name]
             return claims._plain_fill(there)
-        distribution = _given(self._plain[name])
+        distribution = self._plain[name][1]
         return distribution, stream_of(self.stream_name(name)) if distribution.is_random else self.stream(name)
 
     @cached_property
     def owners(self) -> dict[Step, Source]:
         """Whose numbers each draw has."""
         plain = {}
-        for name, step in self._plain.items():
+        for name, (step, _) in self._plain.items():
             one = self.held[name]
-            if step.distribution is not None and isinstance(one, Memory):
+            if isinstance(one, Memory):
                 stream, shape = stream_of(self.stream_name(name)), one.frame.shape
                 plain[step] = Source(0, stream, (Place(stream, shape, Box.whole(shape), one.frame),))
         return self._owners | plain
@@ -313,7 +313,8 @@ def _apart(step: FillStep, claims: Sequence[_Claim]) -> bool:
     return len(known) == len(claims) and are_apart(known)
 
 
-def _given(step: FillStep) -> Distribution:
-    """What a step fills with that is no fresh memory."""
-    assert step.distribution is not None
-    return step.distribution
+def _plain_fill(last: Step) -> tuple[FillStep, Distribution]:
+    """The fill that a plain memory holds, and what it has become, by the last of its steps."""
+    fill = last.fill if isinstance(last, ChangedFill) else last
+    assert isinstance(fill, FillStep) and isinstance(last, FillStep | ChangedFill) and last.distribution is not None
+    return fill, last.distribution

@@ -32,13 +32,13 @@ from ..tensors.torch_private import (
     storage_key,
     tree_map,
 )
-from .on_meta import IMPOSSIBLE, OnMeta
-from .operators import Call, leaves
+from .on_meta import IMPOSSIBLE, on_meta
+from .operators import Call, is_meta, leaves
 from .replay import evaluate
 from .seeding import Seeding
 from .short_ways import SHORT_WAYS
 from .source_line import Place, described, here
-from .tape import CPU, META, DataStep, FillStep, Memory, OperatorStep, Step, View
+from .tape import CPU, META, ChangedFill, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry
 
 __all__ = ["Recorder"]
@@ -58,7 +58,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._memories: dict[int, Memory] = {}
-        self._on_meta = OnMeta()
         self.seeding = Seeding()
         self._depth = 0  # of the stack of modes that this one is on top of
 
@@ -119,6 +118,23 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         memory.steps.append(len(self.steps))
         self.steps.append(FillStep(place, memory, distribution))
 
+    def held(self, memory: Memory) -> Distribution | None:
+        """What a plain memory is filled with; None if nobody has written it."""
+        if not memory.steps:
+            return None
+        last = self.steps[memory.steps[-1]]
+        assert isinstance(last, FillStep | ChangedFill)
+        return last.distribution
+
+    def change_plain(self, memory: Memory, call: Call, distribution: Distribution, place: Place) -> None:
+        """Records arithmetic in place on all of a plain memory that is filled, and the distribution that it leaves."""
+        last = self.steps[memory.steps[-1]]
+        fill = last.fill if isinstance(last, ChangedFill) else last
+        assert isinstance(fill, FillStep)
+        memory.steps.append(len(self.steps))
+        default = torch.get_default_dtype()
+        self.steps.append(ChangedFill(place, (call.args[0],), call, (None,), default, fill, distribution))
+
     def _known_view(self, tensor: Tensor, device: torch.device = CPU) -> View:
         """As :meth:`view_of`; memory that is met for the first time is entered, and plain memory is plain no more."""
         storage = tensor.untyped_storage()
@@ -163,7 +179,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def value(self, tensor: Tensor, copied: bool = True) -> Tensor:
         """The real values of a tensor, now, on the CPU. Not copied: to be read only, but views of one memory share one."""
-        if not tensor.is_meta:
+        if not is_meta(tensor):
             return tensor
         with self.seeding.untouched():
             return evaluate(self.steps, self._outside(tensor), copied)
@@ -199,46 +215,48 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if short_way is not None and (result := short_way(self, args, kwargs or {})) is not None:
             return result
         call = Call(func, args, kwargs or {})
-        if any(issubclass(kind, Tensor) and hasattr(kind, "__tensor_flatten__") for kind in types):
+        if not PLAIN_TYPES.issuperset(types) and any(hasattr(kind, "__tensor_flatten__") for kind in types):
             return _on_shards(call)
-        tensors = call.tensors()
-        virtual = any(t.is_meta for t in tensors)
-        is_own = not tensors or virtual or call.nature.random or call.nature.name == "lift_fresh" or call.device == META
-        if not is_own or func in _ASKS or any(not t.is_meta for t in call.written()):
+        tensors, nature = call.tensors(), call.nature
+        on_meta = list(map(is_meta, tensors))
+        is_own = not tensors or any(on_meta) or nature.random or nature.name == "lift_fresh" or call.device == META
+        if not is_own or id(func) in _ASKS or (not all(on_meta) and any(not is_meta(t) for t in call.written())):
             return call.map(Tensor, self.value)()
         if _is_empty(call, tensors):
             return call()
-        twins = {id(t): t if t.is_meta else self._twin(t) for t in tensors}
-        call = call.map(Tensor, lambda t: twins[id(t)])
-        return call.args[0] if call.nature.name == "lift_fresh" else self._record(call)
+        if not all(on_meta):
+            twins = {id(t): t if is_meta(t) else self._twin(t) for t in tensors}
+            call = call.map(Tensor, lambda t: twins[id(t)])
+        return call.args[0] if nature.name == "lift_fresh" else self._record(call)
 
     def _record(self, call: Call) -> Any:
         """An operator on tensors on meta."""
+        nature = call.nature
         if call.operator.namespace == OURS:
             call = self._with_seed(call)
             if self._own_fill(call):
                 return None
-        elif call.nature.random and self._draws_itself(call):
+        elif nature.random and self._draws_itself(call):
             return self._draw(call)
         if call.operator is _PACKS:  # sizes that torch's recurrent layers read through a pointer
             data, sizes = self._run(call)
             return data, self.value(sizes)
-        if call.operator in _REFILLS and (refilled := self._refill(call)) is not None:
+        if id(call.operator) in _REFILLS and (refilled := self._refill(call)) is not None:
             return refilled
-        result = self._on_meta(call)
+        result = on_meta(call)
         if result is IMPOSSIBLE:
             return self._run(call)
         on_tape = call.map(Tensor, self._outside)
         views = on_tape.tensors(View)
         device = call.device or (views[0].memory.device if views else CPU)
-        writes = on_tape.written(View)
+        writes = on_tape.written(View) if nature.written else []
         made: list[int | None] = []
         for r in leaves(result):
             is_new = storage_key(r.untyped_storage()) not in self._memories
             view = self._known_view(r, device)
             made.append(len(writes) if is_new else None)
             writes += [view] if is_new else []
-        if writes and not call.nature.only_views:
+        if writes and not nature.only_views:
             self._append(_step(on_tape, tuple(writes), tuple(made)))
         return result
 
@@ -332,15 +350,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 OURS = "weightinit_cuda"  # namespace of our operators
 _DRAWN = ("generator", "seed", "stream", "name")
 _aten = torch.ops.aten
-_ASKS = {_aten._local_scalar_dense.default, _aten.equal.default}  # Python wants the answer
+_ASKS = {id(_aten._local_scalar_dense.default), id(_aten.equal.default)}  # Python wants the answer
 _PACKS = _aten._pack_padded_sequence.default
-_REFILLS = {_aten.normal_.default, _aten.uniform_.default, _aten.zero_.default, _aten.fill_.Scalar}
+_REFILLS = set(map(id, (_aten.normal_.default, _aten.uniform_.default, _aten.zero_.default, _aten.fill_.Scalar)))
 
 
 def _step(call: Call, writes: tuple[View, ...], made: tuple[int | None, ...]) -> Step:
-    meaning = None if call.operator.namespace == OURS else _meaning(call.nature.name, call.given, writes[0].dtype)
-    if meaning is not None:
-        return FillStep(here(), writes[0], meaning[0])
+    if call.nature.name in _FILLS and call.operator.namespace != OURS:
+        meaning = _meaning(call.nature.name, call.given, writes[0].dtype)
+        if meaning is not None:
+            return FillStep(here(), writes[0], meaning[0])
     return OperatorStep(here(), writes, call.with_device(CPU), made, torch.get_default_dtype())
 
 
@@ -355,7 +374,9 @@ def _on_shards(call: Call) -> Any:
 
 
 def _recordable(tensor: Tensor) -> bool:
-    return tensor.is_meta and tensor.layout is torch.strided and not is_traceable_wrapper_subclass(tensor)
+    if not is_meta(tensor) or tensor.layout is not torch.strided:
+        return False
+    return type(tensor) in PLAIN_TYPES or not is_traceable_wrapper_subclass(tensor)
 
 
 def _view(memory: Memory, tensor: Tensor) -> View:
@@ -363,7 +384,7 @@ def _view(memory: Memory, tensor: Tensor) -> View:
 
 
 def _geometry(tensor: Tensor) -> Geometry:
-    return Geometry(int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride()))
+    return Geometry(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride())
 
 
 def _whole(memory: Memory, dtype: torch.dtype) -> View:
@@ -386,6 +407,8 @@ def _is_empty(call: Call, tensors: list[Tensor]) -> bool:
 _UNWRITTEN = {"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"}
 _ZEROS, _ONES = {"zeros", "zeros_like", "new_zeros", "zero"}, {"ones", "ones_like", "new_ones"}
 _VALUES = {"full": "fill_value", "full_like": "fill_value", "new_full": "fill_value", "fill": "value", "scalar_tensor": "s"}
+_UNIFORM, _NORMAL = ("rand", "rand_like", "uniform"), ("randn", "randn_like", "normal")
+_FILLS = {*_UNWRITTEN, *_ZEROS, *_ONES, *_VALUES, *_UNIFORM, *_NORMAL}
 
 
 def _meaning(name: str, given: dict[str, Any], dtype: torch.dtype) -> tuple[Distribution | None] | None:
@@ -401,9 +424,9 @@ def _meaning(name: str, given: dict[str, Any], dtype: torch.dtype) -> tuple[Dist
         return None
     if not (dtype.is_floating_point or dtype.is_complex):
         return None
-    if name in ("rand", "rand_like", "uniform"):
+    if name in _UNIFORM:
         return (schemes.uniform_(dtype, given.get("from", 0.0), given.get("to", 1.0)),)
-    if name in ("randn", "randn_like", "normal"):
+    if name in _NORMAL:
         mean, std = given.get("mean", 0.0), given.get("std", 1.0)
         return None if isinstance(mean, View) or isinstance(std, View) else (schemes.normal_(dtype, mean, std),)
     return None

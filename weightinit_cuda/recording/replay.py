@@ -8,6 +8,7 @@ whoever asks: :class:`Source` gives every random step its seed and stream, so th
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from ..engine.job import FillJob
 from ..numerics.distributions import Constant, Distribution
 from ..numerics.rounding import REAL_DTYPE
 from ..tensors.boxes import Box, Region
-from ..tensors.torch_private import without_modes
+from ..tensors.torch_private import storage_key, without_modes
 from .operators import Call, leaves
 from .tape import CPU, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry
@@ -70,11 +71,14 @@ def is_random(step: Step) -> bool:
 
 def _reads(step: Step) -> set[Memory]:
     """Memories whose values the step needs, those it only partly overwrites among them."""
-    kept = _partly(step)
+    if step.known is not None:
+        return _partly(step)
     if not isinstance(step, OperatorStep):
-        return kept
-    read = [step.call.given["src"]] if step.call.nature.name == "copy" else step.call.tensors(View)
-    return kept | {view.memory for view in read}
+        return _partly(step)
+    if step.reads is None:
+        read = [step.call.given["src"]] if step.call.nature.name == "copy" else step.call.tensors(View)
+        step.reads = _partly(step) | {view.memory for view in read}
+    return step.reads
 
 
 def needed(steps: Sequence[Step], memories: Iterable[Memory]) -> list[Step]:
@@ -87,7 +91,7 @@ def needed(steps: Sequence[Step], memories: Iterable[Memory]) -> list[Step]:
             continue
         found.add(at)
         step = steps[at]
-        for memory in _reads(step) if step.known is None else _partly(step):
+        for memory in _reads(step):
             before = bisect_left(memory.steps, at)
             open_ends += memory.steps[before - 1 : before] if before else []
     return [steps[at] for at in sorted(found)]
@@ -126,12 +130,16 @@ def replay(
     real: dict[Memory, Tensor] = {}
     last = {memory: at for at, step in enumerate(steps) for memory in (*_reads(step), *(v.memory for v in step.writes))}
     kept = set(memories)
+    done: dict[int, list[Memory]] = defaultdict(list)
+    for memory, at in last.items():
+        if memory not in kept:
+            done[at].append(memory)
     with without_modes():
         for at, step in enumerate(steps):
             _run(step, real, source)
             if remember and is_random(step):
                 step.known = _known(step, real)
-            for memory in [m for m in real if last[m] == at and m not in kept]:
+            for memory in done[at]:
                 del real[memory]
     return real
 
@@ -142,10 +150,10 @@ def _known(step: Step, real: dict[Memory, Tensor]) -> Tensor:
 
 
 def _run(step: Step, real: dict[Memory, Tensor], source: Callable[[Step], Source]) -> None:
-    for view in step.writes:
-        if view.memory not in real:
-            fresh = torch.empty if _fills(step, view) else torch.zeros  # what nobody has written is the same at every replay
-            real[view.memory] = fresh(view.memory.nbytes, dtype=torch.uint8, device=CPU)
+    makes = step.made if isinstance(step, OperatorStep) and step.known is None else ()
+    for number, view in enumerate(step.writes):
+        if number not in makes:
+            _allocate(view, real, step)
     if step.known is not None:
         _put_back(step, step.known, real)
         return
@@ -161,9 +169,12 @@ def _run(step: Step, real: dict[Memory, Tensor], source: Callable[[Step], Source
             _operate(step, real, source)
 
 
-def _fills(step: Step, view: View) -> bool:
-    """Whether the step writes every byte of memory that is not there yet: zeros would be in vain."""
-    return view.is_whole and not (isinstance(step, FillStep) and step.distribution is None)
+def _allocate(view: View, real: dict[Memory, Tensor], step: Step) -> None:
+    """Memory for what a step writes: zeros where it leaves some of it, so that this is the same at every replay."""
+    if view.memory not in real:
+        fills = view.is_whole and not (isinstance(step, FillStep) and step.distribution is None)
+        fresh = torch.empty if fills else torch.zeros
+        real[view.memory] = fresh(view.memory.nbytes, dtype=torch.uint8, device=CPU)
 
 
 def _put_back(step: Step, known: Tensor, real: dict[Memory, Tensor]) -> None:
@@ -200,18 +211,44 @@ def _put(tensor: Tensor, distribution: Distribution, seed: int, stream: int, reg
 
 
 def _operate(step: OperatorStep, real: dict[Memory, Tensor], source: Callable[[Step], Source]) -> None:
-    """Runs the operator, and moves what it made to where the tape has it."""
+    """Runs the operator. What it made is kept if it lies as the tape has it, else moved to where it is there."""
     call = step.call.map(View, lambda view: place_of(view, real[view.memory]))
     before = torch.get_default_dtype()
-    torch.set_default_dtype(step.dtype)
+    if before is not step.dtype:
+        torch.set_default_dtype(step.dtype)
     try:
         result = _drawing(call, source(step)) if is_random(step) else call()
     finally:
-        torch.set_default_dtype(before)
+        if before is not step.dtype:
+            torch.set_default_dtype(before)
     for number, made in zip(step.made, leaves(result), strict=True):
-        if number is not None:
-            view = step.writes[number]
+        if number is None:
+            continue
+        view = step.writes[number]
+        if _lies_as(view, made) and not _is_part(made, call.tensors()):
+            real[view.memory] = made
+        else:
+            _allocate(view, real, step)
             place_of(view, real[view.memory]).copy_(made)
+
+
+def _lies_as(view: View, made: Tensor) -> bool:
+    """Whether the bytes of a tensor are those of the memory of a view."""
+    offset, shape, strides = view.geometry
+    return (
+        made.dtype is view.dtype
+        and made.storage_offset() == offset
+        and made.shape == shape
+        and made.stride() == strides
+        and made.untyped_storage().nbytes() == view.memory.nbytes
+        and not (made.is_conj() or made.is_neg() or view.conj)
+    )
+
+
+def _is_part(made: Tensor, tensors: Sequence[Tensor]) -> bool:
+    """Whether a tensor has memory of others."""
+    key = storage_key(made.untyped_storage())
+    return any(storage_key(t.untyped_storage()) == key for t in tensors)
 
 
 def _drawing(call: Call, source: Source) -> Any:

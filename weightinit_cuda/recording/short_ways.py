@@ -18,6 +18,8 @@ from ..init import schemes
 from ..numerics.distributions import Constant, Distribution
 from ..tensors.torch_private import PYTHON_KEY as _PYTHON
 from ..tensors.torch_private import set_excluded
+from .changes import RULES
+from .operators import Call, nature
 from .source_line import here
 from .tape import META
 
@@ -139,10 +141,36 @@ def _drawn(recorder: Recorder, scheme: Callable[..., Distribution], tensor: Tens
     return _filled(recorder, tensor, distribution)
 
 
+def _changing(operator: torch._ops.OpOverload) -> ShortWay:
+    """Arithmetic with numbers on what was drawn: truncated normals are written so, five operators each."""
+    name, parameters, rule = nature(operator).name, nature(operator).parameters[1:], RULES[nature(operator).name]
+
+    def short_way(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
+        tensor, *numbers = args
+        if named or not tensor.dtype.is_floating_point or tensor.dtype.itemsize == 1:  # float8 has no arithmetic
+            return None
+        if not all(type(x) in _NUMBERS and abs(x) < 2**53 for x in numbers):
+            return None
+        memory = recorder.plain_memory(tensor)
+        before = None if memory is None else recorder.held(memory)
+        if memory is None or before is None or isinstance(before, Constant):
+            return None
+        change = rule(dict(zip(parameters, map(float, numbers), strict=False)), True)
+        if change is None:
+            return None
+        changed = change(before) if 0 in numbers else before.form((name, *numbers), lambda: change(before))  # zeros have signs
+        if changed is None:
+            return None
+        recorder.change_plain(memory, Call(operator, (memory.whole, *numbers), {}), changed, here())
+        return tensor
+
+    return short_way
+
+
 def _detach(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
     """The same memory: nothing is read here."""
     tensor: Tensor = args[0]
-    return None if recorder.plain_memory(tensor) is None else tensor.detach()
+    return tensor.detach() if recorder.plain_memory(tensor) is not None or recorder.look_into(tensor) else None
 
 
 def _viewing(operator: Callable[..., Tensor]) -> ShortWay:
@@ -160,6 +188,16 @@ def _viewing(operator: Callable[..., Tensor]) -> ShortWay:
 
 
 _aten = torch.ops.aten
+_CHANGES = (
+    _aten.add_.Tensor,
+    _aten.sub_.Tensor,
+    _aten.mul_.Tensor,
+    _aten.div_.Tensor,
+    _aten.erfinv_.default,
+    _aten.clamp_.default,
+    _aten.clamp_min_.default,
+    _aten.clamp_max_.default,
+)
 _VIEWS = (
     _aten.view.default,
     _aten.select.int,
@@ -182,6 +220,7 @@ SHORT_WAYS: dict[int, ShortWay] = {
     id(_aten.uniform_.default): _uniform_,
     id(_aten.normal_.default): _normal_,
     id(_aten.detach.default): _detach,
+    **{id(operator): _changing(operator) for operator in _CHANGES},
     **{id(operator): _viewing(operator) for operator in _VIEWS},
 }
 """By the identity of the operator, of which torch has one object: its own hash is Python's."""

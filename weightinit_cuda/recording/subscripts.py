@@ -7,14 +7,13 @@ clears the two slots of sequences again. Without it nothing is put there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from ..engine.backend import kernels
 from ..init.patching import put_methods, remove_methods
-from ..tensors.torch_private import TensorBase
 
 __all__ = ["put", "remove"]
 
@@ -34,14 +33,9 @@ def remove(methods: dict[str, Callable[..., Any]]) -> None:
 
 
 def _no_sequences() -> None:
-    for kind in _kinds(Tensor):
-        owner = next(k for k in kind.__mro__ if "__getitem__" in vars(k))
-        if owner is Tensor or owner is TensorBase:
+    getitem = Tensor.__getitem__
+    kinds: list[type] = [Tensor]
+    for kind in kinds:  # which grows
+        kinds += type.__subclasses__(kind)
+        if kind.__getitem__ is getitem:  # type: ignore[attr-defined]
             kernels.no_sequence(kind)
-
-
-def _kinds(kind: type) -> Iterator[type]:
-    yield kind
-    derived: list[type] = type.__subclasses__(kind)
-    for each in derived:
-        yield from _kinds(each)

@@ -4,7 +4,8 @@ A :class:`Step` makes or writes values: a fill where it is one, given data, or a
 they share the memory.
 
 Most memory of a model is made, filled as a whole, and never read: it stays *plain* (:attr:`Memory.plain`), and only the last of
-its fills counts. Its steps name the memory alone, so that nothing of its geometry is looked at.
+its fills counts, with the arithmetic after it that leaves a known distribution. Its fills name the memory alone, so that nothing
+of its geometry is looked at.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .operators import Call
 from .source_line import Place, described
 from .views import Geometry, contiguous, fills_storage
 
-__all__ = ["CPU", "META", "DataStep", "FillStep", "Memory", "OperatorStep", "Step", "View"]
+__all__ = ["CPU", "META", "ChangedFill", "DataStep", "FillStep", "Memory", "OperatorStep", "Step", "View"]
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 
@@ -125,7 +126,16 @@ class OperatorStep(Step):
     call: Call
     made: tuple[int | None, ...]  # for each tensor that it returns: which of ``writes`` it is; None if a view or changed
     dtype: torch.dtype  # the default dtype then
+    reads: set[Memory] | None = field(default=None, kw_only=True)  # memories whose values it needs, once somebody has looked
 
     @property
     def writes(self) -> tuple[View, ...]:
         return self.changed
+
+
+@dataclass(eq=False, slots=True)
+class ChangedFill(OperatorStep):
+    """Arithmetic with numbers, in place, on all of a plain memory, which then still holds a fill."""
+
+    fill: FillStep  # the last one
+    distribution: Distribution  # that it has become

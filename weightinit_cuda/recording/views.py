@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..tensors.boxes import Box, intersection
@@ -57,6 +58,7 @@ def cut(whole: Geometry, box: Box) -> Geometry:
     return Geometry(offset, box.shape, whole.strides)
 
 
+@lru_cache(maxsize=4096)
 def box_of(whole: Geometry, part: Geometry) -> Box | None:
     """The box of ``whole`` whose elements are those of ``part``, in whatever order; None if they are no box of it.
 
@@ -164,6 +166,7 @@ def common(one: Geometry, other: Geometry, frame: Geometry) -> Geometry | None:
     return Geometry(one.offset, (0,), (1,)) if shared is None else cut(frame, shared)
 
 
+@lru_cache(maxsize=4096)
 def fills_storage(view: Geometry, elements: int) -> bool:
     """Whether the view holds every element of a storage of so many, each once."""
     if view.offset or view.numel != elements:

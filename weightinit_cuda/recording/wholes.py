@@ -10,9 +10,11 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import FunctionType
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
 
@@ -88,28 +90,46 @@ def registered() -> Iterator[Made]:
 
 _copies = threading.Lock()
 _listeners: list[Callable[[nn.Module], None]] = []
-_set_state = nn.Module.__setstate__
+
+
+def _innermost(function: Any) -> Any:
+    """torch.compile, once used in the process, has put its own around torch's."""
+    inside = [cell.cell_contents for cell in function.__closure__ or () if isinstance(cell.cell_contents, FunctionType)]
+    return _innermost(inside[0]) if inside else function
+
+
+_set_state = _innermost(nn.Module.__setstate__)
+_torchs = FunctionType(_set_state.__code__, _set_state.__globals__)
 
 
 def _told(self: nn.Module, state: dict[str, object]) -> None:
-    _set_state(self, state)  # type: ignore[no-untyped-call]
+    _torchs(self, state)
     for listener in list(_listeners):
         listener(self)
 
 
+def _telling(self: nn.Module, state: dict[str, object]) -> None:
+    """Runs among the names of torch.nn."""
+    torch.sys.modules["weightinit_cuda.recording.wholes"]._told(self, state)  # type: ignore[attr-defined]
+
+
 @contextmanager
 def _told_of_copies(listener: Callable[[nn.Module], None]) -> Iterator[None]:
-    """Calls the listener for each module that is copied: such a one is given its tensors, and registers nothing."""
+    """Calls the listener for each module that is copied: such a one is given its tensors, and registers nothing.
+
+    The code of torch's method is exchanged, and not the method: then Python need not look up again all that it knows of every
+    class of modules.
+    """
     with _copies:
         _listeners.append(listener)
-        nn.Module.__setstate__ = _told  # type: ignore[method-assign]
+        _set_state.__code__ = _telling.__code__
     try:
         yield
     finally:
         with _copies:
             _listeners.remove(listener)
             if not _listeners:
-                nn.Module.__setstate__ = _set_state  # type: ignore[method-assign]
+                _set_state.__code__ = _torchs.__code__
 
 
 @dataclass(eq=False)

@@ -27,6 +27,7 @@ __all__ = [
     "FakeTensorMode",
     "TensorBase",
     "TorchDispatchMode",
+    "assert_async",
     "compiled_code_runs",
     "copying_code",
     "cuda_stream",
@@ -90,6 +91,7 @@ PRIVATE: dict[str, str] = {
     "torch._C._cuda_getCurrentRawStream": "the stream of a short call on a GPU; only in a torch with CUDA",
     "torch._debug_has_internal_overlap": "expanded tensors are refused, as torch does",
     "torch._C.DisableTorchFunction": "what the probe measures is no part of the pass: no function mode sees it",
+    "torch._assert_async": "orthogonal_ on a GPU is loud where a factorisation fails, without waiting for one",
     "torch.autograd.forward_ad._current_level": "patched() leaves methods to torch under forward-mode autograd",
 }
 """Each name, and what it is for."""
@@ -103,6 +105,7 @@ jit_trace = torch._C._is_tracing
 set_excluded = torch._C._dispatch_tls_set_dispatch_key_excluded
 PYTHON_KEY = torch._C.DispatchKey.Python
 set_grad_enabled = torch._C._set_grad_enabled
+assert_async = torch._assert_async
 swap_tensor_impl = torch._C._swap_tensor_impl
 TensorBase = torch._C.TensorBase
 without_functions = torch._C.DisableTorchFunction
