@@ -19,7 +19,7 @@ import ast
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FunctionType, TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -39,7 +39,7 @@ from ..tensors.torch_private import (
 )
 from .catalog import CATALOG, Function
 from .coverage import Origins, PatchReport
-from .torch_draws import INIT_ONLY, Options, SeenByModes, TorchDraws, fillable
+from .torch_draws import INIT_ONLY, Options, Seen, SeenByModes, TorchDraws, fillable, put_methods, remove_methods
 
 __all__ = ["patch", "patched", "recording", "unpatch"]
 
@@ -75,11 +75,13 @@ class _Thread(threading.local):
     def __init__(self) -> None:
         self.entered: list[patched] = []  # the patched() that this thread is in
         self.recorder: Records | None = None
+        self.seen = Seen()
 
 
 _lock = threading.RLock()
 _thread = _Thread()
 _everywhere: list[Options] = []  # of each patch() that awaits its unpatch()
+_seen_everywhere = Seen()
 _users = 0  # all of these together: torch is changed while there are any
 _drawing = 0  # those with draws="ours"
 _recorded = 0  # how many threads are recorded
@@ -94,9 +96,19 @@ def _ours_now() -> bool:
     )
 
 
-def _ours_in_graphs() -> bool:
-    """Whether torch.compile, which traces this, is to put ours into its graph: what it looks at here it guards."""
-    return len(_everywhere) > 0 or len(_thread.entered) > 0
+def _ours_in_graphs(drawn: bool) -> bool:
+    """Whether torch.compile, which traces this, is to put ours into its graph: what it looks at here it guards.
+
+    Args:
+        drawn: with an explicit ``generator=``, which no graph can keep.
+
+    Raises:
+        RuntimeError: such a draw is to be ours. torch.compile then leaves the graph, unless it has to be a full one.
+    """
+    seen = _thread.seen if _thread.seen.ours else _seen_everywhere
+    if drawn and seen.generators:
+        raise RuntimeError("patched(generators='ours'): a draw with generator= cannot be in a graph of torch.compile.")
+    return seen.ours and not drawn
 
 
 def _draws_from_generators() -> bool:
@@ -141,7 +153,7 @@ def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable
     def call(*args: Any) -> Any:
         if _dynamo_traces():
             drawn = generators and args[-1] is not None
-            return ours(*args) if row is not None and _ours_in_graphs() and not drawn else torchs(*args)
+            return ours(*args) if row is not None and _ours_in_graphs(drawn) else torchs(*args)
         recorder = _thread.recorder
         if recorder is not None and row is not None:
             if generators and recorder.seeded(args[-1]):
@@ -247,20 +259,6 @@ def _uninstall() -> None:
         if function.__code__ is code:
             function.__code__ = torchs
     remove_methods(_methods)
-
-
-def put_methods(methods: Mapping[str, Any], kind: type = Tensor) -> None:
-    """Puts methods, or properties, under ``Tensor``, or another class that inherits them."""
-    for name, method in methods.items():
-        if name not in vars(kind):  # else somebody's own
-            setattr(kind, name, method)
-
-
-def remove_methods(methods: Mapping[str, Any], kind: type = Tensor) -> None:
-    """Takes them away, where they are still these."""
-    for name, method in methods.items():
-        if vars(kind).get(name) is method:
-            delattr(kind, name)
 
 
 def _in_compiled_code() -> bool:
@@ -384,6 +382,7 @@ class patched(DecoratorContextManager):
     def __enter__(self) -> PatchReport:  # type: ignore[override]
         _acquire("patched", self.options)
         _thread.entered.append(self)
+        _thread.seen = Seen.of([one.options for one in _thread.entered])
         watch = Origins() if self.report else None
         self._watches.append(watch)
         if watch is not None:
@@ -399,6 +398,7 @@ class patched(DecoratorContextManager):
         if (watch := self._watches.pop()) is not None:
             watch.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
         _thread.entered.remove(self)
+        _thread.seen = Seen.of([one.options for one in _thread.entered])
         _release(self.options)
 
     def __call__(self, function: _F) -> _F:
@@ -420,10 +420,12 @@ def patch(*, generators: str = "torch", draws: str = "torch") -> None:
         RuntimeError: called inside torch.compile or torch.jit.trace.
         ValueError: generators or draws is something else.
     """
+    global _seen_everywhere
     options = Options.checked("patch", generators, draws)
     with _lock:
         _acquire("patch", options)
         _everywhere.append(options)
+        _seen_everywhere = Seen.of(_everywhere)
 
 
 def unpatch() -> None:
@@ -432,7 +434,9 @@ def unpatch() -> None:
     Raises:
         RuntimeError: there is none to take back.
     """
+    global _seen_everywhere
     with _lock:
         if not _everywhere:
             raise RuntimeError("unpatch: must follow a patch(), got none to take back. A `with patched():` ends by itself.")
         _release(_everywhere.pop())
+        _seen_everywhere = Seen.of(_everywhere)

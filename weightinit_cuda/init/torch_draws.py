@@ -9,7 +9,7 @@ binds meanwhile gives torch's values afterwards. A draw of ours is what torch's 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +28,7 @@ from ..tensors.torch_private import (
 )
 from .torch_function import InitFunction
 
-__all__ = ["INIT_ONLY", "Options", "SeenByModes", "TorchDraws", "fillable"]
+__all__ = ["INIT_ONLY", "Options", "Seen", "SeenByModes", "TorchDraws", "fillable", "put_methods", "remove_methods"]
 
 _dynamo_traces = torch.compiler.is_dynamo_compiling
 _empty, _empty_like = torch.empty, torch.empty_like  # deferred() puts others under these names
@@ -50,6 +50,31 @@ class Options(NamedTuple):
 
 
 INIT_ONLY = Options()
+
+
+class Seen(NamedTuple):
+    """What torch.compile looks at instead of a list of what was entered, for every length of which it would compile anew."""
+
+    ours: bool = False
+    generators: bool = False
+
+    @staticmethod
+    def of(entered: Sequence[Options]) -> Seen:
+        return Seen(bool(entered), bool(entered) and entered[-1].generators == "ours")
+
+
+def put_methods(methods: Mapping[str, Any], kind: type = Tensor) -> None:
+    """Puts methods, or properties, under ``Tensor``, or another class that inherits them."""
+    for name, method in methods.items():
+        if name not in vars(kind):  # else somebody's own
+            setattr(kind, name, method)
+
+
+def remove_methods(methods: Mapping[str, Any], kind: type = Tensor) -> None:
+    """Takes them away, where they are still these."""
+    for name, method in methods.items():
+        if vars(kind).get(name) is method:
+            delattr(kind, name)
 
 
 class SeenByModes(InitFunction):
