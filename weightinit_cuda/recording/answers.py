@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from ..init.patching import put_methods, remove_methods
+from ..init.torch_draws import put_methods, remove_methods
 from ..tensors.torch_private import TensorBase, copying_code, dispatch_modes, storage_key
 from . import handed_out, subscripts
 from .memory import put_under
@@ -250,6 +250,7 @@ def _materialize(
 # ---- seeds ------------------------------------------------------------------------------------------------------------
 
 
+@functools.lru_cache(maxsize=64)
 def _seeding(torchs: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(torchs)
     def function(*args: Any, **kwargs: Any) -> Any:

@@ -340,17 +340,20 @@ class Recording:
 
     def _remember(self, made: Made) -> None:
         """Where the tensors are, for the time when others have taken their places; shards may have done so in the block."""
+        plain_memory = self._recorder.plain_memory
         for module in made.all_modules():
             held = self._modules[module] = {}
-            for key, tensor in (*module._parameters.items(), *module._buffers.items()):
-                plain = made.tensors.get((id(module), key)) if is_dtensor(tensor) else tensor
-                if plain is None:
-                    continue
-                one: View | Memory | None = self._recorder.plain_memory(plain)
-                if one is None and not is_lazy(plain):
-                    one = self._recorder.view_of(plain)
-                if one is not None:
-                    held[key] = one
+            for tensors in (module._parameters, module._buffers):
+                for key, tensor in tensors.items():
+                    if type(tensor) not in PLAIN_TYPES and is_dtensor(tensor):
+                        tensor = made.tensors.get((id(module), key))
+                    if tensor is None:
+                        continue
+                    one: View | Memory | None = plain_memory(tensor)
+                    if one is None and not is_lazy(tensor):
+                        one = self._recorder.view_of(tensor)
+                    if one is not None:
+                        held[key] = one
 
 
 @contextmanager
