@@ -1,7 +1,7 @@
 """Who owns a draw that several tensors hold, in parts, turned, cast, or after others have been drawn over it.
 
-The elements that are one in eager code must be one value, in the model, its plan and ``values``; no two others may be made of the
-same random words.
+The elements that are one in eager code must be one value, in the model, its plan and ``values``; no two others may be made of
+the same random words.
 """
 
 from __future__ import annotations
@@ -251,6 +251,36 @@ def test_other_models_that_hold_a_draw_cast(cast_first: bool) -> None:
     assert torch.equal(models[0].w, models[1].w.float())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("recorded_as", [torch.float32, torch.float64], ids=str)
+def test_what_is_computed_has_the_numbers_of_a_draw_in_the_dtype_that_is_asked_for(
+    dtype: torch.dtype, recorded_as: torch.dtype
+) -> None:
+    def make() -> Tensors:
+        w = torch.randn(4, dtype=recorded_as)
+        return {"w": w, "square": w * w, "cast": w.float()}
+
+    recording, holder = recorded(make)
+    value = recording.values(holder, seed=1, dtype=dtype)
+    apart = {name: value(name) for name in ("w", "square", "cast")}
+    recording.materialize_(holder, seed=1, dtype=dtype)
+    for name, tensor in holder.named_buffers():
+        assert same_bits(apart[name], tensor)
+    assert torch.equal(holder.w.float(), holder.cast.float())
+    torch.testing.assert_close(holder.square, holder.w * holder.w)
+
+
+@pytest.mark.parametrize("keep", ["w", "copy"])
+def test_copies_of_which_one_keeps_its_dtype(keep: str) -> None:
+    def make() -> Tensors:
+        w = torch.randn(4)
+        return {"w": w, "copy": w.clone()}
+
+    holder = made(make, dtype=torch.float64, keep=keep)
+    assert holder.w.dtype != holder.copy.dtype
+    assert torch.equal(holder.w.double(), holder.copy.double())
+
+
 # ---- overlapping -------------------------------------------------------------------------------------------------------
 
 
@@ -273,11 +303,12 @@ def test_views_that_overlap(name: str, again: bool) -> None:
         return {"one": one, "other": other}
 
     holder = checked(make)
-    known: dict[int, Tensor] = {}
-    for at, value in zip(torch.cat([t.flatten() for t in WINDOWS[name](torch.arange(18).view(6, 3))]).tolist(),
-                         torch.cat([holder.one.flatten(), holder.other.flatten()]), strict=True):  # fmt: skip
-        assert known.setdefault(at, value) == value
-    assert len(set(map(float, known.values()))) == len(known)
+    known: dict[int, float] = {}
+    at = torch.cat([t.flatten() for t in WINDOWS[name](torch.arange(18).view(6, 3))])
+    values = torch.cat([holder.one.flatten(), holder.other.flatten()])
+    for number, value in zip(at.tolist(), values.tolist(), strict=True):
+        assert known.setdefault(number, value) == value
+    assert len(set(known.values())) == len(known)
 
 
 def test_views_that_lie_side_by_side_have_their_own_names() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -32,7 +32,7 @@ from ..tensors.named import PLAIN_TYPES, Named, named_tensors
 from ..tensors.shards import is_dtensor
 from .answers import answering
 from .folding import Folded
-from .materialize import copy_boxes, finish, is_one_fill, materialize, move_others, real_memory
+from .materialize import computed_boxes, copy_boxes, finish, is_one_fill, materialize, move_others, real_memory, unmixed
 from .ownership import Claims
 from .programs import program
 from .recorder import Recorder
@@ -144,7 +144,9 @@ class Recording:
         """
         found, claims, plan = self._decided("materialize_", model, seed, dtype, rules, prefix, keep, lean=dtype is None)
         with torch.no_grad():
-            materialize(found, claims, plan, None if device is None else torch.device(device), self._compute)
+            materialize(
+                found, claims, plan, None if device is None else torch.device(device), partial(self._compute, claims, plan)
+            )
             move_others(found.others, device, dtype, kept("materialize_", found, keep))
             finish(model, [named.tensor for named in (*(t.named for t in found.targets), *found.others)])
         return model
@@ -179,6 +181,7 @@ class Recording:
         """
         found, claims, plan = self._decided("values", model, seed, dtype, rules, prefix, keep)
         by_name = {target.named.name: target for target in found.targets}
+        compute = partial(self._compute, claims, plan)
 
         def value(name: str) -> Tensor:
             target = by_name[plan[name][0].name]
@@ -186,7 +189,7 @@ class Recording:
             with torch.no_grad():
                 real = real_memory(chosen, plan, CPU)
                 plan.fill_(real)
-                self._compute(chosen, claims, plan.seed, real)
+                compute(chosen, real)
             return real[target.named.name]
 
         return value
@@ -232,11 +235,11 @@ class Recording:
         targets = [t for t in found.targets if not (lean and is_one_fill(t, claims))]
         plan = self._plan(function, model, targets, whole, claims, seed, rules)
         if dtype is None:
-            return found, claims, plan
+            return found, claims, unmixed(plan, targets)
         unchanged |= {t.named.name for t in targets if t.attribute and not t.within}  # `.to()` leaves plain attributes alone
         cast = plan.with_dtype(dtype)
         entries = tuple(a if a.name in unchanged else b for a, b in zip(plan, cast, strict=True))
-        return found, claims, Plan(entries, cast.seed, "deferred")
+        return found, claims, unmixed(Plan(entries, cast.seed, "deferred"), targets)
 
     def _plan(
         self,
@@ -282,11 +285,12 @@ class Recording:
             whole.claims = Claims(self._recorder.steps, self._folded, held, "", self._wholes.others(whole))
             self._wholes.needed(whole)
 
-    def _compute(self, targets: Sequence[Target], claims: Claims, seed: int, real: dict[str, Tensor]) -> None:
+    def _compute(self, claims: Claims, plan: Plan, targets: Sequence[Target], real: dict[str, Tensor]) -> None:
         """Replays what is no fill. One memory at a time: only its own values are held beside the model, and small ones that
         several tensors have alike."""
-        parts = [(target, claims.computed(target.named.name)) for target in targets if not target.within]
+        parts = [(target, computed_boxes(target, plan)) for target in targets if not target.within]
         computed = [(target, boxes) for target, boxes in parts if boxes]
+        dtypes = {entry.stream: entry.dtype for entry in plan if entry.distribution.is_random} if computed else {}
         known: dict[Hashable, Tensor] = {}
         for target, boxes in computed:
             memory = target.memory
@@ -294,7 +298,7 @@ class Recording:
             key = program(steps, memory) if len(computed) > 1 and memory.nbytes <= _SMALL else None
             values = known.get(key)
             if values is None:
-                values = replay(steps, [memory], lambda step: claims.source(step, seed))[memory]
+                values = replay(steps, [memory], lambda step: claims.source(step, plan.seed).drawn_as(dtypes))[memory]
                 if key is not None:
                     known[key] = values
             copy_boxes(place_of(target.view, values), real[target.named.name], boxes)

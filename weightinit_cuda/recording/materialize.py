@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import engine
 from ..engine.job import FillJob
-from ..numerics.distributions import Constant
+from ..numerics.distributions import Computed, Constant
 from ..plans.plan import Plan
 from ..tensors.boxes import Box, intersection
 from ..tensors.named import PLAIN_TYPES, Named
@@ -20,12 +20,13 @@ from ..tensors.shards import is_dtensor, mark_written, parts
 from ..tensors.torch_private import is_traceable_wrapper_subclass, overlaps_itself
 from .memory import LARGE, allocate, ask_for_huge_pages, put_under, refresh
 from .ownership import Claims
+from .replay import has_long_words
 from .tape import CPU, META, Memory
 from .targets import Found, Target
 
-__all__ = ["copy_boxes", "finish", "is_one_fill", "materialize", "move_others", "real_memory"]
+__all__ = ["computed_boxes", "copy_boxes", "finish", "is_one_fill", "materialize", "move_others", "real_memory", "unmixed"]
 
-Compute = Callable[[Sequence[Target], Claims, int, dict[str, Tensor]], None]
+Compute = Callable[[Sequence[Target], dict[str, Tensor]], None]
 
 
 def is_one_fill(target: Target, claims: Claims) -> bool:
@@ -53,7 +54,7 @@ def materialize(found: Found, claims: Claims, plan: Plan, device: torch.device |
     engine.fill([job for job in jobs if not _counts(job)] + plan.jobs(real))
     for tensor in real.values():
         mark_written(tensor)
-    compute(planned, claims, plan.seed, real)
+    compute(planned, real)
     for target, tensor in zip(single, made, strict=True):
         _settle(target, tensor)
     for target in rest:
@@ -112,6 +113,26 @@ def _settle(target: Target, real: Tensor) -> None:
             put_under(tensor, real.detach())
     if first is not real and first.is_meta:  # FSDP swaps a DTensor once more: nobody else may have it
         put_under(first, real.detach() if is_dtensor(real) else real)
+
+
+def computed_boxes(target: Target, plan: Plan) -> list[Box]:
+    """The boxes of the tensor that only a replay gives."""
+    whole = Box.whole(target.held.shape)
+    return [entry.box or whole for entry in plan[target.named.name] if isinstance(entry.distribution, Computed)]
+
+
+def unmixed(plan: Plan, targets: Sequence[Target]) -> Plan:
+    """The plan, in which of tensors with one stream all are drawn from 64 bits, or none is: where a cast has changed that of
+    some, these are computed as the code has them, and cast then."""
+    before = {target.named.name: has_long_words(target.held.dtype) for target in targets}
+    drawn = [entry for entry in plan if entry.distribution.is_random]
+    changed = [entry for entry in drawn if has_long_words(entry.dtype) != before[entry.name]]
+    as_before = {entry.stream for entry in drawn if has_long_words(entry.dtype) == before[entry.name]} if changed else set()
+    mixed = {id(entry) for entry in changed if entry.stream in as_before}
+    if not mixed:
+        return plan
+    entries = (e._replace(distribution=Computed("cast")) if id(e) in mixed else e for e in plan)
+    return Plan(tuple(entries), plan.seed, "deferred")
 
 
 def copy_boxes(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -59,6 +59,10 @@ class Source(NamedTuple):
     seed: int
     stream: int
     places: tuple[Place, ...] = ()
+
+    def drawn_as(self, dtypes: Mapping[int, torch.dtype]) -> Source:
+        """The same for a plan that draws these streams in other dtypes than the tape has."""
+        return self._replace(places=tuple(p._replace(dtype=dtypes.get(p.stream, p.dtype)) for p in self.places))
 
 
 def has_long_words(dtype: torch.dtype) -> bool:
@@ -200,7 +204,10 @@ def _fill(view: View, distribution: Distribution, real: dict[Memory, Tensor], so
         _put(place_of(view, memory), distribution, source.seed, source.stream)
     for place in source.places:
         held = place_of(view if place.geometry is None else view._replace(geometry=place.geometry), memory)
-        dtype = view.dtype if has_long_words(view.dtype) == has_long_words(place.dtype) else torch.float32
+        dtype = view.dtype
+        if has_long_words(dtype) != has_long_words(place.dtype):
+            long, short = (torch.complex128, torch.complex64) if dtype.is_complex else (torch.float64, torch.float32)
+            dtype = long if has_long_words(place.dtype) else short
         region = Region(place.shape, place.box.offset) if distribution.elementwise else None  # else never a part of a tensor
         shown = place.shown if distribution.elementwise else None
         there = place.geometry is not None and shown is None and dtype == view.dtype
