@@ -87,6 +87,7 @@ class Claims:
         self._parts = {name: self._read(folded, view) for name, view in self._views.items()}
         self.unwritten |= {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
         self.unwritten |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.unwritten}
+        self._shown: dict[str, dict[int, list[Box]]] = defaultdict(dict)
         self._side_by_side = {name for name, parts in self._parts.items() if _is_sum(parts, self._views[name].shape)}
         self._settle()
         self.linked = self._linked(before)
@@ -218,10 +219,13 @@ class Claims:
                 return
             for claim in wrong:
                 self._parts[claim.name][claim.at] = claim.box, Replayed(claim.value.source)
+                self._shown.pop(claim.name, None)
 
     def _wrong(self, step: FillStep, claims: Sequence[_Claim], replayed: bool) -> Iterator[_Claim]:
         if step in self._given:
             yield from (c for c in claims if self._place_in(self._given[step], c) is None)
+            return
+        if len(claims) == 1 and not replayed:
             return
         drawn = step.writes[0].dtype
         cast = [c for c in claims if has_long_words(self._views[c.name].dtype) != has_long_words(drawn)]
@@ -267,9 +271,12 @@ class Claims:
         """What of the part no later draw of its tensor lies over."""
         if claim.name in self._side_by_side:
             return [claim.box]
-        later = self._parts[claim.name][claim.at + 1 :]
-        drawn = [box for box, v in later if isinstance(v, Drawn) and v.step is not None and v.step is not claim.value.step]
-        return remainder(claim.box, drawn)
+        known = self._shown[claim.name]
+        if claim.at not in known:
+            later = self._parts[claim.name][claim.at + 1 :]
+            drawn = [box for box, v in later if isinstance(v, Drawn) and v.step is not None and v.step is not claim.value.step]
+            known[claim.at] = remainder(claim.box, drawn)
+        return known[claim.at]
 
     def _fits(self, place: Place, claim: _Claim) -> bool:
         """Whether the claim has elements of the place at their indices, and all that is seen of them has its words."""
@@ -279,7 +286,7 @@ class Claims:
             return False
         if intersection(place.box, claim.box) != claim.box:
             return False
-        if place.shown is not None and any(remainder(box, place.shown) for box in self._seen(claim)):
+        if place.shown is not None and any(remainder(box, place.shown) for box in self._seen(claim) if box not in place.shown):
             return False
         there, elements = place.geometry, self._elements(claim)
         if claim.box == place.box:
