@@ -329,3 +329,18 @@ def test_a_view_that_overlaps_a_plain_attribute() -> None:
     recording.materialize_(model, seed=1)
     assert same_bits(value, model.w)
     assert same_bits(model.attribute[:2], model.w[2:])
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_rules_for_views_that_overlap_are_refused(apart: bool) -> None:
+    with wi.deferred() as recording:
+        model: Any = nn.Module()
+        w = torch.empty(6)
+        model.a, model.b = nn.Parameter(w[:4]), nn.Parameter(w[4 if apart else 2 :])
+    rules = wi.Rule("*", "normal_", std=1.0)
+    if apart:
+        recording.materialize_(model, seed=1, rules=rules)
+        return
+    with pytest.raises(ValueError, match="materialize_: tensors that rules fill must not overlap in memory, got a, b"):
+        recording.materialize_(model, seed=1, rules=rules)
+    assert model.a.is_meta

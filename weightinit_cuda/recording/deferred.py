@@ -39,7 +39,7 @@ from .recorder import Recorder
 from .replay import place_of, replay
 from .stand_ins import standing_in
 from .tape import CPU, META, FillStep, Memory, View
-from .targets import Found, Target, attributes, kept
+from .targets import Found, Target, attributes, kept, overlapping
 from .views import box_of
 from .wholes import Made, Whole, Wholes, registered
 
@@ -251,7 +251,13 @@ class Recording:
         seed: SupportsIndex | None,
         rules: Rules | None,
     ) -> Plan:
-        given = _by_rules(model, [t.named for t in targets if t.named.name in claims.unwritten], rules, claims)
+        unwritten = [t for t in targets if t.named.name in claims.unwritten]
+        if rules is not None and (shared := overlapping(unwritten)):
+            raise ValueError(
+                f"{function}: tensors that rules fill must not overlap in memory, got {', '.join(shared)}."
+                " Fill them in the block."
+            )
+        given = _by_rules(model, [t.named for t in unwritten], rules, claims)
         entries = tuple(entry for t in targets for entry in (*given.get(t.named.name, ()), *_entries(t, claims)))
         tensors = (tensor for target in targets for tensor in target.objects)
         key = self._wholes.seed(function, whole, tensors) if seed is None else seed_of(function, seed)

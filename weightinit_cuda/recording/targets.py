@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..tensors.boxes import are_apart
 from ..tensors.kinds import globs
 from ..tensors.named import Named
 from ..tensors.torch_private import keystr, tree_flatten_with_path
 from .tape import Memory, View
 from .views import box_of
 
-__all__ = ["Found", "Target", "attributes", "kept"]
+__all__ = ["Found", "Target", "attributes", "kept", "overlapping"]
 
 
 @dataclass(eq=False, slots=True)
@@ -92,6 +93,20 @@ class Found:
             whole.held = memory.whole
             self._by_held[whole.held] = whole
             self._on[memory].append(whole)
+
+
+def overlapping(targets: Sequence[Target]) -> list[str]:
+    """The names of tensors that may share some of their elements with others of these, and are no views of them."""
+    on: defaultdict[Memory, list[Target]] = defaultdict(list)
+    for target in targets:
+        if isinstance(target.held, View) and not target.within:
+            on[target.memory].append(target)
+    found: list[str] = []
+    for memory, views in on.items():
+        boxes = [box for target in views if (box := box_of(memory.frame, target.view.geometry)) is not None]
+        if len(views) > 1 and (len(boxes) < len(views) or not are_apart(boxes)):
+            found += [target.named.name for target in views]
+    return found
 
 
 def kept(function: str, found: Found, keep: str | Sequence[str]) -> set[str]:
