@@ -174,7 +174,7 @@ def test_keep_leaves_dtypes_by_name() -> None:
     assert torch.equal(values("proj.weight"), net.proj.weight)
 
 
-@pytest.mark.parametrize(("keep", "error"), [(5, TypeError), ([3], TypeError), ("none.*", ValueError)])
+@pytest.mark.parametrize(("keep", "error"), [(5, TypeError), ([3], TypeError), (b"x", TypeError), ("none.*", ValueError)])
 def test_bad_keep_allocates_nothing(keep: Any, error: type[Exception]) -> None:
     with wi.deferred() as recording:
         net = Rotary()

@@ -145,7 +145,8 @@ class Recording:
         found, claims, plan = self._decided("materialize_", model, seed, dtype, rules, prefix, keep, lean=dtype is None)
         with torch.no_grad():
             materialize(found, claims, plan, None if device is None else torch.device(device), self._compute)
-            move_others(found.others, device, dtype, kept("materialize_", found, keep))
+            others = [*found.others, *found.without_elements()]
+            move_others(others, device, dtype, kept("materialize_", found, keep))
             finish(model, [named.tensor for named in (*(t.named for t in found.targets), *found.others)])
         return model
 
@@ -165,7 +166,7 @@ class Recording:
             model, seed, dtype, rules, prefix, keep: as for :meth:`materialize_`.
 
         Returns:
-            A function of a name of ``plan(model)``.
+            A function of a name of ``plan(model)``, or of a parameter or buffer without elements, which no plan lists.
 
         Raises:
             ValueError: as :meth:`plan`.
@@ -179,8 +180,14 @@ class Recording:
         """
         found, claims, plan = self._decided("values", model, seed, dtype, rules, prefix, keep)
         by_name = {target.named.name: target for target in found.targets}
+        bare = {name: named for named in found.without_elements() for name in (named.name, *named.aliases)}
+        unchanged = kept("values", found, keep)
 
         def value(name: str) -> Tensor:
+            if name in bare and name not in plan:
+                tensor = bare[name].tensor
+                cast = dtype if tensor.is_floating_point() and bare[name].name not in unchanged else None
+                return torch.empty_like(tensor, dtype=cast, device=CPU, requires_grad=False)
             target = by_name[plan[name][0].name]
             chosen = [by_name[target.within], target] if target.within else [target]
             with torch.no_grad():
@@ -423,6 +430,12 @@ def _by_rules(model: nn.Module, unwritten: Sequence[Named], rules: Rules | None,
         raise ValueError(
             f"deferred: the code must write every tensor it keeps, got {len(unwritten)} that it only allocates"
             f" ({', '.join(n.name for n in unwritten)}). Fill them in the block, or give rules= for them."
+        )
+    mixed = [named.name for named in unwritten if named.name in claims.mixed]
+    if mixed:
+        raise ValueError(
+            f"deferred: rules= can fill what the code leaves unwritten, got {len(mixed)} tensors where that lies among values"
+            f" that it writes ({', '.join(mixed)}). Fill them in the block."
         )
     made: dict[str, list[Entry]] = {}
     for n, fills in resolve(model, unwritten, rules) if unwritten and rules is not None else ():

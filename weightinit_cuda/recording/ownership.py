@@ -85,6 +85,8 @@ class Claims:
         self._parts = {name: self._read(folded, view) for name, view in self._views.items()}
         self.unwritten |= {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
         self.unwritten |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.unwritten}
+        self.mixed = {n for n, parts in self._parts.items() if any(isinstance(v, Nothing) and v.mixed for _, v in parts)}
+        self.mixed |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.mixed}
         self._settle()
         self.linked = self._linked(before)
         self._taken = {claims.stream_name(name) for claims in self.linked for name in claims.held}
@@ -172,11 +174,11 @@ class Claims:
 
     def _read(self, folded: Folded, view: View) -> list[tuple[Box, Value]]:
         parts = folded.read(view)
-        if parts is not None and not view.conj:
+        if parts is not None and view.is_resolved:
             return parts
         source = self._steps[view.memory.steps[-1]].source
-        unwritten = parts is None and folded.unwritten(view)
-        return [(Box.whole(view.shape), Nothing(source) if unwritten else Replayed(source))]
+        some, every = folded.has_nothing(view)
+        return [(Box.whole(view.shape), Nothing(source, not every) if some else Replayed(source))]
 
     def _claimed(self, name: str, box: Box, value: Drawn | Replayed) -> Claimed:
         where = None if box == Box.whole(self._views[name].shape) else box
