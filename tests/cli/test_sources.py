@@ -133,10 +133,14 @@ def test_functions(name: str, models: Path, capsys: pytest.CaptureFixture[str]) 
         ("not_here:make", "No module named 'not_here'"),
         ("not_here.py:make", "not_here.py does not exist"),
         ("made_here", "which does not exist"),
+        ("made_here.py", "a function of the file is required, got made_here.py. Name it: made_here.py:function."),
     ],
 )
-def test_functions_that_make_no_model(name: str, message: str, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", name]) == 2
+@pytest.mark.parametrize("command", ["plan", "doctor"])
+def test_functions_that_make_no_model(
+    name: str, message: str, command: str, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, name]) == 2
     assert message in capsys.readouterr().err
 
 

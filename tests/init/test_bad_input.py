@@ -464,3 +464,20 @@ def test_our_arguments(case: Row, exception: type[BaseException], match: str) ->
     ours = outcome(wi.init, case)
     assert ours[0] is exception, ours
     assert re.search(match, str(ours[2]))
+
+
+class Quantised(Tensor):
+    """A wrapper, as torchao's: its elements are in other tensors."""
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> Quantised:
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, device=inner.device)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise NotImplementedError(func)
+
+
+def test_a_wrapper_is_told_that_its_elements_are_elsewhere() -> None:
+    with pytest.raises(RuntimeError, match="A Quantised may keep its elements in other tensors: fill the plain tensor"):
+        wi.init.normal_(Quantised(torch.zeros(3)), seed=0)

@@ -16,6 +16,7 @@ import textwrap
 import threading
 import types
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import weightinit_cuda as wi
-from weightinit_cuda.init import patching
+from weightinit_cuda.init import patching, torch_draws
 
 TORCH = {name: value for name, value in vars(nn.init).items() if isinstance(value, types.FunctionType)}
 TORCH_METHOD = torch._C.TensorBase.normal_
@@ -460,7 +461,7 @@ def test_ctrl_c_while_entering(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(patching, "setattr", interrupted, raising=False)
+    monkeypatch.setattr(torch_draws, "setattr", interrupted, raising=False)
     with pytest.raises(KeyboardInterrupt), wi.patched():
         raise AssertionError("entered")
     assert not is_ours(nn.init.normal_)
@@ -718,4 +719,52 @@ def test_compiled_functions_follow_patched_in_their_thread() -> None:
             thread.start()
             thread.join()
     assert others == [torchs, torchs]
+    torch._dynamo.reset()
+
+
+def _from_a_generator(x: Tensor) -> Tensor:
+    return x + nn.init.normal_(torch.empty(4), generator=torch.Generator().manual_seed(0))
+
+
+def test_draws_from_generators_leave_the_graph() -> None:
+    """No graph keeps a generator: such a draw is run outside of it, and is ours where they are asked for."""
+    zeros = torch.zeros(4)
+    torchs = _from_a_generator(zeros)
+    for options, expected in (({}, torchs), ({"generators": "ours"}, None)):
+        torch._dynamo.reset()
+        with wi.patched(**options):
+            plain = _from_a_generator(zeros)
+            assert torch.equal(plain, torchs) == (expected is not None)
+            assert torch.equal(torch.compile(_from_a_generator, backend="eager")(zeros), plain)
+    torch._dynamo.reset()
+
+
+def test_a_trace_keeps_no_generator() -> None:
+    zeros = torch.zeros(4)
+    with wi.patched():
+        assert torch.jit.trace(_from_a_generator, zeros, check_trace=False)(zeros).shape == (4,)
+    said = "normal_: a fill in torch.jit.trace must draw from the default generator or from a seed, got generator="
+    with wi.patched(generators="ours"), pytest.raises(RuntimeError, match=said):
+        torch.jit.trace(_from_a_generator, zeros, check_trace=False)
+    with pytest.raises(RuntimeError, match=said):
+        torch.jit.trace(lambda x: wi.init.normal_(x, generator=torch.Generator()), zeros, check_trace=False)
+
+
+def test_nesting_compiles_nothing_anew() -> None:
+    torch._dynamo.reset()
+    graphs: list[Any] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(lambda x: nn.init.normal_(x), backend=backend, fullgraph=True)
+    with ExitStack() as stack:
+        for _ in range(12):  # torch compiles a function 8 times at most
+            stack.enter_context(wi.patched())
+            compiled(torch.zeros(4))
+    assert len(graphs) == 1
+    with wi.patched(report=True) as report:
+        compiled(torch.zeros(4))
+        assert report.of(nn.Linear(2, 2)).filled
     torch._dynamo.reset()

@@ -128,7 +128,7 @@ def test_fills_are_what_a_replay_gives(name: str) -> None:
     for target in found.targets:
         steps = claims.needed(target.memory)
         try:
-            bytes_ = replay(steps, [target.memory], lambda step: sources[step].source._replace(seed=3))
+            bytes_ = replay(steps, [target.memory], lambda step: sources[step]._replace(seed=3))
         except KeyError:  # parts of one draw, each of which has a name of its own
             COUNTS["tensors without an owner of their draw"] += 1
             continue

@@ -129,6 +129,8 @@ def open_blueprint(
 def _json(file: Path) -> dict[str, Any]:
     if not file.exists():
         raise FileNotFoundError(f"a file, or module:function, is required, got {file}, which does not exist.")
+    if file.suffix == ".py":
+        raise ValueError(f"a function of the file is required, got {file}. Name it: {file}:function.")
     text = read_whole(file)
     try:
         data = json.loads(text)

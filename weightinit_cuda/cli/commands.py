@@ -238,9 +238,7 @@ def _is_blueprint(source: str) -> bool:
         return not any(path.glob("*.safetensors"))
     if NAMED_FUNCTION.fullmatch(source) and not path.exists():
         return True
-    if path.suffix == ".py":
-        raise ValueError(f"a function of the file is required, got {source}. Name it: {source}:function.")
-    return path.suffix == ".json" and not path.name.endswith(".index.json")
+    return path.suffix in (".json", ".py") and not path.name.endswith(".index.json")
 
 
 # ---- demo, bench -----------------------------------------------------------------------------------------------------

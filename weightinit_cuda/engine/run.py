@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..numerics.combine import STORE, Combine, made_dtype, settled
-from ..numerics.distributions import SPARSE_PLACES, Normal, SparseNormal
+from ..numerics.distributions import Normal, SparseNormal
 from ..numerics.lowering import Transform, lower
 from ..numerics.rounding import REAL_DTYPE
 from ..tensors.boxes import Region
@@ -25,7 +25,7 @@ from . import backend, native
 from .checks import check
 from .job import FillJob
 from .orthogonal import computing_dtype, orthogonal_matrix
-from .words import MASK64, bits
+from .sparse import write_zeros
 
 __all__ = ["Batch", "batches", "fill", "without_overlap"]
 
@@ -97,7 +97,7 @@ class Batch:
         with torch.no_grad():
             for job in filled:
                 if isinstance(job.distribution, SparseNormal):
-                    _write_zeros(job, job.distribution)
+                    write_zeros(job, job.distribution)
             _write_orthogonal([job for job in filled if job.distribution.linear_algebra])
 
     def _run_kernels(self, jobs: Sequence[FillJob]) -> None:
@@ -198,21 +198,3 @@ def _real_parts(job: FillJob) -> list[FillJob]:
         return [job._replace(tensor=real[..., i], distribution=part) for i, part in enumerate(parts)]
     region = job.region and Region((*job.region.global_shape, 2), (*job.region.offset, 0))
     return [job._replace(tensor=real, region=region)]
-
-
-def _write_zeros(job: FillJob, sparse: SparseNormal) -> None:
-    """The zeros of every column, from its own words: the same for any part of the matrix. A million words at a time."""
-    rows, zeros = sparse.rows, sparse.zeros
-    first_row, first_column = job.region.offset if job.region else (0, 0)
-    mine = slice(first_row, first_row + job.tensor.shape[0])
-    columns_at_once = max(1, (1 << 20) // max(rows, 1))
-    for begin in range(0, job.tensor.shape[1] if zeros else 0, columns_at_once):
-        part = job.tensor.detach()[:, begin : begin + columns_at_once]
-        words = bits(
-            job.seed & MASK64, (job.stream ^ SPARSE_PLACES) & MASK64, part.shape[1] * rows, (first_column + begin) * rows
-        )
-        keys = (words.to(torch.int64).view(-1, rows) << 31) + torch.arange(rows, device="cpu")  # distinct, ordered as words
-        places = keys <= keys.kthvalue(zeros, dim=1, keepdim=True).values
-        if part.dtype.itemsize == 1:
-            part = part.view(torch.uint8)  # torch masks no float8
-        part.masked_fill_(places[:, mine].T.to(part.device), 0)

@@ -107,6 +107,11 @@ def _as_operator(function: str, tensor: Tensor, own: Sequence[Any], draw: Draw) 
     """Calls ``torch.ops.weightinit_cuda``'s operator of that name (``torch_ops``), with what differs from its defaults."""
     drawn: dict[str, Any] = {}
     if draw.generator is not None:
+        if jit_trace():
+            raise RuntimeError(
+                f"{function}: a fill in torch.jit.trace must draw from the default generator or from a seed, got generator=,"
+                " which a trace cannot keep. Give seed=, or fill outside of the trace."
+            )
         drawn["generator"] = draw.generator
     if draw.seed is not None:
         drawn["seed"] = _signed(seed_of(function, draw.seed))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
@@ -22,6 +23,7 @@ from .torch_function import InitFunction
 __all__ = ["Coverage", "Origins", "PatchReport"]
 
 _OURS = "weightinit_cuda.init"
+_dynamo_traces = torch.compiler.is_dynamo_compiling
 _DRAWS = {
     *("rand", "rand_like", "randn", "randn_like", "normal", "randint", "randint_like", "randperm"),
     *("bernoulli", "poisson", "multinomial", "binomial"),
@@ -104,6 +106,8 @@ class Origins(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        if _dynamo_traces():  # of what a graph makes, only what leaves it could be known
+            return result
         name = getattr(func, "__name__", "")
         if isinstance(func, InitFunction):
             self._note(result, _OURS)

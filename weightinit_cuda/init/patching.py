@@ -19,7 +19,7 @@ import ast
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FunctionType, TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -30,19 +30,16 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .. import init
-from ..tensors.named import PLAIN_TYPES
-from ..tensors.shards import is_dtensor
 from ..tensors.torch_private import (
     DecoratorContextManager,
     TensorBase,
     compiled_code_runs,
-    forward_ad_level,
     functorch_transform,
     jit_trace,
 )
 from .catalog import CATALOG, Function
 from .coverage import Origins, PatchReport
-from .torch_function import InitFunction
+from .torch_draws import INIT_ONLY, Options, Seen, SeenByModes, TorchDraws, fillable, put_methods, remove_methods
 
 __all__ = ["patch", "patched", "recording", "unpatch"]
 
@@ -78,12 +75,15 @@ class _Thread(threading.local):
     def __init__(self) -> None:
         self.entered: list[patched] = []  # the patched() that this thread is in
         self.recorder: Records | None = None
+        self.seen = Seen()
 
 
 _lock = threading.RLock()
 _thread = _Thread()
-_everywhere: list[str] = []  # of each patch() that awaits its unpatch(), whose generators' draws are
+_everywhere: list[Options] = []  # of each patch() that awaits its unpatch()
+_seen_everywhere = Seen()
 _users = 0  # all of these together: torch is changed while there are any
+_drawing = 0  # those with draws="ours"
 _recorded = 0  # how many threads are recorded
 
 
@@ -96,16 +96,40 @@ def _ours_now() -> bool:
     )
 
 
-def _ours_in_graphs() -> bool:
-    """Whether torch.compile, which traces this, is to put ours into its graph: what it looks at here it guards."""
-    return len(_everywhere) > 0 or len(_thread.entered) > 0
+def _ours_in_graphs(drawn: bool) -> bool:
+    """Whether torch.compile, which traces this, is to put ours into its graph: what it looks at here it guards.
+
+    Args:
+        drawn: with an explicit ``generator=``, which no graph can keep.
+
+    Raises:
+        RuntimeError: such a draw is to be ours. torch.compile then leaves the graph, unless it has to be a full one.
+    """
+    seen = _thread.seen if _thread.seen.ours else _seen_everywhere
+    if drawn and seen.generators:
+        raise RuntimeError("patched(generators='ours'): a draw with generator= cannot be in a graph of torch.compile.")
+    return seen.ours and not drawn
 
 
 def _draws_from_generators() -> bool:
     """Whether a draw with an explicit ``generator=`` is ours in this thread. By default it is torch's: who passes one means its
     numbers, such as the fixed projections of an adapter."""
-    innermost = _thread.entered[-1].generators if _thread.entered else _everywhere[-1] if _everywhere else "torch"
-    return innermost == "ours"
+    return _options().generators == "ours"
+
+
+def _options() -> Options:
+    """The innermost ones of this thread."""
+    return _thread.entered[-1].options if _thread.entered else _everywhere[-1] if _everywhere else INIT_ONLY
+
+
+def _draws_ours(generator: torch.Generator | None) -> bool:
+    """Whether ``torch.randn`` and its like are ours in this thread."""
+    return (
+        _ours_now()
+        and _thread.recorder is None
+        and (options := _options()).draws == "ours"
+        and (generator is None or options.generators == "ours")
+    )
 
 
 class _Fork(NamedTuple):
@@ -129,7 +153,7 @@ def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable
     def call(*args: Any) -> Any:
         if _dynamo_traces():
             drawn = generators and args[-1] is not None
-            return ours(*args) if row is not None and _ours_in_graphs() and not drawn else torchs(*args)
+            return ours(*args) if row is not None and _ours_in_graphs(drawn) else torchs(*args)
         recorder = _thread.recorder
         if recorder is not None and row is not None:
             if generators and recorder.seeded(args[-1]):
@@ -173,29 +197,6 @@ def _find_functions() -> None:
             _forks[name] = _Fork(function, torchs.__code__, _calling_code(function))
 
 
-class _SeenByModes(InitFunction):
-    """A method of ours under the hash and equality of torch's, for a ``TorchFunctionMode``."""
-
-    def __init__(self, method: Callable[..., Any], torchs: Callable[..., Any]) -> None:
-        super().__init__(method)
-        self._identity = torchs
-        del self.__module__  # it is no function of torch.nn.init: an empty-init does not skip it
-
-
-def _fillable(tensor: object) -> bool:
-    """Whether ours does for this tensor what torch's method would do. All else, the errors too, is torch's."""
-    return (
-        (type(tensor) in PLAIN_TYPES or is_dtensor(tensor))
-        and isinstance(tensor, Tensor)
-        and (tensor.is_floating_point() or tensor.is_complex())
-        and not (tensor.requires_grad and torch.is_grad_enabled())
-        and tensor.layout is torch.strided
-        and not (tensor.is_meta or tensor.is_nested)
-        and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
-        and forward_ad_level() < 0
-    )
-
-
 def _forked_method(name: str) -> Callable[..., Any]:
     torchs, ours, names, row = getattr(TensorBase, name), getattr(init, name), _METHODS[name], CATALOG[name]
 
@@ -211,7 +212,7 @@ def _forked_method(name: str) -> Callable[..., Any]:
             and recorder.called(row, self, (*args, *(0.0, 1.0)[len(args) :]))
         ):
             return self
-        if not (_ours_now() and _fillable(self)):
+        if not (_ours_now() and fillable(self)) or (self.requires_grad and torch.is_grad_enabled()):
             return torchs(self, *args, **kwargs)
         if kwargs and kwargs.get("generator") is not None and not _draws_from_generators():
             return torchs(self, *args, **kwargs)
@@ -224,7 +225,7 @@ def _forked_method(name: str) -> Callable[..., Any]:
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         return ours(self, given.get(names[0], 0.0), given.get(names[1], 1.0), given.get("generator"))
 
-    seen = _SeenByModes(method, torchs)
+    seen = SeenByModes(method, torchs)
     return method
 
 
@@ -241,6 +242,7 @@ def _answering_method(name: str) -> Callable[..., Any]:
 
 _methods = {name: _forked_method(name) for name in _METHODS}
 _answers = {name: _answering_method(name) for name in _ANSWERS}
+_draws = TorchDraws(_draws_ours)
 _find_functions()
 
 
@@ -259,46 +261,43 @@ def _uninstall() -> None:
     remove_methods(_methods)
 
 
-def put_methods(methods: Mapping[str, Any], kind: type = Tensor) -> None:
-    """Puts methods, or properties, under ``Tensor``, or another class that inherits them."""
-    for name, method in methods.items():
-        if name not in vars(kind):  # else somebody's own
-            setattr(kind, name, method)
-
-
-def remove_methods(methods: Mapping[str, Any], kind: type = Tensor) -> None:
-    """Takes them away, where they are still these."""
-    for name, method in methods.items():
-        if vars(kind).get(name) is method:
-            delattr(kind, name)
-
-
 def _in_compiled_code() -> bool:
     """Whether torch.compile traces this, or runs it because it could not trace it: then it compiles what is called next."""
     return _dynamo_traces() or compiled_code_runs()
 
 
-def _acquire(function: str) -> None:
-    global _users
+def _acquire(function: str, options: Options = INIT_ONLY) -> None:
+    global _users, _drawing
     if _in_compiled_code() or jit_trace():
         raise RuntimeError(
             f"{function}: must be called outside of torch.compile and torch.jit.trace, got a call inside."
             " Put it around the call of the compiled or traced function."
         )
+    drawing = options.draws == "ours"
     with _lock:
-        if _users == 0:
-            try:
+        try:
+            if _users == 0:
                 _install()
-            except BaseException:  # Ctrl-C
+            if drawing and _drawing == 0:
+                _draws.put()
+        except BaseException:  # Ctrl-C
+            if drawing and _drawing == 0:
+                _draws.remove()
+            if _users == 0:
                 _uninstall()
-                raise
+            raise
         _users += 1
+        _drawing += drawing
 
 
-def _release() -> None:
-    global _users
+def _release(options: Options = INIT_ONLY) -> None:
+    global _users, _drawing
+    drawing = options.draws == "ours"
     with _lock:
         _users -= 1
+        _drawing -= drawing
+        if drawing and _drawing == 0:
+            _draws.remove()
         if _users == 0:
             _uninstall()
 
@@ -335,8 +334,9 @@ class patched(DecoratorContextManager):
 
     A context manager, and a decorator of functions and generator functions, with or without parentheses. It may be nested.
     Every function of ``torch.nn.init`` becomes ours wherever it is bound, and ``Tensor.normal_`` and ``Tensor.uniform_`` for
-    float and complex tensors and DTensors, in a forward pass as well. The other draws in place (``exponential_``, ...)
-    and ``torch.randn`` stay torch's. The marks of transformers (``_is_hf_initialized``) are honoured, by transformers.
+    float and complex tensors and DTensors, in a forward pass as well. The other draws in place (``exponential_``, ...) stay
+    torch's; ``torch.randn`` does where ``draws`` does not say otherwise. The marks of transformers (``_is_hf_initialized``) are
+    honoured, by transformers.
 
     Draws with an explicit ``generator=`` stay torch's, too: who passes one means its numbers, such as fixed projections.
 
@@ -344,6 +344,9 @@ class patched(DecoratorContextManager):
         report: watch where values come from, in this thread: ``with patched(report=True) as report:``, then
             ``report.of(model)``. Every call of torch takes longer meanwhile.
         generators: "ours" takes draws with a ``generator=``, too, and draws a seed from it.
+        draws: "ours" takes ``torch.randn``, ``rand``, ``randn_like``, ``rand_like`` and ``normal`` of numbers, too, called by
+            these names: what was bound before (``from torch import randn``) stays torch's. So do, then as well, calls with
+            ``out=``, tensor subclasses, what is not float or complex, and calls in torch.compile.
 
     Other threads keep torch's functions, those started inside too; :func:`patch` is for all threads. Under dispatch modes, in
     torch.jit.trace and torch.compile ours are operators of the graph. Three things stay torch's there: both methods in
@@ -352,7 +355,7 @@ class patched(DecoratorContextManager):
     Raises:
         RuntimeError: entered inside torch.compile or torch.jit.trace, or left in another thread than it was entered in.
         TypeError: it decorates a class or a coroutine.
-        ValueError: generators is something else.
+        ValueError: generators or draws is something else.
 
     >>> import weightinit_cuda as wi
     >>> with wi.patched():
@@ -363,21 +366,23 @@ class patched(DecoratorContextManager):
     True
     """
 
-    def __new__(cls, orig_func: Any = None, *, report: bool = False, generators: str = "torch") -> Any:
+    def __new__(cls, orig_func: Any = None, **options: Any) -> Any:
         return super().__new__(cls, orig_func)
 
-    def __init__(self, orig_func: None = None, *, report: bool = False, generators: str = "torch") -> None:
-        _must_be_known("patched", generators)
-        self.report, self.generators = report, generators
+    def __init__(
+        self, orig_func: None = None, *, report: bool = False, generators: str = "torch", draws: str = "torch"
+    ) -> None:
+        self.report, self.options = report, Options.checked("patched", generators, draws)
         self._watches: list[Origins | None] = []
 
     def clone(self) -> patched:
         """One for each call of a decorated function."""
-        return type(self)(report=self.report, generators=self.generators)
+        return type(self)(report=self.report, **self.options._asdict())
 
     def __enter__(self) -> PatchReport:  # type: ignore[override]
-        _acquire("patched")
+        _acquire("patched", self.options)
         _thread.entered.append(self)
+        _thread.seen = Seen.of([one.options for one in _thread.entered])
         watch = Origins() if self.report else None
         self._watches.append(watch)
         if watch is not None:
@@ -393,7 +398,8 @@ class patched(DecoratorContextManager):
         if (watch := self._watches.pop()) is not None:
             watch.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
         _thread.entered.remove(self)
-        _release()
+        _thread.seen = Seen.of([one.options for one in _thread.entered])
+        _release(self.options)
 
     def __call__(self, function: _F) -> _F:
         if inspect.isclass(function) or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
@@ -404,25 +410,22 @@ class patched(DecoratorContextManager):
         return super().__call__(function)
 
 
-def _must_be_known(function: str, generators: object) -> None:
-    if generators not in ("torch", "ours"):
-        raise ValueError(f'{function}: generators must be "torch" or "ours", got {generators!r}.')
-
-
-def patch(*, generators: str = "torch") -> None:
+def patch(*, generators: str = "torch", draws: str = "torch") -> None:
     """As :func:`patched`, in all threads, until :func:`unpatch` has been called as often.
 
     Args:
-        generators: as of :func:`patched`. The last call decides; inside a :func:`patched` that one does.
+        generators, draws: as of :func:`patched`. The last call decides; inside a :func:`patched` that one does.
 
     Raises:
         RuntimeError: called inside torch.compile or torch.jit.trace.
-        ValueError: generators is something else.
+        ValueError: generators or draws is something else.
     """
-    _must_be_known("patch", generators)
+    global _seen_everywhere
+    options = Options.checked("patch", generators, draws)
     with _lock:
-        _acquire("patch")
-        _everywhere.append(generators)
+        _acquire("patch", options)
+        _everywhere.append(options)
+        _seen_everywhere = Seen.of(_everywhere)
 
 
 def unpatch() -> None:
@@ -431,8 +434,9 @@ def unpatch() -> None:
     Raises:
         RuntimeError: there is none to take back.
     """
+    global _seen_everywhere
     with _lock:
         if not _everywhere:
             raise RuntimeError("unpatch: must follow a patch(), got none to take back. A `with patched():` ends by itself.")
-        _everywhere.pop()
-        _release()
+        _release(_everywhere.pop())
+        _seen_everywhere = Seen.of(_everywhere)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
-from ..init.patching import put_methods, remove_methods
+from ..init.torch_draws import put_methods, remove_methods
 from ..tensors.torch_private import TensorBase, copying_code, dispatch_modes, storage_key
 from . import handed_out, subscripts
 from .memory import put_under

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..init.patching import put_methods, remove_methods
+from ..init.torch_draws import put_methods, remove_methods
 from ..tensors.torch_private import dispatch_modes
 
 if TYPE_CHECKING:

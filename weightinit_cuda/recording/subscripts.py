@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ..engine.backend import kernels
-from ..init.patching import put_methods, remove_methods
+from ..init.torch_draws import put_methods, remove_methods
 
 __all__ = ["put", "remove"]
 

@@ -10,52 +10,87 @@ from torch import nn
 
 from ..init.catalog import distribution_of
 from ..numerics.distributions import Constant
-from ..tensors.named import Named
+from ..tensors.named import Named, named_tensors
 from .beside_layers import token
 from .by_fans import AS_TORCH, drawn
 from .layouts import bias, lookup, matrix
 from .norms import is_outside_torch, norm_by_structure
+from .own_code import OwnCode, is_pretrained
 from .rule import Fill, Rule, Rules, RuleSet
+from .torch_reset import torch_reset
 
 __all__ = ["by_config"]
 
 STD = 0.02  # transformers', where a config says none
 _NORMAL = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d)
-_BASE = "PreTrainedModel"
 
 
 def by_config(std: float | None = None) -> RuleSet:
-    """What transformers gives a model without an ``_init_weights`` of its own (the set ``transformers``).
+    """What transformers gives a model (the set ``transformers``).
 
-    Linear layers and convolutions, ``Conv1D``, stacked experts, routers, embeddings, tokens and positions get N(0, std²), where
-    std is the ``initializer_range`` of the config of the model, or part, in which they are. Biases and padding rows are 0;
-    LSTMs get ``xavier_uniform_``; norms and all else as in torch.
+    In models of transformers, whatever the ``_init_weights`` of their classes fills their parameters with: it runs on a copy
+    without memory and is watched (``own_code``). What it leaves alone is as torch's constructors make it.
+
+    Elsewhere, and where that is not known, as in ``PreTrainedModel``'s own: linear layers and convolutions, ``Conv1D``, stacked
+    experts, routers, embeddings, tokens and positions get N(0, std²), where std is the ``initializer_range`` of the config of
+    the model, or part, in which they are. Biases and padding rows are 0; LSTMs get ``xavier_uniform_``; norms and all else as
+    in torch.
 
     Args:
-        std: of all parts; default what configs say (``initializer_range``, ``init_std``, ``initializer_factor``), else 0.02.
+        std: of all parts, by the second way alone; default what configs say (``initializer_range``, ``init_std``,
+            ``initializer_factor``), else 0.02.
 
     Warns:
-        UserWarning: a class with an ``_init_weights`` of its own, which does more, or other things. All are named; ``deferred``
-            records what they do.
+        UserWarning: parameters that ``_init_weights`` computes, or that only constructors of no layer of torch write. All are
+            named; ``deferred`` records both. With ``std``: a class with an ``_init_weights`` of its own.
 
-    Source: transformers' ``PreTrainedModel._init_weights``, version 5.
+    Source: transformers, version 5: ``PreTrainedModel.initialize_weights`` and ``_init_weights``.
 
     >>> net = nn.Sequential(nn.Linear(2, 2, bias=False))
     >>> net.config = type("Config", (), {"initializer_range": 0.1})()
-    >>> net[0].weight is not None and by_config().rules(net)[1].fills(Named("0.weight", net[0].weight, (), net[0], "weight"))
+    >>> net[0].weight is not None and by_config().rules(net)[2].fills(Named("0.weight", net[0].weight, (), net[0], "weight"))
     [(Normal(mean=0.0, std=0.1), None, 'Linear, std 0.1 of the config')]
     """
 
     def rules(model: nn.Module) -> Rules:
-        _warn_of_own_ways(model)
         stds = {} if std is not None else dict(_stds(model, (STD, "of no config")))
 
         def of(named: Named) -> tuple[float, str]:
             return (std, "as given") if std is not None else stds.get(id(named.module), (STD, "of no config"))
 
-        return [Rule(bias, _zeros), Rule("*", _normal(of)), Rule(nn.LSTM, "xavier_uniform_"), *AS_TORCH]
+        by_structure = [Rule(bias, _zeros), Rule("*", _normal(of)), Rule(nn.LSTM, "xavier_uniform_"), *AS_TORCH]
+        if std is not None:
+            _warn_of_own_ways(model)
+            return by_structure
+        own = OwnCode(model)
+        _warn_of_unknown(model, own)
+        return [Rule("*", _given_by(own)), *by_structure]
 
     return RuleSet("transformers", rules)
+
+
+def _given_by(own: OwnCode) -> Callable[[Named], list[Fill] | None]:
+    def own_code(named: Named) -> list[Fill] | None:
+        return own.fills(named) or (torch_reset(named) if own.leaves(named) else None)
+
+    return own_code
+
+
+def _warn_of_unknown(model: nn.Module, own: OwnCode) -> None:
+    """Names the parameters of models of transformers that get values by structure alone."""
+    unknown = []
+    for named in named_tensors(model, buffers=False):
+        if why := own.trouble(named) or (
+            "only its constructor writes it" if own.leaves(named) and not torch_reset(named) else ""
+        ):
+            unknown.append(f"{named.name}: {why}")
+    if unknown:
+        warnings.warn(
+            "transformers: what _init_weights fills is followed, got parameters that it computes or leaves to a constructor."
+            " They get values by structure; weightinit_cuda.deferred() records what the model does itself.\n  "
+            + "\n  ".join(unknown),
+            stacklevel=4,
+        )
 
 
 def _zeros(named: Named) -> list[Fill] | None:
@@ -88,7 +123,7 @@ def _gets_normal(named: Named) -> bool:
 
 def _stds(module: nn.Module, outside: tuple[float, str]) -> Iterator[tuple[int, tuple[float, str]]]:
     """For each module the standard deviation by the nearest config around it."""
-    config = getattr(module, "config", None) if _is_pretrained(module) or outside[1] == "of no config" else None
+    config = getattr(module, "config", None) if is_pretrained(module) or outside[1] == "of no config" else None
     inside = _of_config(config) or outside
     yield id(module), inside
     for child in module.children():
@@ -109,15 +144,11 @@ def _of_config(config: Any) -> tuple[float, str] | None:
     return None
 
 
-def _is_pretrained(module: nn.Module) -> bool:
-    return any(base.__name__ == _BASE for base in type(module).__mro__)
-
-
 def _warn_of_own_ways(model: nn.Module) -> None:
     own: dict[str, None] = {}
     for module in model.modules():
-        for base in type(module).__mro__ if _is_pretrained(module) else ():
-            if base.__name__ == _BASE:
+        for base in type(module).__mro__ if is_pretrained(module) else ():
+            if base.__name__ == "PreTrainedModel":
                 break
             if "_init_weights" in vars(base):
                 own[base.__name__] = None

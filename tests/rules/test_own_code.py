@@ -1,0 +1,181 @@
+"""The set ``transformers`` follows ``_init_weights`` by running it on a copy: what that sees, and that nothing else happens."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import weightinit_cuda as wi
+from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
+from weightinit_cuda.tensors.boxes import Box
+
+
+class PreTrainedModel(nn.Module):
+    """transformers' base, as far as the set looks at it."""
+
+    def __init__(self, std: float = 0.5) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(initializer_range=std)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+
+
+def given(model: nn.Module, name: str) -> list[tuple[Distribution, Box | None]]:
+    return [(entry.distribution, entry.box) for entry in wi.plan(model, "transformers", seed=0)[name]]
+
+
+class Ways(PreTrainedModel):
+    """Every way in which code fills a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("function", "method", "data", "row", "middle", "scaled", "cut", "twice", "untouched"):
+            setattr(self, name, nn.Linear(4, 3, bias=False))
+        self.norm = nn.LayerNorm(4)
+        self.vector = nn.Parameter(torch.empty(6))
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is not self:
+            return
+        nn.init.xavier_uniform_(self.function.weight, gain=2.0)
+        self.method.weight.normal_(std=0.25)
+        self.data.weight.data.uniform_(-1.0, 1.0)
+        nn.init.normal_(self.row.weight)
+        self.row.weight.data[1].zero_()
+        nn.init.ones_(self.middle.weight)
+        nn.init.constant_(self.middle.weight[:, 1:3], 5.0)
+        nn.init.normal_(self.scaled.weight, std=2.0)
+        self.scaled.weight.div_(math.sqrt(16)).mul_(3)
+        nn.init.trunc_normal_(self.cut.weight, std=0.02)
+        nn.init.normal_(self.twice.weight)
+        nn.init.zeros_(self.twice.weight)
+        nn.init.zeros_(self.vector)
+        self.vector.data[2:4].fill_(-1.0)
+
+
+WAYS: dict[str, list[tuple[Distribution, Box | None]]] = {
+    "function.weight": [(Uniform(-2 * math.sqrt(6 / 7), 2 * math.sqrt(6 / 7)), None)],
+    "method.weight": [(Normal(0.0, 0.25), None)],
+    "data.weight": [(Uniform(-1.0, 1.0), None)],
+    "row.weight": [(Normal(0.0, 1.0), None), (Constant(0.0), Box((1, 0), (1, 4)))],
+    "middle.weight": [(Constant(1.0), None), (Constant(5.0), Box((0, 1), (3, 2)))],
+    "scaled.weight": [(Normal(0.0, 1.5), None)],
+    "cut.weight": [(TruncNormal(0.0, 0.02, -2.0, 2.0), None)],
+    "twice.weight": [(Constant(0.0), None)],
+    "untouched.weight": [(Uniform(-math.sqrt(3) * math.sqrt(1 / 12), math.sqrt(3) * math.sqrt(1 / 12)), None)],  # Linear's own
+    "norm.weight": [(Constant(1.0), None)],
+    "vector": [(Constant(0.0), None), (Constant(-1.0), Box((2,), (2,)))],
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.filterwarnings("error")
+def test_what_init_weights_fills(name: str) -> None:
+    found, expected = given(Ways(), name), WAYS[name]
+    assert [(type(made), box) for made, box in found] == [(type(made), box) for made, box in expected]
+    for (made, _), (wanted, _) in zip(found, expected, strict=True):
+        assert list(made.numbers().values()) == pytest.approx(list(wanted.numbers().values()), rel=1e-12)
+    assert wi.plan(Ways(), "transformers")["method.weight"][0].source == "transformers: Ways._init_weights, Ways"
+
+
+def test_nothing_of_the_model_changes() -> None:
+    torch.manual_seed(0)
+    model = Ways()
+    before = {name: (p, p.detach().clone(), p._version) for name, p in model.named_parameters()}
+    attributes = {id(module): dict(vars(module)) for module in model.modules()}
+    state = torch.get_rng_state()
+    wi.plan(model, "transformers", seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, p in model.named_parameters():
+        same, values, version = before[name]
+        assert p is same
+        assert torch.equal(p.nan_to_num(), values.nan_to_num())
+        assert p._version == version
+    assert attributes == {id(module): dict(vars(module)) for module in model.modules()}
+
+
+class Strange(PreTrainedModel):
+    """What is no fill."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.computed, self.replaced, self.fails = (nn.Linear(4, 4, bias=False) for _ in range(3))
+        self.token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.fine = nn.Linear(4, 4, bias=False)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self.computed:
+            module.weight.copy_(torch.arange(16.0).view(4, 4))
+        elif module is self.replaced:
+            module.weight = nn.Parameter(torch.zeros(4, 4))
+        elif module is self.fails:
+            assert isinstance(module.weight, Tensor)
+            module.weight.tolist()
+
+
+def test_what_is_no_fill_is_named() -> None:
+    model = Strange()
+    with pytest.warns(UserWarning, match="parameters that it computes or leaves to a constructor") as seen:
+        plan = wi.plan(model, "transformers", seed=0)
+    (said,) = {str(warning.message) for warning in seen}
+    assert "\n  computed.weight: Strange._init_weights, Linear computes it (copy_)" in said
+    assert "\n  replaced.weight: Strange._init_weights, Linear puts another in its place" in said
+    assert "\n  fails.weight: NotImplementedError: values of tensors are asked for" in said
+    assert "\n  token: only its constructor writes it" in said
+    assert "fine" not in said
+    assert {plan[f"{name}.weight"][0].distribution for name in ("computed", "replaced", "fails", "fine")} == {Normal(0.0, 0.5)}
+
+
+class Tied(PreTrainedModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 4, padding_idx=0)
+        self.head = nn.Linear(4, 5, bias=False)
+        self.head.weight = self.embed.weight
+        self.all_tied_weights_keys = {"head.weight": "embed.weight"}
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=2.0)
+            nn.init.zeros_(module.weight[0])
+
+
+def test_tied_weights_have_what_their_source_gets() -> None:
+    assert given(Tied(), "embed.weight") == [(Normal(0.0, 2.0), None), (Constant(0.0), Box((0, 0), (1, 4)))]
+
+
+def test_each_part_follows_its_own_model() -> None:
+    inner, outer = PreTrainedModel(0.1), PreTrainedModel(0.2)
+    inner.fc, outer.fc, outer.inner = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False), inner
+    whole = nn.Sequential(outer, nn.Linear(2, 2, bias=False))
+    assert given(whole, "0.fc.weight") == [(Normal(0.0, 0.2), None)]
+    assert given(whole, "0.inner.fc.weight") == [(Normal(0.0, 0.1), None)]
+    assert given(whole, "1.weight") == [(Normal(0.0, 0.02), None)]
+
+
+def test_in_deferred_values_are_by_structure_and_it_says_so() -> None:
+    with wi.deferred():
+        model = Ways()
+        with pytest.warns(UserWarning, match=r"function.weight: RuntimeError: deferred: must not be nested"):
+            plan = wi.plan(model, [wi.Rule("vector", "zeros_"), "transformers"], seed=0)
+    assert plan["function.weight"][0].distribution == Normal(0.0, 0.5)
+
+
+def test_a_std_is_for_all_parts() -> None:
+    with pytest.warns(UserWarning, match=r"got a model with its own \(Ways\)"):
+        plan = wi.plan(Ways(), [wi.Rule("vector", "zeros_"), wi.rules.by_config(std=0.125)], seed=0)
+    assert plan["function.weight"][0].distribution == Normal(0.0, 0.125)
+
+
+def test_a_part_of_a_model_alone_is_no_model_of_transformers() -> None:
+    model: Any = Ways()
+    assert given(model.method, "weight") == [(Normal(0.0, 0.02), None)]

@@ -1,0 +1,255 @@
+"""What a transformers model's own ``_init_weights`` gives its parameters: that code runs, and is watched, on a copy on meta.
+
+``PreTrainedModel.initialize_weights`` calls ``_init_weights`` for one module after the other, inner ones first. So does this,
+with a copy of the model whose tensors have no memory, and notes which functions of ``torch.nn.init`` and which fills of torch
+reach which parameter. What constructors did before is not seen, and what is computed is no fill; both are said.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..init.catalog import CATALOG, Function, distribution_of
+from ..init.patching import recording
+from ..numerics.arithmetic import scaled
+from ..numerics.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
+from ..tensors.boxes import Box
+from ..tensors.named import Named, named_tensors
+from ..tensors.torch_private import TorchDispatchMode, schema_of, storage_key
+from .rule import Fill
+
+__all__ = ["OwnCode", "is_pretrained"]
+
+_BASE = "PreTrainedModel"
+_BY_ELEMENT = (Constant, Uniform, Normal, TruncNormal)  # what a part of a tensor may have
+
+
+def is_pretrained(module: nn.Module) -> bool:
+    """It is a model of transformers, or a part that is one."""
+    return any(base.__name__ == _BASE for base in type(module).__mro__)
+
+
+class OwnCode:
+    """What the models of transformers that a model is, or has in it, give their parameters. Nothing of the model is changed.
+
+    Args:
+        model: any module.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._found: dict[tuple[int, str], _StandIn] = {}
+        for root in _outermost(model):
+            self._found.update(_watched(root))
+
+    def fills(self, named: Named) -> list[Fill] | None:
+        """What ``_init_weights`` fills a parameter with; None where it does not, or not only."""
+        found = self._of(named)
+        return found.fills or None if found is not None and not found.why else None
+
+    def leaves(self, named: Named) -> bool:
+        """Whether it leaves a parameter as the constructor made it."""
+        found = self._of(named)
+        return found is not None and not found.fills and not found.why
+
+    def trouble(self, named: Named) -> str:
+        """Why it is not known what it gives a parameter; empty where it is."""
+        found = self._of(named)
+        return "" if found is None else found.why
+
+    def _of(self, named: Named) -> _StandIn | None:
+        return self._found.get((id(named.module), named.attribute))
+
+
+class _StandIn:
+    """A tensor on meta in the place of one of the model's, and what is written into it."""
+
+    def __init__(self, named: Named, of: Tensor) -> None:
+        made = torch.empty(named.tensor.shape, dtype=named.tensor.dtype, device="meta")
+        self.tensor = made if named.buffer else nn.Parameter(made, of.requires_grad)
+        self.storage = storage_key(self.tensor.untyped_storage())
+        self.fills: list[Fill] = []
+        self.why = ""
+
+    def is_in(self, module: nn.Module, attribute: str) -> bool:
+        """Whether the module still has it."""
+        now = module._parameters.get(attribute)
+        return now is not None and storage_key(now.untyped_storage()) == self.storage
+
+    def written(self, view: Tensor, made: Distribution, source: str) -> None:
+        """A view of it gets a distribution."""
+        box = _box_of(self.tensor, view)
+        if box is None or (box.shape != tuple(self.tensor.shape) and not isinstance(made, _BY_ELEMENT)):
+            self.why = f"{source} of a part"
+        elif box.shape == tuple(self.tensor.shape):
+            self.fills, self.why = [(made, None, source)], ""
+        else:
+            self.fills.append((made, box, source))
+
+    def scaled(self, view: Tensor, number: float, divided: bool) -> bool:
+        """All of it is multiplied, or divided, by a number; False where what comes out is none of our distributions."""
+        if len(self.fills) != 1 or view.shape != self.tensor.shape:
+            return False
+        before, box, origin = self.fills[0]
+        made = None if box is not None else scaled(before, 1 / number if divided else number)
+        if made is not None:
+            self.fills = [(made, None, f"{origin}, {'over' if divided else 'times'} {number:.6g}")]
+        return made is not None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.dim() == 0 and not value.is_meta)
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees what is written into stand-ins: calls of ``torch.nn.init`` as a recorder, all else as operators."""
+
+    def __init__(self, stand_ins: list[_StandIn]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._stand_ins = {each.storage: each for each in stand_ins}
+        self.source = ""
+
+    def value(self, tensor: Tensor) -> Tensor:
+        raise NotImplementedError("values of tensors are asked for")
+
+    def seeded(self, generator: torch.Generator | None) -> bool:
+        return False
+
+    def called(self, function: Function, tensor: Tensor, own: tuple[Any, ...]) -> bool:
+        stand_in = self._of(tensor)
+        if stand_in is None:
+            return False
+        try:
+            made = function.distribution(tensor.dtype, tuple(tensor.shape), *own)
+        except Exception:
+            return False  # torch words it
+        stand_in.written(tensor, made, self.source)
+        return True
+
+    def _of(self, tensor: Tensor) -> _StandIn | None:
+        return None if not tensor.is_meta else self._stand_ins.get(storage_key(tensor.untyped_storage()))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {**dict(zip((each.name for each in schema_of(func).arguments), args, strict=False)), **(kwargs or {})}
+        for argument in schema_of(func).arguments:
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                written = given.get(argument.name)
+                for view in written if isinstance(written, list) else [written]:
+                    if isinstance(view, Tensor) and (stand_in := self._of(view)) is not None:
+                        self._operator(schema_of(func).name.removeprefix("aten::"), stand_in, view, list(given.values())[1:])
+        return func(*args, **(kwargs or {}))
+
+    def _operator(self, name: str, stand_in: _StandIn, view: Tensor, others: list[Any]) -> None:
+        """An operator that writes to a stand-in, and what it is given beside it."""
+        value = others[0] if others and _is_number(others[0]) else None
+        if name == "zero_":
+            stand_in.written(view, Constant(0.0), self.source)
+        elif name == "fill_" and value is not None:
+            stand_in.written(view, Constant(float(value)), self.source)
+        elif name in ("normal_", "uniform_") and others[2:] in ([], [None]):
+            numbers = dict(zip(CATALOG[name].own, others, strict=False))
+            stand_in.written(view, distribution_of(name, view.dtype, tuple(view.shape), numbers), self.source)
+        elif not (name in ("mul_", "div_") and value and stand_in.scaled(view, float(value), name == "div_")):
+            stand_in.why = f"{self.source} computes it ({name})"
+
+
+def _watched(root: nn.Module) -> Iterator[tuple[tuple[int, str], _StandIn]]:
+    """The parameters of a model of transformers, by the module and attribute that hold them."""
+    held = {named: _actual(named) for named in named_tensors(root)}
+    stand_ins = {named.name: _StandIn(named, actual) for named, actual in held.items()}
+    memo: dict[int, Any] = {id(actual): stand_ins[named.name].tensor for named, actual in held.items()}
+    memo |= {id(config): config for module in root.modules() if (config := getattr(module, "config", None)) is not None}
+    try:
+        twin = copy.deepcopy(root, memo)
+        _untie(twin)
+        _run(twin, list(stand_ins.values()))
+    except Exception as error:  # of the model's own code
+        for stand_in in stand_ins.values():
+            stand_in.why = stand_in.why or _words(error)
+    for named in held:
+        if named.module is not None and not named.buffer:
+            yield (id(named.module), named.attribute), stand_ins[named.name]
+
+
+def _untie(twin: nn.Module) -> None:
+    """Models tie weights after ``_init_weights`` has run: what it gives to the tied ones meanwhile is lost."""
+    for name in getattr(twin, "all_tied_weights_keys", None) or ():
+        path, _, attribute = name.rpartition(".")
+        module = twin.get_submodule(path)
+        if (tied := module._parameters.get(attribute)) is not None:
+            module._parameters[attribute] = nn.Parameter(torch.empty_like(tied), tied.requires_grad)
+
+
+def _run(twin: nn.Module, stand_ins: list[_StandIn]) -> None:
+    watch = _Watch(stand_ins)
+    by_tensor = {id(each.tensor): each for each in stand_ins}
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(recording(watch))
+        stack.enter_context(watch)
+        for module, around in _inner_first(twin, twin, set()):
+            base = next(each for each in type(around).__mro__ if "_init_weights" in vars(each))
+            watch.source = f"{base.__name__}._init_weights, {type(module).__name__}"
+            before = dict(module._parameters)
+            try:
+                around._init_weights(module)  # type: ignore[operator]
+                why = ""
+            except Exception as error:  # of the model's own code
+                why = _words(error)
+            for attribute, tensor in before.items():
+                stand_in = by_tensor.get(id(tensor))
+                if stand_in is not None and (why or not stand_in.is_in(module, attribute)):
+                    stand_in.why = why or f"{watch.source} puts another in its place"
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:120]
+
+
+def _outermost(module: nn.Module) -> Iterator[nn.Module]:
+    if is_pretrained(module):
+        yield module
+    else:
+        for child in module.children():
+            yield from _outermost(child)
+
+
+def _inner_first(module: nn.Module, around: nn.Module, seen: set[int]) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """The modules, each once, and the model of transformers in which each is: as ``initialize_weights`` goes through them."""
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    for child in module.children():
+        yield from _inner_first(child, child if is_pretrained(child) else around, seen)
+    yield module, around
+
+
+def _actual(named: Named) -> Tensor:
+    """What the module holds: not ``named.tensor`` where that shows a partitioned one as a whole."""
+    assert named.module is not None
+    held = named.module._buffers if named.buffer else named.module._parameters
+    actual = held[named.attribute]
+    assert actual is not None
+    return actual
+
+
+def _box_of(whole: Tensor, view: Tensor) -> Box | None:
+    """The box of a contiguous tensor that a view of it is; None if it is none."""
+    start, rest = [], int(view.storage_offset())
+    for stride in whole.stride():
+        at, rest = divmod(rest, stride) if stride else (0, rest)
+        start.append(at)
+    extent, dims = [1] * whole.dim(), {stride: d for d, stride in enumerate(whole.stride()) if whole.shape[d] > 1}
+    for size, stride in zip(view.shape, view.stride(), strict=True):
+        if size > 1:
+            d = dims.pop(stride, None)
+            if d is None or start[d] + size > whole.shape[d]:
+                return None
+            extent[d] = size
+    return None if rest or not view.numel() else Box(tuple(start), tuple(extent))
