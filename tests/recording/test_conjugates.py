@@ -1,5 +1,7 @@
-"""Conjugates and their imaginary parts are views that mean other values than lie in the memory. The same code, run on the values
-that the model has in the end, says what they are."""
+"""Conjugates and their imaginary parts are views that mean other values than lie in the memory.
+
+The same code, run on the values that the model has in the end, says what they are.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What the code never writes, and what becomes of it: rules fill it, and nothing else; where that cannot be told apart, they are
-refused."""
+"""What the code never writes, and what becomes of it: rules fill it and nothing else, or are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ import weightinit_cuda as wi
 from weightinit_cuda.numerics.distributions import Normal
 
 RULE = wi.Rule("*", "normal_", std=1.0)
-N = torch.nan  # unwritten
+N = float("nan")  # unwritten
 
 
 def recorded(make: Callable[[], Any]) -> tuple[wi.Recording, Any]:
@@ -98,6 +97,17 @@ def test_rules_are_refused_where_that_is_not_known(name: str) -> None:
     with pytest.raises(ValueError, match=r"deferred: rules= can fill what the code leaves unwritten, got 1 tensors .* \(w\)"):
         recording.materialize_(holder, seed=1, rules=RULE)
     assert holder.w.is_meta
+
+
+def test_rules_must_cover_buffers_too() -> None:
+    with wi.deferred() as recording:
+        model = nn.Linear(2, 2)
+        model.register_buffer("scale", torch.empty(2))
+    with pytest.raises(ValueError, match=r"deferred: rules= must cover every tensor .*, got 1 without a rule \(scale\)"):
+        recording.materialize_(model, seed=1, rules=RULE)
+    assert model.weight.is_meta
+    recording.materialize_(model, seed=1, rules=wi.Rule((wi.rules.buffer, "scale"), "ones_"))
+    assert model.scale.tolist() == [1, 1]
 
 
 def test_a_rule_fills_conjugates() -> None:

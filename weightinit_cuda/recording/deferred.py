@@ -166,7 +166,7 @@ class Recording:
             model, seed, dtype, rules, prefix, keep: as for :meth:`materialize_`.
 
         Returns:
-            A function of a name of ``plan(model)``, or of a parameter or buffer without elements, which no plan lists.
+            A function of a name of ``plan(model)``, or of one without elements.
 
         Raises:
             ValueError: as :meth:`plan`.
@@ -181,12 +181,11 @@ class Recording:
         found, claims, plan = self._decided("values", model, seed, dtype, rules, prefix, keep)
         by_name = {target.named.name: target for target in found.targets}
         bare = {name: named for named in found.without_elements() for name in (named.name, *named.aliases)}
-        unchanged = kept("values", found, keep)
 
         def value(name: str) -> Tensor:
             if name in bare and name not in plan:
                 tensor = bare[name].tensor
-                cast = dtype if tensor.is_floating_point() and bare[name].name not in unchanged else None
+                cast = dtype if tensor.is_floating_point() and bare[name].name not in kept("values", found, keep) else None
                 return torch.empty_like(tensor, dtype=cast, device=CPU, requires_grad=False)
             target = by_name[plan[name][0].name]
             chosen = [by_name[target.within], target] if target.within else [target]
@@ -431,8 +430,7 @@ def _by_rules(model: nn.Module, unwritten: Sequence[Named], rules: Rules | None,
             f"deferred: the code must write every tensor it keeps, got {len(unwritten)} that it only allocates"
             f" ({', '.join(n.name for n in unwritten)}). Fill them in the block, or give rules= for them."
         )
-    mixed = [named.name for named in unwritten if named.name in claims.mixed]
-    if mixed:
+    if mixed := [n.name for n in unwritten if n.name in claims.mixed]:
         raise ValueError(
             f"deferred: rules= can fill what the code leaves unwritten, got {len(mixed)} tensors where that lies among values"
             f" that it writes ({', '.join(mixed)}). Fill them in the block."
@@ -444,4 +442,9 @@ def _by_rules(model: nn.Module, unwritten: Sequence[Named], rules: Rules | None,
             Entry(n.name, shape, n.tensor.dtype, distribution, stream, source, box, n.aliases, n.buffer)
             for distribution, box, source in fills
         ]
+    if bare := [n.name for n in unwritten if n.name not in made]:
+        raise ValueError(
+            f"deferred: rules= must cover every tensor that the code leaves unwritten, got {len(bare)} without a rule"
+            f" ({', '.join(bare)}). Fill them in the block, or add rules; those for buffers say so (rules.buffer)."
+        )
     return made

@@ -188,8 +188,8 @@ class Folded:
         found = [self.has_nothing(view, thorough=False) for view in read]
         if not any(some for some, _ in found):
             return None
-        is_pure = torch.Tag.pointwise in step.call.operator.tags and len(read) == len(views) and all(every for _, every in found)
-        return Nothing(step.source, not is_pure)
+        alone = len(read) == len(views) and all(every for _, every in found)
+        return Nothing(step.source, mixed=not (alone and torch.Tag.pointwise in step.call.operator.tags))
 
     def _result(self, step: OperatorStep) -> list[BoxValue] | None:
         """What the operator writes, as boxes of its result; None if that is no distribution known."""
