@@ -38,9 +38,9 @@ class Finding(NamedTuple):
 
     Args:
         name: of the checkpoint, or of the plan where the checkpoint does not have it; of a file where that is meant.
-        status: "equal", "differs" (in bits), other "shape" or "dtype"; "missing" (a parameter) or "absent" (a buffer, of which
-            not every one is saved, or without elements) in the checkpoint, "extra" in it; "unchecked" where the model's own code
-            computes the values; "seed" where a file says that it was written with another seed or format.
+        status: "equal", "differs" (in bits), other "shape" or "dtype"; "missing" (a parameter) or "absent" (a
+            buffer, or without elements: not every one is saved) in the checkpoint, "extra" in it; "unchecked" where the model's
+            own code computes the values; "seed" where a file says that it was written with another seed or format.
         elements: how many the tensor has.
         differing: how many of them differ.
         first: index of the first one that differs.

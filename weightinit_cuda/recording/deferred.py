@@ -32,7 +32,7 @@ from ..tensors.named import PLAIN_TYPES, Named, named_tensors
 from ..tensors.shards import is_dtensor
 from .answers import answering
 from .folding import Folded
-from .materialize import copy_boxes, finish, is_one_fill, materialize, move_others, real_memory
+from .materialize import copy_boxes, copy_views, finish, is_one_fill, materialize, move_others, real_memory
 from .ownership import Claims
 from .programs import program
 from .recorder import Recorder
@@ -179,7 +179,7 @@ class Recording:
         tensor([0., 1., 4.])
         """
         found, claims, plan = self._decided("values", model, seed, dtype, rules, prefix, keep)
-        by_name = {target.named.name: target for target in found.targets}
+        by_name = {t.named.name: t for t in found.targets}
         bare = {name: named for named in found.without_elements() for name in (named.name, *named.aliases)}
 
         def value(name: str) -> Tensor:
@@ -289,9 +289,8 @@ class Recording:
             self._wholes.needed(whole)
 
     def _compute(self, targets: Sequence[Target], claims: Claims, seed: int, real: dict[str, Tensor]) -> None:
-        """Replays what is no fill. One memory at a time: only its own values are held beside the model, and small ones that
-        several tensors have alike."""
-        parts = [(target, claims.computed(target.named.name)) for target in targets if not target.within]
+        """Replays what is no fill, a memory at a time: beside the model only its values are held, and small ones that recur."""
+        parts = ((target, claims.computed(target.named.name)) for target in targets if not target.within)
         computed = [(target, boxes) for target, boxes in parts if boxes]
         known: dict[Hashable, Tensor] = {}
         for target, boxes in computed:
@@ -304,6 +303,7 @@ class Recording:
                 if key is not None:
                     known[key] = values
             copy_boxes(place_of(target.view, values), real[target.named.name], boxes)
+        copy_views(targets, real)
 
     # ---- which tensors ---------------------------------------------------------------------------------------------
 

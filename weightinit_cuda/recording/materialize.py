@@ -22,7 +22,7 @@ from .ownership import Claims
 from .tape import CPU, META, Memory
 from .targets import Found, Target
 
-__all__ = ["copy_boxes", "finish", "is_one_fill", "materialize", "move_others", "real_memory"]
+__all__ = ["copy_boxes", "copy_views", "finish", "is_one_fill", "materialize", "move_others", "real_memory"]
 
 Compute = Callable[[Sequence[Target], Claims, int, dict[str, Tensor]], None]
 
@@ -114,6 +114,17 @@ def copy_boxes(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:
                 _as_they_lie(local).copy_(_as_they_lie(values))
             elif common is not None:
                 local[common.slices(mine.offset)].copy_(values[common.slices()])
+
+
+def copy_views(targets: Sequence[Target], real: dict[str, Tensor]) -> None:
+    """Values for views that ``keep=`` leaves another dtype than what they are views of, and so memory of their own."""
+    views = {target.named.name: target.view for target in targets}
+    for name, within in ((target.named.name, target.within) for target in targets if target.within):
+        if real[name].dtype != real[within].dtype:
+            view, around, source = views[name], views[within], real[within].detach()
+            offset = source.storage_offset() + view.geometry.offset - around.geometry.offset
+            values = source.as_strided(view.shape, view.geometry.strides, offset)
+            real[name].copy_(values if view.neg == around.neg else -values)
 
 
 def _as_they_lie(tensor: Tensor) -> Tensor:

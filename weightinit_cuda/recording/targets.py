@@ -83,7 +83,8 @@ class Found:
         self._by_held[held] = target
         self.targets.append(target)
         if isinstance(held, View):
-            target.within = next((t.named.name for t in self._on[held.memory] if box_of(t.view.geometry, held.geometry)), "")
+            alike = (t for t in self._on[held.memory] if t.view.dtype == held.dtype)  # others count other elements
+            target.within = next((t.named.name for t in alike if box_of(t.view.geometry, held.geometry)), "")
             self._on[held.memory].append(target)
 
     def without_elements(self) -> list[Named]:
