@@ -250,6 +250,7 @@ def _materialize(
 # ---- seeds ------------------------------------------------------------------------------------------------------------
 
 
+@functools.lru_cache(maxsize=64)
 def _seeding(torchs: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(torchs)
     def function(*args: Any, **kwargs: Any) -> Any:

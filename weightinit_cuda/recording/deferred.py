@@ -32,7 +32,7 @@ from ..tensors.named import PLAIN_TYPES, Named, named_tensors
 from ..tensors.shards import is_dtensor
 from .answers import answering
 from .folding import Folded
-from .materialize import copy_boxes, copy_views, finish, is_one_fill, materialize, move_others, real_memory
+from .materialize import copy_boxes, copy_views, finish, is_one_fill, materialize, move_others, one_like, real_memory
 from .ownership import Claims
 from .programs import program
 from .recorder import Recorder
@@ -145,8 +145,7 @@ class Recording:
         found, claims, plan = self._decided("materialize_", model, seed, dtype, rules, prefix, keep, lean=dtype is None)
         with torch.no_grad():
             materialize(found, claims, plan, None if device is None else torch.device(device), self._compute)
-            others = [*found.others, *found.without_elements()]
-            move_others(others, device, dtype, kept("materialize_", found, keep))
+            move_others((*found.others, *found.without_elements()), device, dtype, kept("materialize_", found, keep))
             finish(model, [named.tensor for named in (*(t.named for t in found.targets), *found.others)])
         return model
 
@@ -184,9 +183,7 @@ class Recording:
 
         def value(name: str) -> Tensor:
             if name in bare and name not in plan:
-                tensor = bare[name].tensor
-                cast = dtype if tensor.is_floating_point() and bare[name].name not in kept("values", found, keep) else None
-                return torch.empty_like(tensor, dtype=cast, device=CPU, requires_grad=False)
+                return one_like(bare[name], None if bare[name].name in kept("values", found, keep) else dtype)
             target = by_name[plan[name][0].name]
             chosen = [by_name[target.within], target] if target.within else [target]
             with torch.no_grad():
@@ -346,17 +343,20 @@ class Recording:
 
     def _remember(self, made: Made) -> None:
         """Where the tensors are, for the time when others have taken their places; shards may have done so in the block."""
+        plain_memory = self._recorder.plain_memory
         for module in made.all_modules():
             held = self._modules[module] = {}
-            for key, tensor in (*module._parameters.items(), *module._buffers.items()):
-                plain = made.tensors.get((id(module), key)) if is_dtensor(tensor) else tensor
-                if plain is None:
-                    continue
-                one: View | Memory | None = self._recorder.plain_memory(plain)
-                if one is None and not is_lazy(plain):
-                    one = self._recorder.view_of(plain)
-                if one is not None:
-                    held[key] = one
+            for tensors in (module._parameters, module._buffers):
+                for key, tensor in tensors.items():
+                    if type(tensor) not in PLAIN_TYPES and is_dtensor(tensor):
+                        tensor = made.tensors.get((id(module), key))
+                    if tensor is None:
+                        continue
+                    one: View | Memory | None = plain_memory(tensor)
+                    if one is None and not is_lazy(tensor):
+                        one = self._recorder.view_of(tensor)
+                    if one is not None:
+                        held[key] = one
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -78,7 +78,7 @@ class Folded:
         if [box for box, _ in parts] == [whole] or not whole.numel:
             return parts
         try:
-            bare, *left = visible([whole, *(box for box, _ in parts)])
+            bare, *left = _visible((whole, *(box for box, _ in parts)))
         except ValueError:  # stripes that cross each other
             return None
         resized = [(box, Nothing("resize_")) for box in bare]
@@ -286,6 +286,9 @@ def _given(values: Tensor, source: str) -> Value:
         if isinstance(number, (bool, float)) or (isinstance(number, int) and abs(number) < 2**53):
             return Drawn(Constant(float(number)), source)
     return Replayed(source)
+
+
+_visible = lru_cache(maxsize=256)(visible)  # blocks of a model are written in the same boxes
 
 
 def _same(x: Distribution) -> Distribution:

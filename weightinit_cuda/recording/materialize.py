@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import engine
 from ..engine.job import FillJob
+from ..numerics.distributions import Constant
 from ..plans.plan import Plan
 from ..tensors.boxes import Box, intersection
 from ..tensors.named import PLAIN_TYPES, Named
@@ -22,7 +23,7 @@ from .ownership import Claims
 from .tape import CPU, META, Memory
 from .targets import Found, Target
 
-__all__ = ["copy_boxes", "copy_views", "finish", "is_one_fill", "materialize", "move_others", "real_memory"]
+__all__ = ["copy_boxes", "copy_views", "finish", "is_one_fill", "materialize", "move_others", "one_like", "real_memory"]
 
 Compute = Callable[[Sequence[Target], Claims, int, dict[str, Tensor]], None]
 
@@ -49,7 +50,7 @@ def materialize(found: Found, claims: Claims, plan: Plan, device: torch.device |
     names = [target.named.name for target in single]
     fills = zip(made, claims.plain_fills(names), names, strict=True)
     jobs = [FillJob(tensor, distribution, plan.seed, stream, None, name) for tensor, (distribution, stream), name in fills]
-    engine.fill(jobs + plan.jobs(real))
+    engine.fill([job for job in jobs if not _counts(job)] + plan.jobs(real))
     for tensor in real.values():
         mark_written(tensor)
     compute(planned, claims, plan.seed, real)
@@ -60,6 +61,15 @@ def materialize(found: Found, claims: Claims, plan: Plan, device: torch.device |
             _settle(target, _whole(target, device))
     for target in planned:
         _settle(target, real[target.named.name])
+
+
+def _counts(job: FillJob) -> bool:
+    """Whether it is an integer that begins at 0, as batch norms count with. Then it does, which is no work for the engine."""
+    tensor, distribution = job.tensor, job.distribution
+    if tensor.dtype is not torch.int64 or tensor.dim() or not isinstance(distribution, Constant) or distribution.value != 0:
+        return False
+    tensor.zero_()
+    return True
 
 
 def _whole(target: Target, device: torch.device | None) -> Tensor:
@@ -84,6 +94,12 @@ def real_memory(targets: Sequence[Target], plan: Plan, device: torch.device | No
     made = allocate([(t.named.tensor, where, dtype) for t, where, dtype in zip(bare, asked, dtypes, strict=True)])
     real = {t.named.name: t.named.tensor for t in targets if not t.named.tensor.is_meta}
     return real | {t.named.name: tensor for t, tensor in zip(bare, made, strict=True)}
+
+
+def one_like(named: Named, dtype: torch.dtype | None) -> Tensor:
+    """Unwritten memory on the CPU for one tensor."""
+    cast = dtype if named.tensor.is_floating_point() else None
+    return torch.empty_like(named.tensor, dtype=cast, device=CPU, requires_grad=False)
 
 
 def _asked(target: Target) -> torch.device:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..tensors.named import PLAIN_TYPES
+from ..tensors.named import PLAIN_TYPES, modules_of
 from ..tensors.torch_private import as_seen, is_traceable_wrapper_subclass, storage_key, swap_tensor_impl
 
 __all__ = ["LARGE", "allocate", "ask_for_huge_pages", "put_under", "refresh"]
@@ -117,7 +117,7 @@ def put_under(tensor: Tensor, real: Tensor) -> None:
 
 def refresh(model: nn.Module, wrapped: bool) -> None:
     """What modules do after their parameters have moved: cuDNN's flat weights, FSDP2's views of shards."""
-    for module in model.modules():
+    for module in modules_of(model):
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()
     if wrapped:

@@ -318,5 +318,7 @@ def _apart(step: FillStep, claims: Sequence[_Claim]) -> bool:
 def _plain_fill(last: Step) -> tuple[FillStep, Distribution]:
     """The fill that a plain memory holds, and what it has become, by the last of its steps."""
     fill = last.fill if isinstance(last, ChangedFill) else last
-    assert isinstance(fill, FillStep) and isinstance(last, FillStep | ChangedFill) and last.distribution is not None
-    return fill, last.distribution
+    assert isinstance(fill, FillStep)
+    distribution = (last if isinstance(last, ChangedFill) else fill).distribution
+    assert distribution is not None
+    return fill, distribution

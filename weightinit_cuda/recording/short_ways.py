@@ -146,11 +146,12 @@ def _changing(operator: torch._ops.OpOverload) -> ShortWay:
     name, parameters, rule = nature(operator).name, nature(operator).parameters[1:], RULES[nature(operator).name]
 
     def short_way(recorder: Recorder, args: Args, named: Named) -> Tensor | None:
-        tensor, *numbers = args
+        tensor: Tensor = args[0]
+        numbers = args[1:]
         if named or not tensor.dtype.is_floating_point or tensor.dtype.itemsize == 1:  # float8 has no arithmetic
             return None
-        if not all(type(x) in _NUMBERS and abs(x) < 2**53 for x in numbers):
-            return None
+        if bool(numbers) == (name == "erfinv") or not all(type(x) in _NUMBERS and abs(x) < 2**53 for x in numbers):
+            return None  # torch words a clamp to nothing
         memory = recorder.plain_memory(tensor)
         before = None if memory is None else recorder.held(memory)
         if memory is None or before is None or isinstance(before, Constant):

@@ -33,9 +33,8 @@ def remove(methods: dict[str, Callable[..., Any]]) -> None:
 
 
 def _no_sequences() -> None:
-    getitem = Tensor.__getitem__
-    kinds: list[type] = [Tensor]
+    getitem, kinds = Tensor.__getitem__, [Tensor]
     for kind in kinds:  # which grows
         kinds += type.__subclasses__(kind)
-        if kind.__getitem__ is getitem:  # type: ignore[attr-defined]
+        if kind.__getitem__ is getitem:
             kernels.no_sequence(kind)

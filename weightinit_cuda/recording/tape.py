@@ -4,8 +4,8 @@ A :class:`Step` makes or writes values: a fill where it is one, given data, or a
 they share the memory.
 
 Most memory of a model is made, filled as a whole, and never read: it stays *plain* (:attr:`Memory.plain`), and only the last of
-its fills counts, with the arithmetic after it that leaves a known distribution. Its fills name the memory alone, so that nothing
-of its geometry is looked at.
+its fills counts, with arithmetic after it that leaves a known distribution. Its fills name the memory alone, so that nothing of
+its geometry is looked at.
 """
 
 from __future__ import annotations

@@ -132,9 +132,6 @@ def _leaves(value: Tensor | list[Any] | tuple[Any, ...] | dict[Any, Any]) -> lis
     """The tensors in a value, each with the text that leads to it."""
     if isinstance(value, Tensor):
         return [("", value)]
-    inside = value.values() if isinstance(value, dict) else value
-    if _NO_LEAVES.issuperset(map(type, inside)):  # sizes and strides of layers: torch's pytree takes its time
-        return []
     return [(keystr(at), leaf) for at, leaf in tree_flatten_with_path(value)[0] if isinstance(leaf, Tensor)]
 
 
@@ -146,7 +143,10 @@ def _collect(module: nn.Module, prefix: str, seen: set[int], found: list[Named])
     held = vars(module)
     known = len(_EVERY_MODULE) if all(map(eq, held, _EVERY_MODULE)) else 0
     for key, value in islice(held.items(), known, None):
-        if isinstance(value, (Tensor, list, tuple, dict)) and key not in _EVERY_MODULE:
+        if type(value) in _NO_LEAVES or not isinstance(value, (Tensor, list, tuple, dict)) or key in _EVERY_MODULE:
+            continue
+        inside = value.values() if isinstance(value, dict) else value
+        if isinstance(value, Tensor) or not _NO_LEAVES.issuperset(map(type, inside)):  # sizes of layers: pytree takes its time
             found += [Named(prefix + key + at, tensor, (), module) for at, tensor in _leaves(value)]
     for name, child in module._modules.items():
         if child is not None and id(child) not in seen:
