@@ -134,6 +134,16 @@ def test_a_prefix_is_a_name(way: Callable[..., Any]) -> None:
         way(nn.Linear(4, 4), prefix=3)
 
 
+@ways
+@pytest.mark.parametrize("prefix", [".", "..", ".1", "layers..1", "layers.1..", "..layers"])
+def test_no_part_of_a_prefix_is_empty(way: Callable[..., Any], prefix: str) -> None:
+    model = nn.Linear(4, 4)
+    before = weights(model)
+    with pytest.raises(ValueError, match=r"(initialize_|plan): prefix must be .*, got '[layers.1]*', of which a part is empty"):
+        way(model, prefix=prefix)
+    assert all_same(weights(model), before)
+
+
 # ---- ranks -----------------------------------------------------------------------------------------------------------
 
 Sent = list[tuple[int, int]]  # source and number of ranks

@@ -142,6 +142,7 @@ SAME: dict[str, Callable[[], Any]] = {
     "rows": lambda: numbered_rows(400),
     "legacy": lambda: torch.Tensor([1.0, 2.0]).mul(3),
     "out": lambda: torch.add(torch.ones(3), 2, out=torch.empty(3)),
+    "out over a draw": lambda: torch.add(torch.ones(3), 2, out=torch.randn(3)),
     "foreach": lambda: torch._foreach_add([torch.ones(3), torch.ones(2)], 1.5)[0],
     "half": lambda: torch.full((3,), 0.1).half() * 3,
     "complex": lambda: torch.polar(torch.ones(4), torch.arange(4.0)),
@@ -305,6 +306,10 @@ def test_unwritten_tensors_are_named() -> None:
     with pytest.raises(ValueError, match=r"got 4 that it only allocates \(weight, partly, strided, copied\).*rules="):
         recording.materialize_(net)
     assert net.weight.is_meta
+    with pytest.raises(ValueError, match=r"lies among values that it writes \(strided\)"):
+        recording.materialize_(net, seed=0, rules=[wi.Rule("*", "constant_", val=5.0)])
+    assert net.weight.is_meta
+    del net.strided
     recording.materialize_(net, seed=0, rules=[wi.Rule("*", "constant_", val=5.0)])
     assert net.weight.tolist() == [[5.0] * 3] * 3
     assert net.partly[3:].tolist() == [[5.0] * 3]

@@ -5,6 +5,7 @@ Eager code says what is right.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pickle
 from collections.abc import Callable
@@ -336,3 +337,53 @@ def test_a_dtype_is_not_for_plain_attributes() -> None:
     assert net.weight.dtype == net.shared.dtype == torch.bfloat16
     assert net.rate.dtype == net.outside.dtype == torch.float32
     assert torch.equal(net.rate, torch.arange(3.0) / 3)
+
+
+# ---- expanded tensors -------------------------------------------------------------------------------------------------
+
+
+def row() -> Tensor:
+    return torch.arange(3.0).unsqueeze(0).clone().expand(2, 3)
+
+
+def through(write: Callable[[Tensor], object]) -> Callable[[], Any]:
+    def build() -> dict[str, Tensor]:
+        w = row()
+        write(w)
+        return {"w": w, "copy": w.clone()}
+
+    return build
+
+
+def of_a_larger_one() -> dict[str, Tensor]:
+    y = torch.ones(4, 3)
+    y[1].expand(2, 3).fill_(5)
+    y[:, :1].expand(4, 2).zero_()
+    return {"w": y}
+
+
+EXPANDED: dict[str, Callable[[], Any]] = {
+    "fill_": through(lambda w: w.fill_(2.0)),
+    "zero_": through(lambda w: w.zero_()),
+    "fill_ of an integer": through(lambda w: w.fill_(7)),
+    "constant_": through(lambda w: nn.init.constant_(w, 3.0)),
+    "zeros_": through(nn.init.zeros_),
+    "one row": through(lambda w: w[0].fill_(4.0)),
+    "a column": through(lambda w: w[:, 1].fill_(4.0)),
+    "twice": through(lambda w: w.zero_()[1:].fill_(8.0)),
+    "of nothing": lambda: torch.empty(1, 3).expand(2, 3).fill_(2.0),
+    "of a larger one": of_a_larger_one,
+    "a scalar": lambda: torch.zeros(1).expand(5).fill_(1.0),
+}
+
+
+@pytest.mark.parametrize("name", EXPANDED)
+def test_expanded_tensors_are_filled(name: str) -> None:
+    same_as_eager(EXPANDED[name])
+
+
+@pytest.mark.parametrize("write", [lambda w: w.normal_(), lambda w: w.uniform_()])
+def test_what_torch_refuses_on_expanded_tensors(write: Callable[[Tensor], object]) -> None:
+    for block in (contextlib.nullcontext(), wi.deferred()):
+        with block, pytest.raises(RuntimeError, match="unsupported operation: more than one element"):
+            write(row())

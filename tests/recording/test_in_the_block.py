@@ -174,7 +174,40 @@ def test_keep_leaves_dtypes_by_name() -> None:
     assert torch.equal(values("proj.weight"), net.proj.weight)
 
 
-@pytest.mark.parametrize(("keep", "error"), [(5, TypeError), ([3], TypeError), ("none.*", ValueError)])
+def test_views_of_what_is_kept_are_cast_from_it() -> None:
+    with wi.deferred() as recording:
+        m: Any = nn.Module()
+        w, z = torch.randn(4), torch.randn(3, dtype=torch.complex64)
+        m.w, m.v, m.z = nn.Parameter(w), nn.Parameter(w[1:3]), nn.Parameter(z)
+        m.register_buffer("pairs", torch.view_as_real(z).reshape(-1)[:3])
+        m.register_buffer("negative", z.conj().imag)
+        m.register_buffer("again", z.imag)
+    values = recording.values(m, seed=1, dtype=torch.bfloat16, keep=["w", "negative"])
+    recording.materialize_(m, seed=1, dtype=torch.bfloat16, keep=["w", "negative"])
+    expected = {"v": m.w[1:3], "pairs": torch.view_as_real(m.z).reshape(-1)[:3], "again": m.z.imag}
+    for name, tensor in expected.items():
+        assert torch.equal(getattr(m, name), tensor.bfloat16()), name
+        assert torch.equal(values(name), tensor.bfloat16()), name
+    assert torch.equal(m.negative, -m.z.imag)
+    assert m.w.dtype == m.negative.dtype == torch.float32
+
+
+def test_views_that_count_other_elements() -> None:
+    """Bits of a draw as wider numbers, which go on where the other view ends."""
+    with wi.deferred() as recording:
+        m: Any = nn.Module()
+        w = torch.rand(8)
+        m.register_buffer("w", w[:4])
+        m.register_buffer("bits", w.view(torch.int64)[:4])
+    values = recording.values(m, seed=1)
+    recording.materialize_(m, seed=1)
+    assert torch.equal(m.bits.view(torch.float32)[:4], m.w)
+    assert m.bits.view(torch.float32).min() > 0
+    assert torch.equal(values("bits"), m.bits)
+    assert torch.equal(values("w"), m.w)
+
+
+@pytest.mark.parametrize(("keep", "error"), [(5, TypeError), ([3], TypeError), (b"x", TypeError), ("none.*", ValueError)])
 def test_bad_keep_allocates_nothing(keep: Any, error: type[Exception]) -> None:
     with wi.deferred() as recording:
         net = Rotary()

@@ -341,6 +341,6 @@ def test_rules_for_views_that_overlap_are_refused(apart: bool) -> None:
     if apart:
         recording.materialize_(model, seed=1, rules=rules)
         return
-    with pytest.raises(ValueError, match="materialize_: tensors that rules fill must not overlap in memory, got a, b"):
+    with pytest.raises(ValueError, match="tensors that rules= fill must not overlap in memory, got a, b"):
         recording.materialize_(model, seed=1, rules=rules)
     assert model.a.is_meta

@@ -164,6 +164,14 @@ def test_a_prefix_stands_for_a_whole_that_is_not_there(prefix: str) -> None:
     assert same_bits(part.weight.detach(), expected["1.0.weight"])
 
 
+def test_no_part_of_a_prefix_is_empty() -> None:
+    recording, part = recorded(lambda: nn.Linear(3, 3))
+    for function in (recording.plan, recording.values, recording.materialize_):
+        with pytest.raises(ValueError, match=r"prefix must be the name of a module, .*, got 'layers\.\.1'"):
+            function(part, prefix="layers..1")  # type: ignore[operator]
+    assert part.weight.is_meta
+
+
 def test_parts_with_prefixes_have_one_seed() -> None:
     with wi.deferred() as recording:
         stages = [nn.Linear(3, 3), nn.Linear(3, 3)]
@@ -291,3 +299,31 @@ def test_copies_asked_for_first_seed_the_others() -> None:
     assert same(values(one), values(targets[0]))
     assert same(values(two), values(targets[1]))
     assert not same_bits(one.weight.detach(), two.weight.detach())
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+@pytest.mark.parametrize("seed", [None, 5])
+def test_models_of_plain_attributes_only(order: tuple[int, ...], seed: int | None) -> None:
+    with wi.deferred() as recording:
+        w = torch.randn(4)
+        one, two, three, other = (nn.Module() for _ in range(4))
+        one.w, two.p, three.held, other.x = w, nn.Parameter(w), [w.clone(), w], torch.randn(4)  # type: ignore[assignment]
+    models: list[Any] = [one, two, three, other]
+    for number in (*order, 3):
+        recording.materialize_(models[number], seed=seed)
+    held = [models[0].w, models[1].p.detach(), *models[2].held]
+    assert all(same_bits(held[0], each) for each in held)
+    assert not same_bits(models[3].x, held[0])
+
+
+def test_a_part_that_holds_plain_attributes_only() -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.randn(3)
+
+    make = lambda: nn.Sequential(nn.Linear(2, 2), Table())  # noqa: E731
+    recording, model = recorded(make)
+    part = recording.materialize_(model[1], seed=4).table
+    other, expected = recorded(make)
+    assert same_bits(part, other.materialize_(expected, seed=4)[1].table)

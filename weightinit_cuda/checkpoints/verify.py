@@ -38,9 +38,9 @@ class Finding(NamedTuple):
 
     Args:
         name: of the checkpoint, or of the plan where the checkpoint does not have it; of a file where that is meant.
-        status: "equal", "differs" (in bits), other "shape" or "dtype"; "missing" (a parameter) or "absent" (a buffer: not every
-            one is saved) in the checkpoint, "extra" in it; "unchecked" where the model's own code computes the values; "seed"
-            where a file says that it was written with another seed or format.
+        status: "equal", "differs" (in bits), other "shape" or "dtype"; "missing" (a parameter) or "absent" (a
+            buffer, or without elements: not every one is saved) in the checkpoint, "extra" in it; "unchecked" where the model's
+            own code computes the values; "seed" where a file says that it was written with another seed or format.
         elements: how many the tensor has.
         differing: how many of them differ.
         first: index of the first one that differs.
@@ -163,7 +163,8 @@ def verify(
         return chunks(plan, name, seed=seed)
 
     findings = [finding for name in names for finding in _findings(plan, name, stored, expected, values is not None, progress)]
-    extra = [Finding(name, "extra", torch.Size(stored[name].shape).numel()) for name in stored if name not in plan]
+    sizes = {name: torch.Size(one.shape).numel() for name, one in stored.items() if name not in plan}
+    extra = [Finding(name, "extra", size) for name, size in sizes.items() if size]
     other = _of_other_runs(opened.values(), plan.seed if seed is None else seed_of("verify", seed))
     return Report((*findings, *extra, *other))
 
@@ -203,7 +204,7 @@ def _findings(
     elements = torch.Size(entry.shape).numel()
     there = _present(plan, name, stored)
     if not there:
-        yield Finding(name, "absent" if entry.buffer else "missing", elements)
+        yield Finding(name, "absent" if entry.buffer or not elements else "missing", elements)
     reason = "" if all_known else unknown(plan, name)
     for alias in there:
         tensor = stored[alias]

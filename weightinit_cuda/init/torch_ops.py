@@ -95,6 +95,8 @@ def define(library: Any, row: Function) -> None:
     schema = ", ".join(filter(None, ("Tensor(a!) tensor", _schema(row))))
     library.define(f"{name}({schema}) -> ()", tags=tags)
     library.impl(name, partial(_run, name), "CompositeExplicitAutograd")
+    for seen in ("Conjugate", "Negative"):  # the engine knows them, and the dispatcher would take the tensor that is returned
+        library.impl(name, torch.library.fallthrough_kernel, seen)
     torch.library.register_fake(f"{NAMESPACE}::{name}", partial(_fake, name), lib=library)
     torch.library.register_vmap(f"{NAMESPACE}::{name}", partial(_batched, name), lib=library)
 

@@ -133,7 +133,7 @@ def _floating(function: str, model: Model) -> Iterator[Named]:
             raise ValueError(
                 f"{function}: a parameter with a shape is required, got a lazy one ({item.name}). Run the model once."
             )
-        if item.tensor.dtype.is_floating_point or item.tensor.dtype.is_complex:
+        if (item.tensor.dtype.is_floating_point or item.tensor.dtype.is_complex) and item.tensor.numel():
             yield item
 
 

@@ -139,8 +139,8 @@ class Plan(Readable):
         buffers without an entry.
 
         Args:
-            model: a module, or its tensors by name. It has every name of the plan and no parameter more, in the same shapes
-                and dtypes, on any devices.
+            model: a module, or its tensors by name. It has every name of the plan and no parameter more, unless that has no
+                elements, in the same shapes and dtypes, on any devices.
             seed: instead of the plan's.
 
         Returns:
@@ -224,7 +224,7 @@ class Plan(Readable):
         for tensor in named:
             listed = {self._names[name] for name in (tensor.name, *tensor.aliases) if name in self._names}
             seen |= listed
-            if not listed and not tensor.buffer:
+            if not listed and not tensor.buffer and tensor.tensor.numel():
                 yield f"{tensor.name}: a parameter that the plan does not have. Add a rule for it."
             if len(listed) > 1:
                 yield f"{tensor.name}: tied in the model, but the plan has {', '.join(sorted(listed))} apart."
@@ -335,9 +335,13 @@ class Plan(Readable):
         ]
         for name in dict.fromkeys([*self._by_name, *other._by_name]):
             mine, theirs = (_values(p._by_name.get(name, ())) for p in (self, other))
-            if mine != theirs:
+            if mine != theirs and not (self._is_empty(name) and other._is_empty(name)):
                 found.append(f"{name}: {mine or 'missing'} -> {theirs or 'missing'}")
         return found
+
+    def _is_empty(self, name: str) -> bool:
+        """Whether the plan says nothing about any element of that name."""
+        return 0 in self._by_name[name][0].shape if name in self._by_name else True
 
     def to_json(self) -> str:
         """The plan as text, a line of the file for each of the plan: JSON with schema, format, library version and seed."""

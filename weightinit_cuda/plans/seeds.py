@@ -37,9 +37,15 @@ def prefix_of(function: str, prefix: object) -> str:
 
     Raises:
         TypeError: it is no string.
+        ValueError: a part of it between dots is empty.
     """
     if not isinstance(prefix, str):
         raise TypeError(
             f"{function}: prefix must be the name of a module, such as 'layers.0', got {prefix!r} ({type(prefix).__name__})."
         )
-    return prefix.removesuffix(".")
+    name = prefix.removesuffix(".")
+    if prefix and "" in name.split("."):
+        raise ValueError(
+            f"{function}: prefix must be the name of a module, such as 'layers.0', got {prefix!r}, of which a part is empty."
+        )
+    return name

@@ -20,26 +20,35 @@ from torch.nn.parameter import is_lazy
 
 from ..init import patching
 from ..init.arguments import seed_of
-from ..numerics.distributions import Computed
-from ..numerics.streams import stream_of
-from ..plans.entry import Entry
 from ..plans.plan import Plan
 from ..plans.seeds import prefix_of
-from ..rules import Rules, resolve
+from ..rules import Rules
 from ..tensors.boxes import remainder
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import PLAIN_TYPES, Named, named_tensors
 from ..tensors.shards import is_dtensor
 from .answers import answering
 from .folding import Folded
-from .materialize import computed_boxes, copy_boxes, finish, is_one_fill, materialize, move_others, real_memory, unmixed
+from .lines import by_rules, entries_of
+from .materialize import (
+    computed_boxes,
+    copy_boxes,
+    copy_views,
+    finish,
+    is_one_fill,
+    materialize,
+    move_others,
+    one_like,
+    real_memory,
+    unmixed,
+)
 from .ownership import Claims
 from .programs import program
 from .recorder import Recorder
 from .replay import place_of, replay
 from .stand_ins import standing_in
 from .tape import CPU, META, FillStep, Memory, View
-from .targets import Found, Target, attributes, kept, overlapping
+from .targets import Found, Target, attributes, kept
 from .views import box_of
 from .wholes import Made, Whole, Wholes, registered
 
@@ -144,10 +153,9 @@ class Recording:
         """
         found, claims, plan = self._decided("materialize_", model, seed, dtype, rules, prefix, keep, lean=dtype is None)
         with torch.no_grad():
-            materialize(
-                found, claims, plan, None if device is None else torch.device(device), partial(self._compute, claims, plan)
-            )
-            move_others(found.others, device, dtype, kept("materialize_", found, keep))
+            where = None if device is None else torch.device(device)
+            materialize(found, claims, plan, where, partial(self._compute, claims, plan))
+            move_others((*found.others, *found.without_elements()), device, dtype, kept("materialize_", found, keep))
             finish(model, [named.tensor for named in (*(t.named for t in found.targets), *found.others)])
         return model
 
@@ -167,7 +175,7 @@ class Recording:
             model, seed, dtype, rules, prefix, keep: as for :meth:`materialize_`.
 
         Returns:
-            A function of a name of ``plan(model)``.
+            A function of a name of ``plan(model)``, or of one without elements.
 
         Raises:
             ValueError: as :meth:`plan`.
@@ -180,16 +188,18 @@ class Recording:
         tensor([0., 1., 4.])
         """
         found, claims, plan = self._decided("values", model, seed, dtype, rules, prefix, keep)
-        by_name = {target.named.name: target for target in found.targets}
-        compute = partial(self._compute, claims, plan)
+        by_name = {t.named.name: t for t in found.targets}
+        bare = {name: named for named in found.without_elements() for name in (named.name, *named.aliases)}
 
         def value(name: str) -> Tensor:
+            if name in bare and name not in plan:
+                return one_like(bare[name], None if bare[name].name in kept("values", found, keep) else dtype)
             target = by_name[plan[name][0].name]
             chosen = [by_name[target.within], target] if target.within else [target]
             with torch.no_grad():
                 real = real_memory(chosen, plan, CPU)
                 plan.fill_(real)
-                compute(chosen, real)
+                self._compute(claims, plan, chosen, real)
             return real[target.named.name]
 
         return value
@@ -251,14 +261,8 @@ class Recording:
         seed: SupportsIndex | None,
         rules: Rules | None,
     ) -> Plan:
-        unwritten = [t for t in targets if t.named.name in claims.unwritten]
-        if rules is not None and (shared := overlapping(unwritten)):
-            raise ValueError(
-                f"{function}: tensors that rules fill must not overlap in memory, got {', '.join(shared)}."
-                " Fill them in the block."
-            )
-        given = _by_rules(model, [t.named for t in unwritten], rules, claims)
-        entries = tuple(entry for t in targets for entry in (*given.get(t.named.name, ()), *_entries(t, claims)))
+        given = by_rules(model, [t for t in targets if t.named.name in claims.unwritten], rules, claims)
+        entries = tuple(entry for t in targets for entry in (*given.get(t.named.name, ()), *entries_of(t, claims)))
         tensors = (tensor for target in targets for tensor in target.objects)
         key = self._wholes.seed(function, whole, tensors) if seed is None else seed_of(function, seed)
         return Plan(entries, key, "deferred")
@@ -292,9 +296,8 @@ class Recording:
             self._wholes.needed(whole)
 
     def _compute(self, claims: Claims, plan: Plan, targets: Sequence[Target], real: dict[str, Tensor]) -> None:
-        """Replays what is no fill. One memory at a time: only its own values are held beside the model, and small ones that
-        several tensors have alike."""
-        parts = [(target, computed_boxes(target, plan)) for target in targets if not target.within]
+        """Replays what is no fill, a memory at a time: beside the model only its values are held, and small ones that recur."""
+        parts = ((target, computed_boxes(target, plan)) for target in targets if not target.within)
         computed = [(target, boxes) for target, boxes in parts if boxes]
         dtypes = {entry.stream: entry.dtype for entry in plan if entry.distribution.is_random} if computed else {}
         known: dict[Hashable, Tensor] = {}
@@ -308,6 +311,7 @@ class Recording:
                 if key is not None:
                     known[key] = values
             copy_boxes(place_of(target.view, values), real[target.named.name], boxes)
+        copy_views(targets, real)
 
     # ---- which tensors ---------------------------------------------------------------------------------------------
 
@@ -418,30 +422,3 @@ def deferred() -> Iterator[Recording]:
 
 def _held(targets: Sequence[Target]) -> dict[str, View | Memory]:
     return {target.named.name: target.held for target in targets if not target.within}
-
-
-def _entries(target: Target, claims: Claims) -> list[Entry]:
-    named, tensor = target.named, target.named.tensor
-    about = named.name, tuple(tensor.shape), tensor.dtype
-    rest = named.aliases, named.buffer
-    if target.within:
-        return [Entry(*about, Computed(f"a view of {target.within}"), claims.stream(named.name), "", None, *rest)]
-    entries = claims.entries(named.name)
-    return [Entry(*about, entry.distribution, entry.stream, entry.source, entry.box, *rest) for entry in entries]
-
-
-def _by_rules(model: nn.Module, unwritten: Sequence[Named], rules: Rules | None, claims: Claims) -> dict[str, list[Entry]]:
-    """Lines for tensors that the code leaves unwritten, wholly or in part. What it does write lies over them."""
-    if unwritten and rules is None:
-        raise ValueError(
-            f"deferred: the code must write every tensor it keeps, got {len(unwritten)} that it only allocates"
-            f" ({', '.join(n.name for n in unwritten)}). Fill them in the block, or give rules= for them."
-        )
-    made: dict[str, list[Entry]] = {}
-    for n, fills in resolve(model, unwritten, rules) if unwritten and rules is not None else ():
-        shape, stream = tuple(n.tensor.shape), stream_of(claims.stream_name(n.name))
-        made[n.name] = [
-            Entry(n.name, shape, n.tensor.dtype, distribution, stream, source, box, n.aliases, n.buffer)
-            for distribution, box, source in fills
-        ]
-    return made

@@ -84,19 +84,32 @@ class Folded:
         resized = [(box, Nothing("resize_")) for box in bare]
         return [*resized, *(part for part, shown in zip(parts, left, strict=True) if shown)]
 
-    def unwritten(self, view: View) -> bool:
-        """Whether some element of the view was never written, by a map of all elements: for views that :meth:`read` refuses."""
+    def has_nothing(self, view: View, thorough: bool = True) -> tuple[bool, bool]:
+        """Whether some of a view is unwritten, and whether all of it is for sure. Thorough: however long that takes."""
+        pieces, parts = self._of(view.memory), self.read(view)
+        held = [piece.value for piece in pieces if isinstance(piece.value, Nothing)]
+        if parts is None and not (thorough or (held and len(pieces) <= MANY)):
+            return False, False
+        nothing = self._unwritten(view) if parts is None else [isinstance(value, Nothing) for _, value in parts]
+        return any(nothing), all(nothing) and not any(value.mixed for value in held)
+
+    def _unwritten(self, view: View) -> Sequence[bool]:
+        """Whether some element of the view was never written, and whether none was, by a map of all elements: for views that
+        :meth:`read` refuses."""
         elements = view.memory.nbytes // view.dtype.itemsize
         unwritten = torch.ones(elements, dtype=torch.bool, device=CPU)
         for geometry, dtype, value in self._of(view.memory):
             if dtype.itemsize == view.dtype.itemsize:
                 unwritten.as_strided(geometry.shape, geometry.strides, geometry.offset).fill_(isinstance(value, Nothing))
             elif not isinstance(value, Nothing):
-                return False  # other elements than ours: not followed
-        return bool(unwritten.as_strided(view.shape, view.geometry.strides, view.geometry.offset).any())
+                return False, False  # other elements than ours: not followed
+        seen = unwritten.as_strided(view.shape, view.geometry.strides, view.geometry.offset)
+        return bool(seen.any()), bool(seen.all())
 
     def constant(self, view: View) -> Constant | None:
         """The one value that all elements of the view have, if that is known."""
+        if not view.is_resolved:
+            return None
         pieces = self._of(view.memory)
         if len(pieces) == 1 and View(view.memory, *pieces[0][1::-1]).is_whole and pieces[0].dtype == view.dtype:
             return _single(pieces[0].value)
@@ -140,13 +153,16 @@ class Folded:
                 assert distribution is not None
                 self._write_drawn(step, distribution)
             case DataStep(values=values):
-                self._write(step.writes[0], _given(values, step.source))
+                view = step.writes[0]
+                self._write(view, _given(values, step.source) if view.is_resolved else Replayed(step.source))
             case OperatorStep():
                 self._operate(step)
 
     def _write_drawn(self, step: FillStep, distribution: Distribution) -> None:
         view = step.writes[0]
-        if isinstance(distribution, Constant):
+        if not view.is_resolved:
+            self._write(view, Replayed(step.source))
+        elif isinstance(distribution, Constant):
             self._write(view, Drawn(distribution, step.source))
         else:
             self._write(view, Drawn(distribution, step.source, step, origin=view.geometry))
@@ -158,23 +174,32 @@ class Folded:
     def _operate(self, step: OperatorStep) -> None:
         parts = None if step.call.nature.random or len(step.writes) != 1 else self._result(step)
         if parts is None:
-            self._write_all(step, Nothing(step.source) if self._reads_nothing(step) else Replayed(step.source))
+            self._write_all(step, self._read_nothing(step) or Replayed(step.source))
             return
         self._write_parts(step.writes[0], parts)
 
-    def _reads_nothing(self, step: OperatorStep) -> bool:
-        """Whether the operator takes values that nobody has written. What it changes itself it may be writing just now."""
+    def _read_nothing(self, step: OperatorStep) -> Nothing | None:
+        """If the operator takes values that nobody has written. What it changes itself it may be writing just now."""
+        if step.call.nature.name.endswith("_like"):
+            return None
         written = {view.memory for view in step.writes}
-        read = [v for v in step.call.tensors(View) if v.memory not in written and not self._is_replayed(v)]
-        return not step.call.nature.name.endswith("_like") and any(
-            isinstance(value, Nothing) for view in read for _, value in self.read(view) or ()
-        )
+        views = step.call.tensors(View)
+        read = [v for v in views if v.memory not in written and not self._is_replayed(v)]
+        found = [self.has_nothing(view, thorough=False) for view in read]
+        if not any(some for some, _ in found):
+            return None
+        alone = len(read) == len(views) and all(every for _, every in found)
+        return Nothing(step.source, mixed=not (alone and torch.Tag.pointwise in step.call.operator.tags))
 
     def _result(self, step: OperatorStep) -> list[BoxValue] | None:
         """What the operator writes, as boxes of its result; None if that is no distribution known."""
         name, given, out = step.call.nature.name, step.call.given, step.writes[0]
+        if not (out.is_resolved and all(view.is_resolved for view in step.call.tensors(View))):
+            return None
         if name in ("cat", "stack"):
-            return self._joined(given["tensors"], given.get("dim", 0), out, stacked=name == "stack")
+            return _worth_telling(self._joined(given["tensors"], given.get("dim", 0), out, stacked=name == "stack"))
+        if step.call.nature.written - {"self"}:  # out=, which is no operand
+            return None
         if name == "copy" or (name == "fill" and isinstance(given.get("value"), View)):
             given = {"self": given["src" if name == "copy" else "value"]}
         views = leaves(list(given.values()), View)
@@ -186,20 +211,24 @@ class Folded:
             return None if single is None else [(Box.whole(out.shape), Drawn(single, step.source))]
         numbers = {key: _number(x, constants) for key, x in given.items()}
         operand = next((x for x in given.values() if isinstance(x, View) and x not in constants), None)
-        if operand is None or operand.shape != out.shape or not _same_kind(operand.dtype, out.dtype):
+        if operand is None or len({*views} - constants.keys()) > 1:
+            return None
+        if operand.shape != out.shape or not _same_kind(operand.dtype, out.dtype):
             return None
         rule = RULES.get(name)
         change = rule and rule(numbers, operand is given.get("self"))
         if change is None:
             return None
-        return self._changed(operand, out, change, lambda constant: _pointwise(step, {**constants, operand: constant}))
+        return _worth_telling(
+            self._changed(operand, out, change, lambda constant: _pointwise(step, {**constants, operand: constant}))
+        )
 
     def _joined(self, operands: Sequence[View], dim: int, out: View, stacked: bool) -> list[BoxValue] | None:
         """Tensors side by side along a dimension of the result, or each at one index of a new one."""
         dim, at = dim % len(out.shape), 0
         made: list[BoxValue] = []
         for operand in operands:
-            if operand.memory is out.memory or operand.conj or not _same_kind(operand.dtype, out.dtype):
+            if operand.memory is out.memory or not _same_kind(operand.dtype, out.dtype):
                 return None
             if not operand.geometry.numel:  # of whatever shape
                 continue
@@ -213,24 +242,35 @@ class Folded:
     def _changed(
         self, operand: View, out: View, change: Change, on_constant: Callable[[Constant], Constant | None]
     ) -> list[BoxValue] | None:
+        """The parts of the operand as the operator leaves them; what nobody has written stays so."""
         parts = self.read(operand)
         if parts is None:
             return None
         made: list[BoxValue] = []
         for box, value in parts:
             if not isinstance(value, Drawn):
-                return None
+                made.append((box, value))
+                continue
             known = value.distribution
-            if not isinstance(known, Constant) and not _rounds(operand.dtype, out.dtype):
-                return None
-            distribution = on_constant(known) if isinstance(known, Constant) else change(known)
+            distribution: Distribution | None = None
+            if isinstance(known, Constant):
+                distribution = on_constant(known)
+            elif _rounds(operand.dtype, out.dtype):
+                distribution = change(known)
             if distribution is None:
-                return None
+                made.append((box, Replayed(value.source)))
+                continue
             here = operand.memory is out.memory and operand.geometry == out.geometry
             if isinstance(distribution, Constant):
                 value = value._replace(step=None, origin=None)
             made.append((box, value._replace(distribution=distribution, copied=value.copied or not here)))
         return made
+
+
+def _worth_telling(parts: list[BoxValue] | None) -> list[BoxValue] | None:
+    """The parts, unless some are replayed: then all are, but for those that rules may fill."""
+    kinds = {type(value) for _, value in parts or ()}
+    return None if Replayed in kinds and Nothing not in kinds else parts
 
 
 def _is_on_plain(step: Step) -> bool:

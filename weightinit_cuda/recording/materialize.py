@@ -24,7 +24,18 @@ from .replay import has_long_words
 from .tape import CPU, META, Memory
 from .targets import Found, Target
 
-__all__ = ["computed_boxes", "copy_boxes", "finish", "is_one_fill", "materialize", "move_others", "real_memory", "unmixed"]
+__all__ = [
+    "computed_boxes",
+    "copy_boxes",
+    "copy_views",
+    "finish",
+    "is_one_fill",
+    "materialize",
+    "move_others",
+    "one_like",
+    "real_memory",
+    "unmixed",
+]
 
 Compute = Callable[[Sequence[Target], dict[str, Tensor]], None]
 
@@ -97,6 +108,12 @@ def real_memory(targets: Sequence[Target], plan: Plan, device: torch.device | No
     return real | {t.named.name: tensor for t, tensor in zip(bare, made, strict=True)}
 
 
+def one_like(named: Named, dtype: torch.dtype | None) -> Tensor:
+    """Unwritten memory on the CPU for one tensor."""
+    cast = dtype if named.tensor.is_floating_point() else None
+    return torch.empty_like(named.tensor, dtype=cast, device=CPU, requires_grad=False)
+
+
 def _asked(target: Target) -> torch.device:
     """Where the code, or the mesh of a sharded tensor, wants it."""
     tensor, device = target.named.tensor, target.memory.device
@@ -145,6 +162,17 @@ def copy_boxes(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:
                 _as_they_lie(local).copy_(_as_they_lie(values))
             elif common is not None:
                 local[common.slices(mine.offset)].copy_(values[common.slices()])
+
+
+def copy_views(targets: Sequence[Target], real: dict[str, Tensor]) -> None:
+    """Values for views that ``keep=`` leaves another dtype than what they are views of, and so memory of their own."""
+    views = {target.named.name: target.view for target in targets}
+    for name, within in ((target.named.name, target.within) for target in targets if target.within):
+        if real[name].dtype != real[within].dtype:
+            view, around, source = views[name], views[within], real[within].detach()
+            offset = source.storage_offset() + view.geometry.offset - around.geometry.offset
+            values = source.as_strided(view.shape, view.geometry.strides, offset)
+            real[name].copy_(values if view.neg == around.neg else -values)
 
 
 def _as_they_lie(tensor: Tensor) -> Tensor:

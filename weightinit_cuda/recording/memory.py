@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..tensors.named import PLAIN_TYPES, modules_of
-from ..tensors.torch_private import is_traceable_wrapper_subclass, storage_key, swap_tensor_impl
+from ..tensors.torch_private import as_seen, is_traceable_wrapper_subclass, storage_key, swap_tensor_impl
 
 __all__ = ["LARGE", "allocate", "ask_for_huge_pages", "put_under", "refresh"]
 
@@ -47,7 +47,7 @@ def _allocated(tensor: Tensor, device: torch.device, dtype: torch.dtype, storage
     made = torch.empty(0, dtype=dtype, device=device)  # not a view: a parameter has no base
     memory = storages[key].untyped_storage()
     made.set_(memory, tensor.storage_offset(), tensor.size(), tensor.stride())
-    return made.conj() if tensor.is_conj() else made
+    return as_seen(made, tensor.is_conj(), tensor.is_neg())
 
 
 # The order of the blocks of free pages that the kernel gives back to the host of a virtual machine; -1: it gives back none.

@@ -87,6 +87,8 @@ class Claims:
         self._parts = {name: self._read(folded, view) for name, view in self._views.items()}
         self.unwritten |= {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
         self.unwritten |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.unwritten}
+        self.mixed = {n for n, parts in self._parts.items() if any(isinstance(v, Nothing) and v.mixed for _, v in parts)}
+        self.mixed |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.mixed}
         self._shown: dict[str, dict[int, list[Box]]] = defaultdict(dict)
         self._side_by_side = {name for name, parts in self._parts.items() if _is_sum(parts, self._views[name].shape)}
         self._settle()
@@ -176,11 +178,11 @@ class Claims:
 
     def _read(self, folded: Folded, view: View) -> list[tuple[Box, Value]]:
         parts = folded.read(view)
-        if parts is not None and not view.conj:
+        if parts is not None and view.is_resolved:
             return parts
         source = self._steps[view.memory.steps[-1]].source
-        unwritten = parts is None and folded.unwritten(view)
-        return [(Box.whole(view.shape), Nothing(source) if unwritten else Replayed(source))]
+        some, every = folded.has_nothing(view)
+        return [(Box.whole(view.shape), Nothing(source, not every) if some else Replayed(source))]
 
     def _claimed(self, name: str, at: int, box: Box, value: Value) -> Claimed:
         where = None if box == Box.whole(self._views[name].shape) else box

@@ -43,9 +43,14 @@ class Replayed(NamedTuple):
 
 
 class Nothing(NamedTuple):
-    """Memory that nobody has written."""
+    """Memory that nobody has written.
+
+    Args:
+        mixed: whether it may lie among values, and it is not known where.
+    """
 
     source: str
+    mixed: bool = False
 
 
 Value = Drawn | Replayed | Nothing

@@ -54,7 +54,7 @@ _EXACT = (int, bool, str, type(None), torch.dtype, torch.device, torch.layout, t
 def _said(x: Any, numbers: dict[Memory, int]) -> Hashable:
     if type(x) is View:
         memory = x.memory
-        return numbers.setdefault(memory, len(numbers)), memory.nbytes, x.dtype, x.geometry, x.conj
+        return numbers.setdefault(memory, len(numbers)), memory.nbytes, x.dtype, x.geometry, x.conj, x.neg
     if type(x) in _EXACT:
         return type(x), x
     if type(x) is float:

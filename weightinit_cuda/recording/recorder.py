@@ -101,7 +101,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             and tensor.shape == memory.shape
             and tensor.dtype is memory.dtype
             and tensor.is_contiguous()
-            and not tensor.is_conj()
+            and not (tensor.is_conj() or tensor.is_neg())
         ):
             return memory
         return None
@@ -308,9 +308,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _refill(self, call: Call) -> Tensor | None:
         """One of the commonest fills, in place: not run on meta, where Python would look at it for 0.1 ms."""
         tensor: Tensor = call.args[0]
-        if overlaps_itself(tensor):
-            raise RuntimeError(OVERLAPPING)
         meaning = _meaning(call.nature.name, call.given, tensor.dtype)
+        if overlaps_itself(tensor):
+            if call.nature.random:
+                raise RuntimeError(OVERLAPPING)
+            if meaning is not None and meaning[0] is not None:
+                self.fill(_each_once(tensor), meaning[0])
+                return tensor
         if meaning is None or meaning[0] is None:
             return self._run(call) if call.nature.random else None  # torch refuses it
         self.fill(tensor, meaning[0])
@@ -380,11 +384,19 @@ def _recordable(tensor: Tensor) -> bool:
 
 
 def _view(memory: Memory, tensor: Tensor) -> View:
-    return View(memory, tensor.dtype, _geometry(tensor), tensor.is_conj())
+    return View(memory, tensor.dtype, _geometry(tensor), tensor.is_conj(), tensor.is_neg())
 
 
 def _geometry(tensor: Tensor) -> Geometry:
     return Geometry(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride())
+
+
+def _each_once(tensor: Tensor) -> Tensor:
+    """An expanded tensor before it was expanded."""
+    for dim, stride in enumerate(tensor.stride()):
+        if stride == 0 and tensor.shape[dim] > 1:
+            tensor = tensor.narrow(dim, 0, 1)
+    return tensor
 
 
 def _whole(memory: Memory, dtype: torch.dtype) -> View:

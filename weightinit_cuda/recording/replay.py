@@ -20,7 +20,7 @@ from ..engine.job import FillJob
 from ..numerics.distributions import Constant, Distribution
 from ..numerics.rounding import REAL_DTYPE
 from ..tensors.boxes import Box, Region
-from ..tensors.torch_private import storage_key, without_modes
+from ..tensors.torch_private import as_seen, storage_key, without_modes
 from .operators import Call, leaves
 from .tape import CPU, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry
@@ -123,7 +123,7 @@ def place_of(view: View, memory: Tensor) -> Tensor:
     geometry = view.geometry
     place = torch.empty(0, dtype=view.dtype, device=memory.device)
     place.set_(memory.untyped_storage(), geometry.offset, geometry.shape, geometry.strides)
-    return place.conj() if view.conj else place
+    return as_seen(place, view.conj, view.neg)
 
 
 def replay(
@@ -159,7 +159,11 @@ def replay(
 
 def _known(step: Step, real: dict[Memory, Tensor]) -> Tensor:
     """What a random step has written, all its views one after the other, as bytes."""
-    return torch.cat([place_of(v, real[v.memory]).contiguous().reshape(-1).view(torch.uint8) for v in step.writes])
+    return torch.cat([_bytes(place_of(view, real[view.memory])) for view in step.writes])
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
 
 
 def _run(step: Step, real: dict[Memory, Tensor], source: Callable[[Step], Source]) -> None:
@@ -268,7 +272,8 @@ def _lies_as(view: View, made: Tensor) -> bool:
         and made.shape == shape
         and made.stride() == strides
         and made.untyped_storage().nbytes() == view.memory.nbytes
-        and not (made.is_conj() or made.is_neg() or view.conj)
+        and view.is_resolved
+        and not (made.is_conj() or made.is_neg())
     )
 
 

@@ -57,16 +57,22 @@ class Memory:
 
 
 class View(NamedTuple):
-    """A tensor of the code: some elements of one memory."""
+    """A tensor of the code: some elements of one memory, or their conjugates, or negated."""
 
     memory: Memory
     dtype: torch.dtype
     geometry: Geometry
     conj: bool = False
+    neg: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.geometry.shape
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether its values are those in the memory, as they are."""
+        return not (self.conj or self.neg)
 
     @property
     def is_whole(self) -> bool:

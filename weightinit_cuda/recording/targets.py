@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..tensors.boxes import are_apart
 from ..tensors.kinds import globs
@@ -83,8 +84,14 @@ class Found:
         self._by_held[held] = target
         self.targets.append(target)
         if isinstance(held, View):
-            target.within = next((t.named.name for t in self._on[held.memory] if box_of(t.view.geometry, held.geometry)), "")
+            alike = (t for t in self._on[held.memory] if t.view.dtype == held.dtype)  # others count other elements
+            target.within = next((t.named.name for t in alike if box_of(t.view.geometry, held.geometry)), "")
             self._on[held.memory].append(target)
+
+    def without_elements(self) -> list[Named]:
+        """Parameters and buffers that no plan needs to list: there is nothing to be filled."""
+        named = [*(target.named for target in self.targets if not target.attribute), *self.others]
+        return [one for one in named if not (is_lazy(one.tensor) or one.tensor.numel())]
 
     def _look_into(self, memory: Memory) -> None:
         """A part of plain memory, or a wrapper of it: all that lies there are views from now on."""

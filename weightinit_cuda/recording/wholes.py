@@ -1,7 +1,7 @@
 """Which modules a block makes, which model a module is a part of, and the seed that the parts of one model share.
 
 The whole of a module is the outermost of the modules that the block made, as they are when one of them is first asked for. What
-was put together after the block is a whole of its own. Knows modules and claims, and nothing of what tensors hold.
+was put together of these after the block is a whole of its own. Knows modules and claims, and nothing of what tensors hold.
 """
 
 from __future__ import annotations
@@ -166,7 +166,18 @@ class Wholes:
         place = self._places.get(model)
         if place is None or (place[0].claims is None and place[0].root() is None):
             self._look()
-        return self._places.setdefault(model, (Whole(ref(model), made=False), ""))
+        if model not in self._places:
+            if not any(inside in self._places for inside in model.modules()):  # they hold tensors as plain attributes only
+                self._enter(model)
+            else:
+                self._places[model] = Whole(ref(model), made=False), ""
+        return self._places[model]
+
+    def _enter(self, root: nn.Module) -> None:
+        """Gives a module, and those inside it that have no place yet, their places in one whole."""
+        whole = Whole(ref(root))
+        for name, module in root.named_modules():
+            self._places.setdefault(module, (whole, name))
 
     def _look(self) -> None:
         """Enters modules that have no place yet. A whole that is gone, and was never needed, was only scaffolding."""
@@ -178,9 +189,7 @@ class Wholes:
         for module in alive:
             inside.update(map(id, module._modules.values()))
         for root in (module for module in alive if id(module) not in inside and module not in self._places):
-            whole = Whole(ref(root))
-            for name, module in root.named_modules():
-                self._places.setdefault(module, (whole, name))
+            self._enter(root)
 
     def needed(self, whole: Whole) -> None:
         """Notes that a model has its claims from now on."""

@@ -25,7 +25,7 @@ _CUSTOM = "custom"  # the origin of rules that were given, not named
 
 
 def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tuple[Named, list[Fill]]]:
-    """What each tensor is filled with; buffers that no rule knows are left out.
+    """What each tensor is filled with; buffers that no rule knows are left out, and what has no elements and fits no rule.
 
     Warns:
         UserWarning: a glob in ``rules`` itself matches no name of the model. Named sets serve many models, and may.
@@ -55,11 +55,12 @@ def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tu
                 if layer := parts.layers.get(id(named.tensor)):
                     fills = [(made, box, f"{source}, as {layer.name}") for made, box, source in first_match(flat, layer)]
         except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-            problems.append(f"{_about(named)}: {error}")
+            if named.tensor.numel():  # else there is nothing to be filled
+                problems.append(f"{_about(named)}: {error}")
             continue
         if fills:
             found.append((named, fills))
-        elif not named.buffer:
+        elif not named.buffer and named.tensor.numel():
             why = parts.reasons.get(id(named.tensor)) if parts else None
             problems.append(f"{_about(named)}: no rule covers it{f'; {why}' if why else ''}.")
             bare.append(named)

@@ -77,7 +77,7 @@ def globs(function: str, name: str, value: object, words: str = "globs of names"
         TypeError: it is something else, or has something else in it.
     """
     found: list[str] = []
-    for one in [value] if isinstance(value, str) or not isinstance(value, Iterable) else value:
+    for one in [value] if isinstance(value, (str, bytes)) or not isinstance(value, Iterable) else value:
         if not isinstance(one, str):
             raise TypeError(f"{function}: {name} must be {words}, got {short(one)}.")
         found.append(one)

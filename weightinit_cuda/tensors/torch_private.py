@@ -27,6 +27,7 @@ __all__ = [
     "FakeTensorMode",
     "TensorBase",
     "TorchDispatchMode",
+    "as_seen",
     "assert_async",
     "compiled_code_runs",
     "copying_code",
@@ -89,6 +90,7 @@ PRIVATE: dict[str, str] = {
     "torch._C.TensorBase": "the methods of tensors that patched() hides",
     "torch._C._swap_tensor_impl": "materialize_ puts memory under the same objects. Else: optimisers hold other tensors",
     "torch._C._cuda_getCurrentRawStream": "the stream of a short call on a GPU; only in a torch with CUDA",
+    "torch._neg_view": "the imaginary part of a conjugate has the bits of its negative, in recorded models, too",
     "torch._debug_has_internal_overlap": "expanded tensors are refused, as torch does",
     "torch._C.DisableTorchFunction": "what the probe measures is no part of the pass: no function mode sees it",
     "torch._assert_async": "orthogonal_ on a GPU is loud where a factorisation fails, without waiting for one",
@@ -115,6 +117,12 @@ def cuda_stream(device: int) -> int:
     """The handle of the current stream of a GPU."""
     handle: int = torch._C._cuda_getCurrentRawStream(device)
     return handle
+
+
+def as_seen(tensor: torch.Tensor, conj: bool, neg: bool) -> torch.Tensor:
+    """The same memory, whose values are taken conjugated, negated, or as they are."""
+    seen = tensor.conj() if conj else tensor
+    return torch._neg_view(seen) if neg else seen
 
 
 def outside_transforms() -> AbstractContextManager[Any]:
