@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -58,6 +59,15 @@ def pytest_runtest_call() -> Iterator[None]:
         if str(error).startswith(("_StridedShard currently only allows even sharding", "Strided sharding does not allow")):
             pytest.skip(f"torch {torch.__version__}: {error}")
         raise
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Of `make test-zoo`: how many of each kind were equal."""
+    counts = getattr(sys.modules.get("test_recordings"), "COUNTS", None)
+    if counts:
+        terminalreporter.section("the zoo")
+        for kind, number in sorted(counts.items()):
+            terminalreporter.write_line(f"{kind:>40} {number:6}")
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def row_of(
         if sample.late:
             seconds[name]["late"] = sample.late
         per_second = 1e-9 / seconds[name]["median"]
-        rates[name] = {"g_values": round(case.values * per_second, 6), "gb": round(case.bytes * per_second, 5)}
+        rates[name] = {"g_values": float(f"{case.values * per_second:.6g}"), "gb": float(f"{case.bytes * per_second:.6g}")}
     ratios = {name: _ratios(name, samples) for name in samples if name.startswith(OURS)}
     cycles = None
     if readings and case.threads == 1:
