@@ -130,3 +130,10 @@ def test_sums_of_what_is_known_in_parts() -> None:
     recording.materialize_(holder, seed=1)
     assert same_bits(holder.sum.detach(), (holder.v + holder.w).detach())
     assert not holder.v[1].any()
+
+
+@pytest.mark.parametrize("cut", [lambda w: w[:, :0], lambda w: w[:, 0:0:2], lambda w: w[2:2]], ids=["columns", "steps", "rows"])
+def test_views_without_elements_are_written(cut: Callable[[Tensor], Tensor]) -> None:
+    recording, model = recorded(lambda: {"empty": cut(torch.randn(6, 3)), "w": torch.randn(2)})
+    assert recording.unwritten(model) == []
+    assert recording.materialize_(model).empty.numel() == 0

@@ -64,6 +64,8 @@ class Folded:
             None if the pieces are no boxes of it.
         """
         parts: list[BoxValue] = []
+        if not view.geometry.numel:
+            return parts
         pieces = self._of(view.memory)
         if len(pieces) > MANY:
             return None
@@ -75,7 +77,7 @@ class Folded:
                 return None
             parts += seen
         whole = Box.whole(view.shape)
-        if [box for box, _ in parts] == [whole] or not whole.numel:
+        if [box for box, _ in parts] == [whole]:
             return parts
         try:
             bare, *left = _visible((whole, *(box for box, _ in parts)))
