@@ -344,3 +344,36 @@ def test_rules_for_views_that_overlap_are_refused(apart: bool) -> None:
     with pytest.raises(ValueError, match="tensors that rules= fill must not overlap in memory, got a, b"):
         recording.materialize_(model, seed=1, rules=rules)
     assert model.a.is_meta
+
+
+# ---- what arithmetic has made of a draw ----------------------------------------------------------------------------------
+
+
+def _truncated(x: Tensor) -> Tensor:
+    """As timm writes it: uniform values become normal ones, which one fill makes in another way."""
+    return x.uniform_(-0.9, 0.9).erfinv_().mul_(0.03).add_(0.5).clamp_(min=0.0, max=1.0)
+
+
+def _sum() -> Tensors:
+    weight = _truncated(torch.empty(6, 5))
+    return {"weight": weight, "sum": weight.sum(0)}
+
+
+def _from_before() -> Tensors:
+    weight = torch.empty(6, 5).uniform_(-0.9, 0.9)
+    before = weight.clone()
+    return {"weight": weight.erfinv_(), "before": before}
+
+
+def _copies() -> Tensors:
+    weight = _truncated(torch.empty(6, 5))
+    return {"weight": weight, "copy": weight.clone()}
+
+
+def test_what_is_computed_from_it_has_its_numbers() -> None:
+    summed, before, copies = checked(_sum), checked(_from_before), checked(_copies)
+    torch.testing.assert_close(summed.get_buffer("sum"), summed.get_buffer("weight").sum(0))
+    torch.testing.assert_close(before.get_buffer("weight"), before.get_buffer("before").erfinv())
+    assert same_bits(copies.get_buffer("weight"), copies.get_buffer("copy"))
+    recording, holder = recorded(_copies)
+    assert {entry.distribution.kind for entry in recording.plan(holder, seed=1)} == {"trunc_normal"}

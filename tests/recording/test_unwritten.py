@@ -84,7 +84,7 @@ def test_rules_fill_what_is_unwritten_and_nothing_else(name: str) -> None:
     assert same_bits(values, made)
 
 
-@pytest.mark.parametrize("name", FILLED.keys() | MIXED.keys())
+@pytest.mark.parametrize("name", [*FILLED, *MIXED])
 def test_nothing_is_made_without_rules(name: str) -> None:
     recording, holder = recorded(MIXED[name] if name in MIXED else FILLED[name][0])
     with pytest.raises(ValueError, match=r"got 1 that it only allocates \(w\)"):

@@ -229,6 +229,11 @@ class Claims:
             return
         if len(claims) == 1 and not replayed:
             return
+        kind = step.distribution and step.distribution.kind
+        other = [c for c in claims if c.value.distribution.kind != kind]
+        if other and (replayed or len(other) < len(claims)):  # drawn, they would have other numbers
+            yield from other
+            return
         drawn = step.writes[0].dtype
         cast = [c for c in claims if has_long_words(self._views[c.name].dtype) != has_long_words(drawn)]
         if cast and (replayed or len(cast) < len(claims)):  # drawn in their dtype these would be other numbers
