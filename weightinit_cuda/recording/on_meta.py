@@ -11,25 +11,22 @@ from ..tensors.torch_private import FakeTensorMode, overlaps_itself, storage_key
 from .operators import Call, leaves
 from .tape import CPU, META
 
-__all__ = ["IMPOSSIBLE", "on_meta"]
+__all__ = ["CHANGES", "IMPOSSIBLE", "on_meta"]
 
 _aten = torch.ops.aten
 IMPOSSIBLE = object()
-_IN_PLACE = set(
-    map(
-        id,
-        (
-            _aten.add_.Tensor,
-            _aten.sub_.Tensor,
-            _aten.mul_.Tensor,
-            _aten.div_.Tensor,
-            _aten.erfinv_.default,
-            _aten.clamp_.default,
-            _aten.clamp_min_.default,
-            _aten.clamp_max_.default,
-        ),
-    )
+CHANGES = (
+    _aten.add_.Tensor,
+    _aten.sub_.Tensor,
+    _aten.mul_.Tensor,
+    _aten.div_.Tensor,
+    _aten.erfinv_.default,
+    _aten.clamp_.default,
+    _aten.clamp_min_.default,
+    _aten.clamp_max_.default,
 )
+"""Arithmetic in place that leaves shapes as they are."""
+_IN_PLACE = set(map(id, CHANGES))
 _AS_ON_THE_CPU = {  # other shapes or strides on meta, where torch takes the device for a GPU
     "native_batch_norm",
     "_native_batch_norm_legit",

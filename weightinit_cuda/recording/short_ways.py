@@ -19,6 +19,7 @@ from ..numerics.distributions import Constant, Distribution
 from ..tensors.torch_private import PYTHON_KEY as _PYTHON
 from ..tensors.torch_private import set_excluded
 from .changes import RULES
+from .on_meta import CHANGES
 from .operators import Call, nature
 from .source_line import here
 from .tape import META
@@ -189,16 +190,6 @@ def _viewing(operator: Callable[..., Tensor]) -> ShortWay:
 
 
 _aten = torch.ops.aten
-_CHANGES = (
-    _aten.add_.Tensor,
-    _aten.sub_.Tensor,
-    _aten.mul_.Tensor,
-    _aten.div_.Tensor,
-    _aten.erfinv_.default,
-    _aten.clamp_.default,
-    _aten.clamp_min_.default,
-    _aten.clamp_max_.default,
-)
 _VIEWS = (
     _aten.view.default,
     _aten.select.int,
@@ -221,7 +212,7 @@ SHORT_WAYS: dict[int, ShortWay] = {
     id(_aten.uniform_.default): _uniform_,
     id(_aten.normal_.default): _normal_,
     id(_aten.detach.default): _detach,
-    **{id(operator): _changing(operator) for operator in _CHANGES},
+    **{id(operator): _changing(operator) for operator in CHANGES},
     **{id(operator): _viewing(operator) for operator in _VIEWS},
 }
 """By the identity of the operator, of which torch has one object: its own hash is Python's."""
