@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import sass_careful
-from sass_listing import BARRED, COLUMNS, Listing, count, names_in, opcode_of, origins, parse
+from sass_listing import BARRED, COLUMNS, Listing, Origin, count, names_in, opcode_of, origins, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
@@ -57,12 +57,10 @@ class Missing(RuntimeError):
 # ---- loops and their programs ---------------------------------------------------------------------------------------
 
 
-def hot_loops(listing: Listing) -> list[tuple[int, int]]:
-    """First and last instruction of the innermost loops that store 16 bytes."""
-    positions = range(len(listing.instructions))
-    loops = [(target, at) for at in positions if (target := listing.target(at)) is not None and target < at]
-    loops = [(a, b) for a, b in loops if any(STORE in line for line in listing.instructions[a : b + 1])]
-    return [(a, b) for a, b in loops if not any((a, b) != (c, d) and a <= c and d <= b for c, d in loops)]
+def hot_loops(listing: Listing) -> list[range]:
+    """The innermost loops that store 16 bytes."""
+    loops = [loop for loop in listing.loops() if any(STORE in listing.instructions[at] for at in loop)]
+    return [a for a in loops if not any(a != b and a.start <= b.start and b.stop <= a.stop for b in loops)]
 
 
 STORAGES = ("float32", "float64", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")  # csrc/job.h
@@ -101,22 +99,20 @@ def whole_of(ptx: Sequence[str], number: int, names: dict[str, str]) -> str:
     raise ValueError(f"sass_budget: a loop with a {STORE} must be inlined from Tile<...>::whole, got line {number} of the PTX.")
 
 
-def loops_of(sass: str, ptx: str) -> Iterator[tuple[str, list[str], int]]:
+def loops_of(listing: Listing, ptx: str) -> Iterator[tuple[str, list[str], int]]:
     """Each program with its hot loop, and how many instructions there are around it."""
-    listing, lines, names = parse(sass), ptx.splitlines(), names_in(ptx)
-    for begin, end in hot_loops(listing):
-        store = next(at for at in range(begin, end + 1) if STORE in listing.instructions[at])
+    lines, names = ptx.splitlines(), names_in(ptx)
+    for loop in hot_loops(listing):
+        begin, end = loop[0], loop[-1]
+        store = next(at for at in loop if STORE in listing.instructions[at])
         program = program_of(whole_of(lines, listing.lines[store], names))
-        iteration = listing.way(begin, {end}) if " " in program else range(begin, end + 1)
+        iteration = listing.way(begin, {end}) if " " in program else loop
         yield program, [listing.instructions[at] for at in iteration], listing.around(begin, end)
 
 
-def loop_in(listing: Listing, ptx: str, function: str) -> int:
+def loop_in(listing: Listing, places: Sequence[Origin], function: str) -> int:
     """Instructions of the longest loop that ends with one of a function; 0: there is none."""
-    places = origins(listing, ptx)
-    jumps = [(listing.target(at), at) for at in range(len(listing.instructions))]
-    loops = (at - to + 1 for to, at in jumps if to is not None and to < at and function in places[at].function)
-    return max(loops, default=0)
+    return max((len(loop) for loop in listing.loops() if function in places[loop[-1]].function), default=0)
 
 
 class Cost(NamedTuple):
@@ -176,16 +172,16 @@ def report(sass: str, ptx: str, said: str, arch: int) -> Report:
     Raises:
         ValueError: a loop whose program or an instruction whose unit is not known; two loops of one program.
     """
-    costs: dict[str, Cost] = {}
-    for program, loop, ends in loops_of(sass, ptx):
+    listing, costs = parse(sass), dict[str, Cost]()
+    for program, loop, ends in loops_of(listing, ptx):
         if program in costs:
             raise ValueError(f"sass_budget: each program must have one loop with a {STORE}, got two of {program}.")
         costs[program] = cost(loop, program, arch, ends)
     use = _USE.search(said)
     if use is None:
         raise ValueError(f"sass_budget: ptxas must say what it used, got:\n{said}")
-    listing = parse(sass)
-    careful, search = sass_careful.costs(listing, ptx, arch), loop_in(listing, ptx, "6job_ofE")
+    places = origins(listing, ptx)
+    careful, search = sass_careful.costs(listing, places, ptx, arch), loop_in(listing, places, "6job_ofE")
     return Report(costs, careful, search, registers=int(use[2]), stack=int(use[1]))
 
 

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sass_listing import COLUMNS, Listing, Origin, count, opcode_of, origins
+from sass_listing import COLUMNS, Listing, Origin, count, opcode_of
 
 LAUNCH = Path(__file__).resolve().parents[1] / "csrc" / "cuda" / "launch.h"
 LAYOUTS = ("misaligned", "rows", "runs")
@@ -80,16 +80,12 @@ class Body(NamedTuple):
         return [[at for at in single if self.origins[at].called_at == line] for line in lines]
 
 
-def body_of(listing: Listing, ptx: str) -> Body | None:
+def body_of(listing: Listing, places: Sequence[Origin]) -> Body | None:
     """None: the kernel has no careful path of this kind."""
-    places = origins(listing, ptx)
     stores = [at for at, origin in enumerate(places) if "store_block" in origin.function]
     if not stores:
         return None
-    jumps = [(listing.target(at), at) for at in range(len(listing.instructions))]
-    loops = sorted(
-        (range(to, at + 1) for to, at in jumps if to is not None and to <= min(stores) and max(stores) <= at), key=len
-    )
+    loops = sorted((loop for loop in listing.loops() if min(stores) in loop and max(stores) in loop), key=len)
     positions = [at for at, origin in enumerate(places) if "piece_of" in origin.function]
     outer = next(loop for loop in loops if all(at in loop for at in positions))
     return Body(listing, places, outer, loops[0])
@@ -119,9 +115,9 @@ def ways(body: Body) -> Iterator[tuple[str, str, list[int], list[int]]]:
             yield program, layout, body.way(body.inner[0], through), around
 
 
-def costs(listing: Listing, ptx: str, arch: int) -> dict[str, dict[str, float]]:
+def costs(listing: Listing, places: Sequence[Origin], ptx: str, arch: int) -> dict[str, dict[str, float]]:
     """Slots and cycles per sample, by program with its layout and by column."""
-    body = body_of(listing, ptx)
+    body = body_of(listing, places)
     if body is None:
         return {}
     kernel = _KERNEL.search(ptx)

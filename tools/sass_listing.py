@@ -85,6 +85,11 @@ class Listing(NamedTuple):
         following = [] if target is None else [target]
         return following if _ALWAYS.fullmatch(text) else [*following, *range(at + 1, min(at + 2, len(self.instructions)))]
 
+    def loops(self) -> list[range]:
+        """From where a jump backwards leads to that jump, of each."""
+        jumps = ((self.target(at), at) for at in range(len(self.instructions)))
+        return [range(to, at + 1) for to, at in jumps if to is not None and to < at]
+
     def way(self, begin: int, ends: Collection[int], within: Collection[int] | None = None) -> list[int]:
         """The fewest instructions from one to any of some others, both included; all `within` some. Empty: there is no way."""
         before, now = {begin: -1}, [begin]

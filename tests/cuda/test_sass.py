@@ -233,7 +233,8 @@ def careful(text: str) -> dict[str, dict[str, float]]:
         strings.append(f"{label}:\n{data(name.ljust(41))}")
         ptx.append(f"\t.loc\t1 5 5, function_name {label}, inlined_at 1 {called_at} 5" if origin else "\t.loc\t1 5 5")
         sass += [f'\t//## File ".nv_debug_ptx_txt", line {len(ptx)}', f"        /*0000*/ {instruction.strip()} ;"]
-    return sass_careful.costs(sass_budget.parse("\n".join(sass)), "\n".join([*ptx, *strings]), 90)
+    listing, text = sass_budget.parse("\n".join(sass)), "\n".join([*ptx, *strings])
+    return sass_careful.costs(listing, sass_budget.origins(listing, text), text, 90)
 
 
 def test_of_the_careful_path_the_shortest_way_past_the_program_counts() -> None:

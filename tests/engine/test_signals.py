@@ -85,24 +85,25 @@ class Generator:
         self.position = position
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_positions_of_a_gpus_generator(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if native and words.kernels is None:
+@pytest.fixture(params=[True, False], ids=["native", "Python"])
+def taker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who takes positions: the native module, or Python."""
+    if request.param and words.kernels is None:
         pytest.skip("no compiled kernels")
-    if not native:
+    if not request.param:
         monkeypatch.setattr(words, "kernels", None)
+
+
+@pytest.mark.usefixtures("taker")
+def test_positions_of_a_gpus_generator() -> None:
     generator = Generator()
     assert [words.take_position(generator) for _ in range(3)] == [40, 44, 48]  # type: ignore[arg-type]
     assert generator.position == 52
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_threads_take_different_positions(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("taker")
+def test_threads_take_different_positions() -> None:
     """The generator's methods are compiled code, as torch's are, between whose calls Python may change threads."""
-    if native and words.kernels is None:
-        pytest.skip("no compiled kernels")
-    if not native:
-        monkeypatch.setattr(words, "kernels", None)
     cell = [0]
     generator: Any = SimpleNamespace(get_offset=partial(cell.__getitem__, 0), set_offset=partial(cell.__setitem__, 0))
     threads, calls = 4, 5000
