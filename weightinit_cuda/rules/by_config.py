@@ -15,7 +15,7 @@ from .beside_layers import token
 from .by_fans import AS_TORCH, drawn
 from .layouts import bias, lookup, matrix
 from .norms import is_outside_torch, norm_by_structure
-from .own_code import OwnCode, is_pretrained
+from .own_code import BASE, OwnCode, is_pretrained
 from .rule import Fill, Rule, Rules, RuleSet
 from .torch_reset import torch_reset
 
@@ -148,7 +148,7 @@ def _warn_of_own_ways(model: nn.Module) -> None:
     own: dict[str, None] = {}
     for module in model.modules():
         for base in type(module).__mro__ if is_pretrained(module) else ():
-            if base.__name__ == "PreTrainedModel":
+            if base.__name__ == BASE:
                 break
             if "_init_weights" in vars(base):
                 own[base.__name__] = None

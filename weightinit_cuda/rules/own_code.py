@@ -24,15 +24,15 @@ from ..tensors.named import Named, named_tensors
 from ..tensors.torch_private import TorchDispatchMode, schema_of, storage_key
 from .rule import Fill
 
-__all__ = ["OwnCode", "is_pretrained"]
+__all__ = ["BASE", "OwnCode", "is_pretrained"]
 
-_BASE = "PreTrainedModel"
+BASE = "PreTrainedModel"
 _BY_ELEMENT = (Constant, Uniform, Normal, TruncNormal)  # what a part of a tensor may have
 
 
 def is_pretrained(module: nn.Module) -> bool:
     """It is a model of transformers, or a part that is one."""
-    return any(base.__name__ == _BASE for base in type(module).__mro__)
+    return any(base.__name__ == BASE for base in type(module).__mro__)
 
 
 class OwnCode:
