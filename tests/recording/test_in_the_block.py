@@ -240,3 +240,15 @@ def test_from_pretrained_in_a_constructor(tmp_path: Path) -> None:
     differing = {key for key, tensor in expected.items() if not torch.equal(ours[key], tensor)}
     assert differing == {"bert.pooler.dense.weight", "head.weight", "head.bias"}
     assert ours["bert.pooler.dense.weight"].detach().std().item() == pytest.approx(0.02, rel=0.3)
+
+
+def test_an_array_of_a_recorded_tensor_is_read_only() -> None:
+    """What is written into it would reach no tensor: NumPy refuses at that line."""
+    with wi.deferred() as recording:
+        layer = nn.Linear(3, 2)
+        array = layer.weight.detach().numpy()
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1.0
+        layer.doubled = nn.Parameter(torch.from_numpy(array * 2))
+    recording.materialize_(layer, device="cpu", seed=1)
+    assert torch.equal(layer.doubled, 2 * layer.weight)

@@ -235,7 +235,12 @@ def _answering_method(name: str) -> Callable[..., Any]:
     @functools.wraps(torchs)
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         recorder = None if _dynamo_traces() else _thread.recorder
-        return torchs(self if recorder is None or not self.is_meta else recorder.value(self), *args, **kwargs)
+        if recorder is None or not self.is_meta:
+            return torchs(self, *args, **kwargs)
+        answer = torchs(recorder.value(self), *args, **kwargs)
+        if name == "numpy":  # what is written into it would not be recorded: NumPy says so, at that line
+            answer.setflags(write=False)
+        return answer
 
     return method
 
