@@ -12,7 +12,9 @@
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
 #include "named_tensors.h"
+#include "plain_tape.h"
 #include "plain_tensors.h"
+#include "registered.h"
 #include "table.h"
 #if !defined(WEIGHTINIT_NO_CUDA)
 #include "cuda/fill_cuda.h"
@@ -244,6 +246,26 @@ PYBIND11_MODULE(_C, m) {
         .def("fill", &PlainTensors::fill, py::arg("tensor"), py::arg("distribution"), py::arg("seed"), py::arg("stream"))
         .def("draw_and_fill", &PlainTensors::draw_and_fill, py::arg("tensor"), py::arg("distribution"), py::arg("draw"),
              py::arg("lowest"), py::arg("seed"));
+    py::class_<TapeParts>(m, "TapeParts")
+        .def(py::init<py::tuple, py::object, py::object, py::object, py::object, py::object, py::object, py::object, py::object,
+                      py::object, py::object, py::object, py::object>(),
+             py::kw_only(), py::arg("types"), py::arg("memory"), py::arg("fill_step"), py::arg("empty"),
+             py::arg("set_excluded"), py::arg("python_key"), py::arg("dispatch_modes"), py::arg("function_modes"),
+             py::arg("grad_enabled"), py::arg("data"), py::arg("cpu"), py::arg("meta"), py::arg("is_own"));
+    py::class_<PlainTape>(m, "PlainTape")
+        .def(py::init<py::object, py::list, py::dict, py::object>(), py::arg("parts"), py::arg("steps"), py::arg("memories"),
+             py::arg("seeding"))
+        .def_readwrite("depth", &PlainTape::depth)
+        .def("plain_memory", &PlainTape::plain_memory, py::arg("tensor"))
+        .def("make", &PlainTape::make, py::arg("args"), py::arg("named"), py::arg("distribution"))
+        .def("fill", &PlainTape::fill, py::arg("tensor"), py::arg("distribution"))
+        .def("called", &PlainTape::called, py::arg("function"), py::arg("args"), py::arg("own"))
+        .def("data", &PlainTape::data, py::arg("tensor"));
+    py::class_<Registered>(m, "Registered")
+        .def(py::init<py::dict, py::dict>(), py::arg("modules"), py::arg("tensors"))
+        .def("tensor", &Registered::tensor, py::arg("module"), py::arg("name"), py::arg("registered"))
+        .def("module", &Registered::module, py::arg("module"), py::arg("name"), py::arg("registered"))
+        .def("copied", &Registered::copied, py::arg("module"));
     m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
     m.def("no_sequence", &no_sequence, py::arg("kind"));
     m.def("take_position", &take_position, py::arg("generator"), py::arg("count"));

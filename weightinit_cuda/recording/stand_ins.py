@@ -26,7 +26,7 @@ from ..tensors.torch_private import (
 )
 from .python_values import known
 from .recorded_threads import RecordedThread, while_recorded
-from .short_ways import ONE, ZERO, constant, fill, make
+from .short_ways import ONE, ZERO, constant
 from .tape import CPU, META
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["standing_in"]
 
 _dynamo_traces = torch.compiler.is_dynamo_compiling
-_grad_enabled = torch.is_grad_enabled
 
 
 _thread = RecordedThread()
@@ -57,18 +56,13 @@ def _making(name: str, distribution: Distribution | None) -> Callable[..., Any]:
 
     @functools.wraps(torchs)
     def function(*args: Any, **kwargs: Any) -> Any:
-        if (recorder := _recorder()) is not None and kwargs.keys() <= _ASKED:
-            device = kwargs.get("device")
-            if device is None or (device := torch.device(device)) != META:
-                made = make(recorder, args, kwargs.get("dtype"), device or CPU, distribution)
-                if made is not None:
-                    return made
+        if not _dynamo_traces() and (plain := _thread.plain) is not None:
+            made = plain.make(args, kwargs, distribution)
+            if made is not None:
+                return made
         return torchs(*args, **kwargs)
 
     return function
-
-
-_ASKED = {"dtype", "device"}
 
 
 def _keeping(name: str) -> Callable[..., Any]:
@@ -121,37 +115,34 @@ def _one_number(keeping: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(keeping)
     def tensor(*args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and type(args[0]) in (int, float) and kwargs.get("dtype") in _EXACT and kwargs.keys() <= _ASKED:
-            recorder, value = _recorder(), constant(args[0])
-            if recorder is not None and value is not None and kwargs.get("device") is None:
-                return make(recorder, ((),), kwargs["dtype"], CPU, value)
+            plain, value = None if _dynamo_traces() else _thread.plain, constant(args[0])
+            if plain is not None and value is not None and kwargs.get("device") is None:
+                made = plain.make(_NO_SIZES, kwargs, value)
+                if made is not None:
+                    return made
         return keeping(*args, **kwargs)
 
     return tensor
 
 
+_NO_SIZES = ((),)
+_ASKED = {"dtype", "device"}
 _EXACT = {torch.int64, torch.float64}  # hold every number that a constant can be, as it is
 
 
 # ---- methods ----------------------------------------------------------------------------------------------------------
 
 
-def _fillable(tensor: Tensor) -> bool:
-    """Whether autograd has no objection."""
-    return not (tensor.requires_grad and _grad_enabled()) and not tensor.is_inference()
-
-
 def _zero_(self: Tensor) -> Tensor:
-    recorder = _recorder()
-    if recorder is not None and _fillable(self) and fill(recorder, self, ZERO):
+    if not _dynamo_traces() and (plain := _thread.plain) is not None and plain.fill(self, ZERO):
         return self
     return TensorBase.zero_(self)
 
 
 def _fill_(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    recorder = _recorder()
-    if recorder is not None and len(args) == 1 and not kwargs and _fillable(self):
+    if not _dynamo_traces() and (plain := _thread.plain) is not None and len(args) == 1 and not kwargs:
         value = constant(args[0])
-        if value is not None and fill(recorder, self, value):
+        if value is not None and plain.fill(self, value):
             return self
     return TensorBase.fill_(self, *args, **kwargs)
 
