@@ -248,10 +248,10 @@ PYBIND11_MODULE(_C, m) {
              py::arg("lowest"), py::arg("seed"));
     py::class_<TapeParts>(m, "TapeParts")
         .def(py::init<py::tuple, py::object, py::object, py::object, py::object, py::object, py::object, py::object, py::object,
-                      py::object, py::object, py::object, py::object>(),
+                      py::object, py::object, py::object>(),
              py::kw_only(), py::arg("types"), py::arg("memory"), py::arg("fill_step"), py::arg("empty"),
-             py::arg("set_excluded"), py::arg("python_key"), py::arg("dispatch_modes"), py::arg("function_modes"),
-             py::arg("grad_enabled"), py::arg("data"), py::arg("cpu"), py::arg("meta"), py::arg("is_own"));
+             py::arg("without_dispatch"), py::arg("dispatch_modes"), py::arg("function_modes"), py::arg("grad_enabled"),
+             py::arg("data"), py::arg("cpu"), py::arg("meta"), py::arg("is_own"));
     py::class_<PlainTape>(m, "PlainTape")
         .def(py::init<py::object, py::list, py::dict, py::object>(), py::arg("parts"), py::arg("steps"), py::arg("memories"),
              py::arg("seeding"))

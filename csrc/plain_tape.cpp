@@ -113,6 +113,7 @@ py::object Slotted::copy() const {
     auto* const type = reinterpret_cast<PyTypeObject*>(type_.ptr());
     py::object made = checked(type->tp_alloc(type, 0));
     for (const auto& one : slots_) set(made, one.second, get(like_, one.second));
+    PyObject_GC_UnTrack(made.ptr());
     return made;
 }
 
@@ -226,11 +227,11 @@ py::object Meanings::of(py::handle function, py::handle dtype, py::handle shape,
 
 // ---- the tape -------------------------------------------------------------------------------------------------------------
 
-TapeParts::TapeParts(py::tuple types, py::object memory, py::object fill_step, py::object empty, py::object set_excluded,
-                     py::object python_key, py::object dispatch_modes, py::object function_modes, py::object grad_enabled,
-                     py::object data, py::object cpu, py::object meta, py::object is_own)
+TapeParts::TapeParts(py::tuple types, py::object memory, py::object fill_step, py::object empty, py::object without_dispatch,
+                     py::object dispatch_modes, py::object function_modes, py::object grad_enabled, py::object data,
+                     py::object cpu, py::object meta, py::object is_own)
     : memory(std::move(memory)), fill_step(std::move(fill_step)), empty(std::move(empty)),
-      set_excluded(std::move(set_excluded)), python_key(std::move(python_key)), dispatch_modes(std::move(dispatch_modes)),
+      without_dispatch(std::move(without_dispatch)), dispatch_modes(std::move(dispatch_modes)),
       function_modes(std::move(function_modes)), grad_enabled(std::move(grad_enabled)), cpu(std::move(cpu)),
       meta(std::move(meta)), data(std::move(data)), places(std::move(is_own)) {
     for (const auto type : types) this->types.push_back(py::reinterpret_borrow<py::object>(type));
@@ -336,27 +337,21 @@ bool read(const py::dict& named, Asked& asked) {
 
 }  // namespace
 
-// Calls a function of torch that does not look at the modes meanwhile, of which the recorder is one; null where it raises.
-template <class Function>
-py::object PlainTape::unseen(const Function& function) const {
-    PyObject* exclude[] = {parts_.python_key.ptr(), Py_True};
-    checked(PyObject_Vectorcall(parts_.set_excluded.ptr(), exclude, 2, nullptr));
-    auto made = py::reinterpret_steal<py::object>(function());
-    const py::error_scope of_the_function;
-    exclude[1] = Py_False;
-    checked(PyObject_Vectorcall(parts_.set_excluded.ptr(), exclude, 2, nullptr));
-    return made;
+// A function of torch that does not look at the modes meanwhile, of which the recorder is one; null where it raises.
+py::object PlainTape::unseen(py::handle function, const py::tuple& args, const py::dict& named) const {
+    const py::tuple no_types(0);
+    PyObject* given[] = {function.ptr(), no_types.ptr(), args.ptr(), named.ptr()};
+    return py::reinterpret_steal<py::object>(PyObject_Vectorcall(parts_.without_dispatch.ptr(), given, 4, nullptr));
 }
 
 py::object PlainTape::made_on_meta(const py::object& size, const py::object& dtype) const {
     static const Name size_name("size"), dtype_name("dtype"), device_name("device");
-    const py::tuple nothing(0);
     const py::dict named;
     if (PyDict_SetItem(named.ptr(), size_name.text, size.ptr()) < 0 ||
         PyDict_SetItem(named.ptr(), device_name.text, parts_.meta.ptr()) < 0 ||
         (!dtype.is_none() && PyDict_SetItem(named.ptr(), dtype_name.text, dtype.ptr()) < 0))
         throw py::error_already_set();
-    const py::object made = unseen([&] { return PyObject_Call(parts_.empty.ptr(), nothing.ptr(), named.ptr()); });
+    py::object made = unseen(parts_.empty, py::tuple(0), named);
     if (!made) forgive(PyExc_RuntimeError);
     return made;
 }
@@ -381,7 +376,9 @@ py::object PlainTape::make(const py::tuple& args, const py::dict& named, py::han
     Slotted::set(memory, parts_.dtype, dtype.of(made));
     Slotted::set(memory, parts_.shape, shape.of(made));
     Slotted::set(memory, parts_.plain, py::bool_(true));
-    Slotted::set(memory, parts_.steps, py::list());
+    py::list steps;
+    PyObject_GC_UnTrack(steps.ptr());  // of numbers
+    Slotted::set(memory, parts_.steps, std::move(steps));
     if (PyDict_SetItem(memories_.ptr(), key.of(storage).ptr(), memory.ptr()) < 0) throw py::error_already_set();
     if (!distribution.is_none()) fill_plain(memory, distribution);
     return made;
@@ -419,7 +416,7 @@ bool PlainTape::called(py::handle function, const py::tuple& args, Py_ssize_t ow
 
 py::object PlainTape::data(py::handle tensor) const {
     if (!sees_first() || plain_memory(tensor).is_none()) return py::none();
-    py::object seen = unseen([&] { return PyObject_CallOneArg(parts_.data.ptr(), tensor.ptr()); });
+    py::object seen = unseen(parts_.data, py::make_tuple(tensor), py::dict());
     if (!seen) throw py::error_already_set();
     return seen;
 }

@@ -13,7 +13,8 @@ namespace wi {
 
 namespace py = pybind11;
 
-// Objects of a dataclass with slots, made as copies of one that Python has made: its __init__ is not run again.
+// Objects of a dataclass with slots, made as copies of one that Python has made: its __init__ is not run again. Nothing that these
+// refer to refers back, so Python's collector of cycles, which goes through all it tracks again and again, is not told of them.
 class Slotted {
   public:
     explicit Slotted(py::object like);
@@ -71,18 +72,18 @@ class Meanings {
 struct TapeParts {
     // types: of tensors whose objects are the memory that they show; the first is torch.Tensor.
     // memory, fill_step: of tape.py, with their defaults; they are copied.
-    // empty: torch.empty. set_excluded, python_key: take a dispatch key away from it.
+    // empty: torch.empty. without_dispatch: calls a function for which there are no modes.
     // dispatch_modes, function_modes: how many there are. grad_enabled: whether autograd looks.
     // data: that of a tensor, as torch has it. cpu, meta: devices. is_own: whether a code object is somebody's own.
-    TapeParts(py::tuple types, py::object memory, py::object fill_step, py::object empty, py::object set_excluded,
-              py::object python_key, py::object dispatch_modes, py::object function_modes, py::object grad_enabled,
-              py::object data, py::object cpu, py::object meta, py::object is_own);
+    TapeParts(py::tuple types, py::object memory, py::object fill_step, py::object empty, py::object without_dispatch,
+              py::object dispatch_modes, py::object function_modes, py::object grad_enabled, py::object data, py::object cpu,
+              py::object meta, py::object is_own);
 
     std::vector<py::object> types;
     Slotted memory, fill_step;
     Py_ssize_t storage, device, dtype, shape, plain, steps;  // slots of a memory
     Py_ssize_t place, filled, distribution;                  // of a step
-    py::object empty, set_excluded, python_key, dispatch_modes, function_modes, grad_enabled, cpu, meta, data;
+    py::object empty, without_dispatch, dispatch_modes, function_modes, grad_enabled, cpu, meta, data;
     py::object untyped_storage, is_contiguous, is_conj, is_neg, is_inference;  // of tensors
     Places places;
     Meanings meanings;
@@ -105,8 +106,7 @@ class PlainTape {
     bool sees_first() const;
     bool may_write(py::handle tensor) const;
     void fill_plain(const py::object& memory, py::handle distribution) const;
-    template <class Function>
-    py::object unseen(const Function& function) const;
+    py::object unseen(py::handle function, const py::tuple& args, const py::dict& named) const;
     py::object made_on_meta(const py::object& size, const py::object& dtype) const;
 
     py::object keep_;

@@ -7,6 +7,7 @@ line of Python (csrc/plain_tape.cpp); :func:`fastest` takes that where it is the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,17 +18,17 @@ from ..engine.backend import kernels
 from ..init.catalog import Function
 from ..numerics.distributions import Distribution
 from ..tensors.named import PLAIN_TYPES
-from ..tensors.torch_private import PYTHON_KEY, TensorBase, dispatch_modes, function_modes, set_excluded, storage_key
+from ..tensors.torch_private import TensorBase, dispatch_modes, function_modes, storage_key, without_dispatch
 from .source_line import Place, here, is_own
 from .tape import CPU, META, FillStep, Memory, Step
 
 if TYPE_CHECKING:
     from .seeding import Seeding
 
-__all__ = ["PlainCalls", "PlainTape", "fastest", "made_on_meta"]
+__all__ = ["PlainCalls", "PlainTape", "fastest", "made_on_meta", "torchs_data"]
 
 _torchs_empty = torch.empty
-_torchs_data = TensorBase.data.__get__  # type: ignore[attr-defined]
+torchs_data: Callable[[Tensor], Tensor] = TensorBase.data.__get__  # type: ignore[attr-defined]
 _grad_enabled = torch.is_grad_enabled
 _ASKED = {"dtype", "device"}
 
@@ -138,11 +139,7 @@ class PlainTape:
     def data(self, tensor: Tensor) -> Tensor | None:
         if not self._sees_first() or self.plain_memory(tensor) is None:
             return None
-        set_excluded(PYTHON_KEY, True)
-        try:
-            seen: Tensor = _torchs_data(tensor)
-        finally:
-            set_excluded(PYTHON_KEY, False)
+        seen: Tensor = without_dispatch(torchs_data, (), (tensor,))
         return seen
 
 
@@ -154,13 +151,11 @@ def _are_sizes(args: tuple[Any, ...]) -> bool:
 
 def made_on_meta(size: tuple[Any, ...], dtype: torch.dtype | None) -> Tensor | None:
     """``torch.empty(*size)`` on meta, whatever modes there are; None where torch refuses."""
-    set_excluded(PYTHON_KEY, True)
     try:
-        return _torchs_empty(*size, dtype=dtype, device=META)
+        made: Tensor = without_dispatch(_torchs_empty, (), size, {"dtype": dtype, "device": META})
     except RuntimeError:
         return None
-    finally:
-        set_excluded(PYTHON_KEY, False)
+    return made
 
 
 def fastest(tape: PlainTape) -> PlainCalls:
@@ -179,12 +174,11 @@ def _parts() -> Any:
         memory=Memory(nothing, nothing, nothing, nothing),
         fill_step=FillStep(nothing, nothing, nothing),
         empty=_torchs_empty,
-        set_excluded=set_excluded,
-        python_key=PYTHON_KEY,
+        without_dispatch=without_dispatch,
         dispatch_modes=dispatch_modes,
         function_modes=function_modes,
         grad_enabled=_grad_enabled,
-        data=_torchs_data,
+        data=torchs_data,
         cpu=CPU,
         meta=META,
         is_own=is_own,

@@ -24,6 +24,7 @@ from ..tensors.torch_private import (
     known_to_dynamo,
     register_builtin,
 )
+from .plain_tape import torchs_data
 from .python_values import known
 from .recorded_threads import RecordedThread, while_recorded
 from .short_ways import ONE, ZERO, constant
@@ -153,6 +154,12 @@ def _new_tensor(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return TensorBase.new_tensor(self, *args, **kwargs)
 
 
+def _data(self: Tensor) -> Tensor:
+    if not _dynamo_traces() and (plain := _thread.plain) is not None and (seen := plain.data(self)) is not None:
+        return seen
+    return torchs_data(self)
+
+
 # ---- while a thread is recorded ---------------------------------------------------------------------------------------
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -164,7 +171,12 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "asarray": _keeping("asarray"),
 }
 _TORCHS = {name: getattr(torch, name) for name in _FUNCTIONS}
-_METHODS: dict[str, Callable[..., Any]] = {"zero_": _zero_, "fill_": _fill_, "new_tensor": _new_tensor}
+_METHODS: dict[str, Any] = {
+    "zero_": _zero_,
+    "fill_": _fill_,
+    "new_tensor": _new_tensor,
+    "data": property(_data, TensorBase.data.__set__, TensorBase.data.__delete__),  # type: ignore[attr-defined]
+}
 for _name, _function in _FUNCTIONS.items():
     register_builtin(_function, f"aten::{_name}")  # what torch.jit.script compiles meanwhile is torch's own
 _dynamo_knew = False  # whether torch.compile had its table of functions before the first of them
