@@ -266,6 +266,9 @@ PYBIND11_MODULE(_C, m) {
         .def("tensor", &Registered::tensor, py::arg("module"), py::arg("name"), py::arg("registered"))
         .def("module", &Registered::module, py::arg("module"), py::arg("name"), py::arg("registered"))
         .def("copied", &Registered::copied, py::arg("module"));
+    py::class_<PlainAttributes>(m, "PlainAttributes")
+        .def(py::init<py::object>(), py::arg("module"))
+        .def("set", &PlainAttributes::set, py::arg("module"), py::arg("name"), py::arg("value"));
     m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
     m.def("no_sequence", &no_sequence, py::arg("kind"));
     m.def("take_position", &take_position, py::arg("generator"), py::arg("count"));

@@ -139,7 +139,7 @@ class PlainTape:
     def data(self, tensor: Tensor) -> Tensor | None:
         if not self._sees_first() or self.plain_memory(tensor) is None:
             return None
-        seen: Tensor = without_dispatch(torchs_data, (), (tensor,))
+        seen: Tensor = without_dispatch(torchs_data, (), (tensor,), {})
         return seen
 
 
