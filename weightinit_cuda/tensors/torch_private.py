@@ -32,6 +32,7 @@ __all__ = [
     "compiled_code_runs",
     "copying_code",
     "cuda_stream",
+    "default_device",
     "device_constructors",
     "dispatch_modes",
     "forget_what_dynamo_knows",
@@ -117,6 +118,14 @@ def cuda_stream(device: int) -> int:
     """The handle of the current stream of a GPU."""
     handle: int = torch._C._cuda_getCurrentRawStream(device)
     return handle
+
+
+def default_device() -> torch.device:
+    """Where tensors are made if nobody says where. Torch 2.6 does not answer after ``torch.set_default_device(None)``."""
+    try:
+        return torch.get_default_device()
+    except AttributeError:
+        return torch.device("cpu")
 
 
 def as_seen(tensor: torch.Tensor, conj: bool, neg: bool) -> torch.Tensor:
