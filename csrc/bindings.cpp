@@ -197,13 +197,18 @@ void cuda_fill_drawn(uintptr_t data, int storage, uint64_t count, const Transfor
 }
 #endif
 
-// Makes a class no sequence to Python's C API; it stays a mapping. What Python has made of __getitem__ is undone.
-void no_sequence(const py::type& kind) {
+// Makes a class, and all below it that have the same __getitem__, no sequences to Python's C API; they stay mappings. What Python
+// has made of __getitem__ is undone.
+void no_sequences(const py::object& kind, const py::object& getitem) {
     auto* const type = reinterpret_cast<PyTypeObject*>(kind.ptr());
-    if (!type->tp_as_sequence || !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) return;
-    type->tp_as_sequence->sq_item = nullptr;
-    type->tp_as_sequence->sq_ass_item = nullptr;
-    PyType_Modified(type);
+    if (!PyType_Check(kind.ptr())) throw py::type_error("a class is needed");
+    if (type->tp_as_sequence && PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) && py::getattr(kind, "__getitem__").is(getitem)) {
+        type->tp_as_sequence->sq_item = nullptr;
+        type->tp_as_sequence->sq_ass_item = nullptr;
+        PyType_Modified(type);
+    }
+    const py::list below = py::handle(reinterpret_cast<PyObject*>(&PyType_Type)).attr("__subclasses__")(kind);
+    for (size_t i = 0; i < below.size(); ++i) no_sequences(below[i], getitem);
 }
 
 // Where a generator of torch stands, which then moves on. Between the two no bytecode of Python is run: no signal handler and no
@@ -270,7 +275,7 @@ PYBIND11_MODULE(_C, m) {
         .def(py::init<py::object>(), py::arg("module"))
         .def("set", &PlainAttributes::set, py::arg("module"), py::arg("name"), py::arg("value"));
     m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
-    m.def("no_sequence", &no_sequence, py::arg("kind"));
+    m.def("no_sequences", &no_sequences, py::arg("kind"), py::arg("getitem"));
     m.def("take_position", &take_position, py::arg("generator"), py::arg("count"));
     m.def("streams_of", &streams_of, py::arg("names"), py::arg("domain"));
     m.def("available_isas", &available_isas);

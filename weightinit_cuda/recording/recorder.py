@@ -115,6 +115,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if memory is None:
             frame = _geometry(tensor)
             memory = self._memories[storage_key(storage)] = Memory(storage, device, tensor.dtype, frame.shape, frame)
+            return View(memory, tensor.dtype, frame, tensor.is_conj(), tensor.is_neg())
         elif memory.plain:
             memory.plain = False
             if not memory.steps:
@@ -206,10 +207,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         writes = on_tape.written(View) if nature.written else []
         made: list[int | None] = []
         for r in leaves(result):
-            is_new = storage_key(r.untyped_storage()) not in self._memories
-            view = self._known_view(r, device)
-            made.append(len(writes) if is_new else None)
-            writes += [view] if is_new else []
+            memory = self._memories.get(storage_key(r.untyped_storage()))
+            made.append(len(writes) if memory is None else None)
+            if memory is None:
+                writes.append(self._known_view(r, device))
+            elif memory.plain:
+                self._known_view(r)
         if writes and not nature.only_views:
             self._append(_step(on_tape, tuple(writes), tuple(made)))
         return result
