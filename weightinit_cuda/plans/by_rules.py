@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import SupportsIndex, TypeVar
 
-import torch
 from torch import nn
 
 from .. import engine
@@ -14,7 +13,7 @@ from ..numerics.combine import STORE
 from ..rules import Fill, Rules, RuleSet, resolve
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import PLAIN_TYPES, Named, joined, named_tensors
-from .buffers import recomputed
+from .buffers import must_recompute, recomputed, write
 from .checks import can_fill
 from .entry import Entry
 from .plan import Plan
@@ -116,19 +115,16 @@ def initialize_(
     True
     """
     must_be(MODULE, "initialize_", model=model)
-    if buffers not in ("keep", "recompute"):
-        raise ValueError(f'initialize_: buffers must be "keep" or "recompute", got {buffers!r}.')
+    recompute = must_recompute("initialize_", buffers)
     tensors, prefix = named_tensors(model), prefix_of("initialize_", prefix)
     covered = resolve(model, tensors, rules)
     streams = _streams(covered, prefix)
-    if buffers == "recompute" and not any(named.tensor.is_meta for named in tensors):
-        values = recomputed(model, tensors, {named.name for named, _ in covered})
-        _fill(model, tensors, covered, streams, seed, rules)
-        with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
-        return model
-    return _fill(model, tensors, covered, streams, seed, rules)
+    if not recompute or any(named.tensor.is_meta for named in tensors):  # which is refused
+        return _fill(model, tensors, covered, streams, seed, rules)
+    values = recomputed("initialize_", model, tensors, {named.name for named, _ in covered})
+    _fill(model, tensors, covered, streams, seed, rules)
+    write(values)
+    return model
 
 
 def _fill(
