@@ -75,7 +75,7 @@ def _measure_zoo(options: argparse.Namespace) -> int:
     from .showing import zoo_table  # needs scipy
 
     part, parts = options.part
-    chosen = zoo_table.Part(options.library, options.task, part, parts)
+    chosen = zoo_table.Part(options.library, options.task, part, parts, options.only)
     return zoo_table.run(options.json, [max(options.threads)], chosen)
 
 
@@ -139,8 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help="cuda: begin no row after so many; what decides targets comes first")
     parser.add_argument("--library", type=_names, default=[], metavar="timm,e3nn", help="zoo: of these only")
     parser.add_argument(
-        "--task", type=_names, default=["values", "times"], metavar="values,times", help="zoo: one of both only"
+        "--task", type=_names, default=["values", "times", "first"], metavar="values,times", help="zoo: of values, times, first"
     )
+    parser.add_argument("--only", default="", metavar="TEXT", help="zoo: configurations with this text in their names")
     parser.add_argument("--part", type=_part, default=(1, 1), metavar="1/4", help="zoo: a quarter; adds to what the file has")
     parser.add_argument("--list", action="store_true", help="show what would be measured, and why")
     return parser

@@ -175,9 +175,9 @@ def test_on_meta_the_error_names_what_to_empty_would_leave() -> None:
 def test_buffers_must_be_known(wrong: Any) -> None:
     model = nn.Linear(2, 2)
     plan, before = wi.plan(model, seed=0), model.weight.tolist()
-    with pytest.raises(ValueError, match='^initialize_: buffers must be "keep" or "recompute", got '):
+    with pytest.raises(ValueError, match=r'^initialize_: buffers must be "keep" or "recompute", got '):
         wi.initialize_(model, buffers=wrong)
-    with pytest.raises(ValueError, match='^apply_: buffers must be "keep" or "recompute", got '):
+    with pytest.raises(ValueError, match=r'^apply_: buffers must be "keep" or "recompute", got '):
         plan.apply_(model, buffers=wrong)
     assert model.weight.tolist() == before
 

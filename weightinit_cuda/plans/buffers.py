@@ -32,9 +32,7 @@ def must_recompute(function: str, buffers: object) -> bool:
     return buffers == "recompute"
 
 
-def recomputed(
-    function: str, model: Model, named: Collection[Named], covered: Collection[str]
-) -> list[tuple[Named, Tensor]]:
+def recomputed(function: str, model: Model, named: Collection[Named], covered: Collection[str]) -> list[tuple[Named, Tensor]]:
     """Each buffer that is not covered, and its values. Nothing of the model is changed.
 
     Args:
