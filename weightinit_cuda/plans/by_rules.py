@@ -10,6 +10,7 @@ from torch import nn
 from .. import engine
 from ..engine.job import FillJob
 from ..numerics.combine import STORE
+from ..numerics.streams import stream_of
 from ..rules import Fill, Rules, RuleSet, resolve
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import PLAIN_TYPES, Named, joined, named_tensors
@@ -18,6 +19,7 @@ from .checks import can_fill
 from .entry import Entry
 from .plan import Plan
 from .seeds import prefix_of, seed_or_drawn
+from .without_elements import with_those_without_elements
 
 __all__ = ["initialize_", "plan"]
 
@@ -40,7 +42,7 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex | None = 
             Only streams are made of the longer names; the plan lists the model's own, and rules see these.
 
     Returns:
-        A plan with every parameter, and with the buffers that the rules know.
+        A plan with every parameter, those without elements too, and with the buffers that the rules know.
 
     Raises:
         ValueError: no rule covers some parameter, a rule cannot fill it, or it is lazy; all of those are named.
@@ -54,6 +56,9 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex | None = 
     tensors, prefix = named_tensors(model), prefix_of("plan", prefix)
     covered = resolve(model, tensors, rules)
     entries = _entries(covered, _streams(covered, prefix))
+    if len(covered) < len(tensors) and (bare := [n for n in tensors if not (n.buffer or n.tensor.numel())]):
+        names = (named.name for named in tensors)
+        entries = with_those_without_elements(entries, bare, names, lambda name: stream_of(joined(prefix, name)))
     return Plan(entries, seed_or_drawn("plan", seed, (named.tensor for named in tensors)), _name_of(rules))
 
 
