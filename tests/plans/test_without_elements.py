@@ -1,5 +1,5 @@
-"""Parameters and buffers without elements need no entry of a plan: nothing of them could be filled, compared or moved. Plans have
-one all the same, for files that are made of them."""
+"""Parameters and buffers without elements need no entry of a plan: nothing of them could be filled, compared or moved. Plans
+have one all the same, for files that are made of them."""
 
 from __future__ import annotations
 
