@@ -190,7 +190,7 @@ def _machine(run: dict[str, Any]) -> str:
 
 
 def _libraries(run: dict[str, Any]) -> str:
-    header = ["library", "version", "built", "equal", "covered", "with draws", *TIMES]
+    header = ["library", "version", "tried", "built", "equal", "covered", "with draws", *TIMES]
     lines = []
     for library, about in run["libraries"].items():
         rows = [row for row in run["rows"] if row["library"] == library]
@@ -199,7 +199,15 @@ def _libraries(run: dict[str, Any]) -> str:
             continue
         built = [row for row in rows if _state(row) in ("equal", "differs", "unwritten")]
         equal = sum(_state(row) == "equal" for row in built)
-        cells = [library, about["version"], str(len(built)), str(equal), _covered(built), _covered(built, "ours")]
+        cells = [
+            library,
+            about["version"],
+            str(len(rows)),
+            str(len(built)),
+            str(equal),
+            _covered(built),
+            _covered(built, "ours"),
+        ]
         for way in WAYS:
             ratios = [row["times"]["ratios"][way] for row in rows if "ratios" in row.get("times", {})]
             cells += [f"{statistics.median(ratios):.2f}", f"{max(ratios):.2f}"] if ratios else ["-", "-"]

@@ -208,7 +208,7 @@ def test_a_run_adds_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert "torch second; differs: deferred: a: constant, and differs (and 1 more)" in capsys.readouterr().out
     page = zoo_table.render(json.loads(file.read_text(encoding="utf-8")))
     assert "| timm | not tried | - |" in page
-    assert "| torch | 1.2 | 2 | 1 | 75.00% | 100.00% | 0.50 | 0.50 | 1.25 | 1.25 |" in page
+    assert "| torch | 1.2 | 2 | 2 | 1 | 75.00% | 100.00% | 0.50 | 0.50 | 1.25 | 1.25 |" in page
     assert "| torch | 1 | 1 | 2 | 30 |" in page
     assert "Not timed, because no run came to them: 1 of torch." in page
     assert "Slower than eager by more than 10%: 1 of 1 configurations" in page

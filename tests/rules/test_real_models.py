@@ -290,5 +290,5 @@ def test_another_set_is_advised_only_where_it_helps() -> None:
     with pytest.raises(ValueError, match="such as 'torch'"):
         wi.plan(nn.Linear(2, 2), [wi.Rule("weight", "ones_")])
     for rules in ("torch", "xavier", [wi.Rule("*.table", "ones_")]):
-        with pytest.raises(ValueError, match=r"without\. Add a Rule for them\.\n"):
+        with pytest.raises(ValueError, match=r"without\. Add a Rule for them, or use deferred\(\), which .*\.\n"):
             wi.plan(nn.Sequential(Named()), rules)

@@ -117,8 +117,8 @@ def put_under(tensor: Tensor, real: Tensor) -> None:
 
 
 def refresh(model: nn.Module, wrapped: bool) -> None:
-    """What modules do after their parameters have moved: cuDNN's flat weights, FSDP2's views of shards, and the graph of what the
-    old ``weight_norm`` has computed."""
+    """What modules do after their parameters have moved: cuDNN's flat weights, FSDP2's views of shards; and the graph of what
+    the old ``weight_norm`` has computed."""
     for module in modules_of(model):
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()

@@ -80,6 +80,8 @@ def _warn_of_unknown(model: nn.Module, own: OwnCode) -> None:
     """Names the parameters of models of transformers that get values by structure alone."""
     unknown = []
     for named in named_tensors(model, buffers=False):
+        if not named.tensor.numel():
+            continue
         if why := own.trouble(named) or (
             "only its constructor writes it" if own.leaves(named) and not torch_reset(named) else ""
         ):

@@ -2,12 +2,15 @@
 
 ``PreTrainedModel.initialize_weights`` calls ``_init_weights`` for one module after the other, inner ones first. So does this,
 with a copy of the model whose tensors have no memory, and notes which functions of ``torch.nn.init`` and which fills of torch
-reach which parameter. What constructors did before is not seen, and what is computed is no fill; both are said.
+reach which parameter. Numbers that the code computes without drawing any are constants. What constructors did before is not
+seen, and what is computed from draws, or from a tensor's memory, is no fill; both are said.
 """
 
 from __future__ import annotations
 
 import copy
+import random
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -22,6 +25,7 @@ from ..numerics.distributions import Constant, Distribution, Normal, TruncNormal
 from ..tensors.boxes import Box
 from ..tensors.named import Named, named_tensors
 from ..tensors.torch_private import TorchDispatchMode, schema_of, storage_key
+from .constants import constants
 from .rule import Fill
 
 __all__ = ["BASE", "OwnCode", "is_pretrained"]
@@ -83,13 +87,26 @@ class _StandIn:
 
     def written(self, view: Tensor, made: Distribution, source: str) -> None:
         """A view of it gets a distribution."""
-        box = _box_of(self.tensor, view)
+        if not self.tensor.numel():
+            return
+        box = Box.whole(self.tensor.shape) if _is_reshaped(self.tensor, view, made) else _box_of(self.tensor, view)
         if box is None or (box.shape != tuple(self.tensor.shape) and not isinstance(made, _BY_ELEMENT)):
             self.why = f"{source} of a part"
         elif box.shape == tuple(self.tensor.shape):
             self.fills, self.why = [(made, None, source)], ""
         else:
             self.fills.append((made, box, source))
+
+    def copied(self, view: Tensor, values: Tensor, source: str) -> bool:
+        """A view of it gets numbers that the code has computed without drawing; False where these are too many."""
+        runs = constants(values.detach().to(view.dtype).expand(view.shape))
+        if runs is None:
+            return False
+        if view.shape == self.tensor.shape:
+            self.fills = []
+        for value, box in runs:
+            self.written(view[box.slices()], Constant(value), source)
+        return True
 
     def scaled(self, view: Tensor, number: float, divided: bool) -> bool:
         """All of it is multiplied, or divided, by a number; False where what comes out is none of our distributions."""
@@ -106,6 +123,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) or (isinstance(value, Tensor) and value.dim() == 0 and not value.is_meta)
 
 
+def _generators() -> tuple[object, ...]:
+    """Where the generators are that code draws from."""
+    numpy: Any = sys.modules.get("numpy")
+    of_numpy = numpy.random.get_state()[1:3] if numpy is not None else ((), 0)
+    return bytes(torch.get_rng_state().tolist()), random.getstate(), tuple(of_numpy[0]), of_numpy[1]
+
+
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees what is written into stand-ins: calls of ``torch.nn.init`` as a recorder, all else as operators."""
 
@@ -113,6 +137,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._stand_ins = {each.storage: each for each in stand_ins}
         self.source = ""
+        self._undrawn = _generators()
 
     def value(self, tensor: Tensor) -> Tensor:
         raise NotImplementedError("values of tensors are asked for")
@@ -147,7 +172,10 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _operator(self, name: str, stand_in: _StandIn, view: Tensor, others: list[Any]) -> None:
         """An operator that writes to a stand-in, and what it is given beside it."""
         value = others[0] if others and _is_number(others[0]) else None
-        if name == "zero_":
+        if name == "copy_" and isinstance(others[0], Tensor) and not others[0].is_meta and _generators() == self._undrawn:
+            if not stand_in.copied(view, others[0], self.source):
+                stand_in.why = f"{self.source} computes it (copy_)"
+        elif name == "zero_":
             stand_in.written(view, Constant(0.0), self.source)
         elif name == "fill_" and value is not None:
             stand_in.written(view, Constant(float(value)), self.source)
@@ -253,3 +281,9 @@ def _box_of(whole: Tensor, view: Tensor) -> Box | None:
                 return None
             extent[d] = size
     return None if rest or not view.numel() else Box(tuple(start), tuple(extent))
+
+
+def _is_reshaped(whole: Tensor, view: Tensor, made: Distribution) -> bool:
+    """Whether the view is all of a tensor in another shape, which is nothing to what fills it element by element."""
+    same = view.shape != whole.shape and view.numel() == whole.numel() and view.storage_offset() == whole.storage_offset()
+    return same and view.is_contiguous() and whole.is_contiguous() and isinstance(made, _BY_ELEMENT)
