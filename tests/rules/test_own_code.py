@@ -143,6 +143,7 @@ class Numbers(PreTrainedModel):
         self.steps = nn.Parameter(torch.empty(5, dtype=torch.bfloat16))
         self.part = nn.Parameter(torch.empty(4))
         self.patches = nn.Parameter(torch.empty(8, 3, 2, 2))
+        self.beside = nn.Parameter(torch.empty(4))
         self.none = nn.Parameter(torch.empty(0, 3))
         self.many, self.infinite, self.drawn = nn.Parameter(torch.empty(200)), nn.Linear(2, 2), nn.Linear(2, 2)
 
@@ -155,6 +156,7 @@ class Numbers(PreTrainedModel):
         nn.init.ones_(self.part)
         self.part.data[1:3].copy_(torch.tensor(5.0))
         nn.init.xavier_uniform_(self.patches.view(8, -1))
+        self.beside.copy_(-10 * torch.ones_like(self.beside) + torch.arange(4, device=self.beside.device) // 2)
         nn.init.zeros_(self.none)
         self.many.copy_(torch.arange(200.0))
         self.infinite.weight.copy_(torch.tensor([[1.0, math.inf], [0.0, 0.0]]))
@@ -169,6 +171,7 @@ def test_numbers_that_are_computed_are_constants() -> None:
     assert torch.equal(model.steps, torch.tensor([0.0, 0.0, 0.1, 0.1, 7.0], dtype=torch.bfloat16))
     assert model.steps.signbit().tolist() == [False, True, False, False, False]
     assert model.part.tolist() == [1, 5, 5, 1]
+    assert model.beside.tolist() == [-10, -10, -9, -9]
     logs = torch.arange(1, 5).float().log().tolist()
     assert given_more(Numbers(), "rows") == [(Constant(log), Box((0, n), (6, 1))) for n, log in enumerate(logs)]
     (made, box), bound = given_more(Numbers(), "patches")[0], math.sqrt(6 / (8 + 12))

@@ -27,6 +27,7 @@ from ..tensors.named import Named, named_tensors
 from ..tensors.torch_private import TorchDispatchMode, schema_of, storage_key
 from .constants import constants
 from .rule import Fill
+from .shadows import Shadows
 
 __all__ = ["BASE", "OwnCode", "is_pretrained"]
 
@@ -123,11 +124,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) or (isinstance(value, Tensor) and value.dim() == 0 and not value.is_meta)
 
 
-def _generators() -> tuple[object, ...]:
-    """Where the generators are that code draws from."""
+def _other_generators() -> tuple[object, ...]:
+    """Where the generators are that are not torch's."""
     numpy: Any = sys.modules.get("numpy")
     of_numpy = numpy.random.get_state()[1:3] if numpy is not None else ((), 0)
-    return bytes(torch.get_rng_state().tolist()), random.getstate(), tuple(of_numpy[0]), of_numpy[1]
+    return random.getstate(), tuple(of_numpy[0]), of_numpy[1]
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -137,7 +138,14 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._stand_ins = {each.storage: each for each in stand_ins}
         self.source = ""
-        self._undrawn = _generators()
+        self._drawn = False
+        self._others = _other_generators()
+        self._shadows = Shadows()
+
+    def begins(self, source: str) -> None:
+        """The code for one module is about to run."""
+        self.source, self._drawn = source, False
+        self._shadows.forget()
 
     def value(self, tensor: Tensor) -> Tensor:
         raise NotImplementedError("values of tensors are asked for")
@@ -160,6 +168,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return None if not tensor.is_meta else self._stand_ins.get(storage_key(tensor.untyped_storage()))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._drawn = self._drawn or torch.Tag.nondeterministic_seeded in func.tags
         given = {**dict(zip((each.name for each in schema_of(func).arguments), args, strict=False)), **(kwargs or {})}
         for argument in schema_of(func).arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
@@ -167,13 +176,16 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for view in written if isinstance(written, list) else [written]:
                     if isinstance(view, Tensor) and (stand_in := self._of(view)) is not None:
                         self._operator(schema_of(func).name.removeprefix("aten::"), stand_in, view, list(given.values())[1:])
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        self._shadows.follow(func, args, kwargs or {}, result)
+        return result
 
     def _operator(self, name: str, stand_in: _StandIn, view: Tensor, others: list[Any]) -> None:
         """An operator that writes to a stand-in, and what it is given beside it."""
         value = others[0] if others and _is_number(others[0]) else None
-        if name == "copy_" and isinstance(others[0], Tensor) and not others[0].is_meta and _generators() == self._undrawn:
-            if not stand_in.copied(view, others[0], self.source):
+        if name == "copy_":
+            numbers = self._shadows.numbers(others[0]) if not self._drawn and _other_generators() == self._others else None
+            if numbers is None or not stand_in.copied(view, numbers, self.source):
                 stand_in.why = f"{self.source} computes it (copy_)"
         elif name == "zero_":
             stand_in.written(view, Constant(0.0), self.source)
@@ -223,7 +235,7 @@ def _run(twin: nn.Module, stand_ins: list[_StandIn]) -> None:
         stack.enter_context(watch)
         for module, around in _inner_first(twin, twin, set()):
             base = next(each for each in type(around).__mro__ if "_init_weights" in vars(each))
-            watch.source = f"{base.__name__}._init_weights, {type(module).__name__}"
+            watch.begins(f"{base.__name__}._init_weights, {type(module).__name__}")
             before = dict(module._parameters)
             try:
                 around._init_weights(module)  # type: ignore[operator]
