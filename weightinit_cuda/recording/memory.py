@@ -135,10 +135,11 @@ def _join_to_graph(module: nn.Module) -> None:
     for hook in module._forward_pre_hooks.values():
         if not isinstance(hook, kind):
             continue
-        parts = [module._parameters.get(f"{hook.name}_{part}") for part in "gv"]
         held = vars(module).get(hook.name)
-        alike = all(type(each) in PLAIN_TYPES and each.dtype == held.dtype for each in (held, *parts))
-        if alike and held.is_leaf and not held.requires_grad:
+        parts = [module._parameters.get(f"{hook.name}_{part}") for part in "gv"]
+        if not isinstance(held, Tensor) or held.requires_grad:
+            continue
+        if all(part is not None and type(part) in PLAIN_TYPES and part.dtype == held.dtype for part in parts):
             with torch.enable_grad():
                 made = hook.compute_weight(module)
             made.detach().copy_(held)

@@ -184,8 +184,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """An operator that writes to a stand-in, and what it is given beside it."""
         value = others[0] if others and _is_number(others[0]) else None
         if name == "copy_":
-            numbers = self._shadows.numbers(others[0]) if not self._drawn and _other_generators() == self._others else None
-            if numbers is None or not stand_in.copied(view, numbers, self.source):
+            table = self._shadows.numbers(others[0]) if not self._drawn and _other_generators() == self._others else None
+            if table is None or not stand_in.copied(view, table, self.source):
                 stand_in.why = f"{self.source} computes it (copy_)"
         elif name == "zero_":
             stand_in.written(view, Constant(0.0), self.source)

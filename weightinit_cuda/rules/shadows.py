@@ -49,9 +49,9 @@ class Shadows:
                 self.forget()
             return
         key = storage_key(result.untyped_storage())
-        if (
-            not result.is_meta or result.numel() > MOST or (key in self._of) != writes
-        ):  # a view has the numbers of what it is a view of
+        if not result.is_meta or (key in self._of) != writes:  # a view has the numbers of what it is a view of
+            return
+        if result.numel() > MOST and not writes:
             return
         try:
             made = func(*self._on_cpu(func, args, kwargs), **self._named(kwargs))
