@@ -193,6 +193,64 @@ def test_what_is_drawn_or_too_much_is_named() -> None:
     ]
 
 
+class Constructed(PreTrainedModel):
+    """Parameters that only the constructor writes, in a class of transformers."""
+
+    __module__ = "transformers.models.none"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.scale = nn.Parameter(torch.tensor(config.scale))
+        self.rows = nn.Parameter(1e-3 * torch.ones(4, 1))
+        self.biases = nn.ParameterList([nn.Parameter(torch.zeros(2)) for _ in range(config.layers)])
+        self.drawn = nn.Parameter(torch.rand(3))
+        self.bare = nn.Parameter(torch.empty(3))
+        self.resized = nn.Parameter(torch.zeros(3))
+        self.late = nn.Parameter(torch.zeros(2).add_(config.late()))
+
+
+def constructed(late: Any = lambda: 0.5) -> Any:
+    model = Constructed(SimpleNamespace(initializer_range=0.5, scale=2.65, layers=2, late=late))
+    model.resized = nn.Parameter(torch.zeros(5))
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 77.0)  # what a model has been trained to is not asked
+    return model
+
+
+OTHERS = wi.Rule(lambda named: named.name in ("drawn", "bare", "resized"), "normal_")
+
+
+@pytest.mark.filterwarnings("ignore:transformers")
+def test_numbers_of_constructors() -> None:
+    model, state = constructed(), torch.get_rng_state()
+    plan = wi.plan(model, [OTHERS, "transformers"], seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(bool((parameter == 77).all()) for parameter in model.parameters())
+    plan.apply_(model)
+    right = Constructed(model.config)
+    for name in ("scale", "rows", "biases.0", "biases.1", "late"):
+        assert torch.equal(model.get_parameter(name), right.get_parameter(name)), name
+    assert plan["scale"][0].source == "transformers: Constructed.__init__"
+
+
+def test_what_constructors_draw_is_named() -> None:
+    with pytest.warns(UserWarning, match="leaves to a constructor") as seen:
+        wi.plan(constructed(), [OTHERS, "transformers"], seed=0)
+    lines = str(seen[0].message).splitlines()[1:]
+    assert lines == [f"  {name}: only its constructor writes it" for name in ("drawn", "bare", "resized")]
+
+
+def test_constructors_that_fail_or_are_of_others() -> None:
+    model = constructed()
+    model.config.late = lambda: (_ for _ in ()).throw(OSError("no file"))
+    with pytest.warns(UserWarning, match="scale: only its constructor"), pytest.raises(ValueError, match=r"rows .*no rule"):
+        wi.plan(model, "transformers", seed=0)
+    own = type("Own", (Constructed,), {"__module__": "mine"})(constructed().config)
+    with pytest.warns(UserWarning, match="scale: only its constructor"), pytest.raises(ValueError, match=r"rows .*no rule"):
+        wi.plan(own, "transformers", seed=0)
+
+
 class Tied(PreTrainedModel):
     def __init__(self) -> None:
         super().__init__()

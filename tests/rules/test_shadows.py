@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from weightinit_cuda.rules.shadows import MOST, Shadows
-
-
-class Followed(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.shadows = Shadows()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.shadows.follow(func, args, kwargs or {}, result)
-        return result
+from weightinit_cuda.rules.shadows import MOST, Following, Shadows
 
 
 def filled_parts(p: Tensor) -> Tensor:
@@ -68,7 +55,7 @@ UNKNOWN: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def followed(make: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
-    with Followed() as watch, torch.no_grad():
+    with Following() as watch, torch.no_grad():
         made = make(torch.empty(4, 3, device="meta"))
         return made, watch.shadows.numbers(made)
 

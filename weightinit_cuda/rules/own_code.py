@@ -2,8 +2,9 @@
 
 ``PreTrainedModel.initialize_weights`` calls ``_init_weights`` for one module after the other, inner ones first. So does this,
 with a copy of the model whose tensors have no memory, and notes which functions of ``torch.nn.init`` and which fills of torch
-reach which parameter. Numbers that the code computes without drawing any are constants. What constructors did before is not
-seen, and what is computed from draws, or from a tensor's memory, is no fill; both are said.
+reach which parameter. Numbers that the code computes without drawing any are constants, and so are those that only a
+constructor of transformers has written. What other constructors did is not seen, and what is computed from draws, or from a
+tensor's memory, is no fill; both are said.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from ..numerics.arithmetic import scaled
 from ..numerics.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
 from ..tensors.boxes import Box
 from ..tensors.named import Named, named_tensors
-from ..tensors.torch_private import TorchDispatchMode, schema_of, storage_key
+from ..tensors.torch_private import schema_of, storage_key
 from .constants import constants
+from .constructors import constructed
 from .rule import Fill
-from .shadows import Shadows
+from .shadows import Following
+from .torch_reset import torch_reset
 
 __all__ = ["BASE", "OwnCode", "is_pretrained"]
 
@@ -60,7 +63,7 @@ class OwnCode:
     def leaves(self, named: Named) -> bool:
         """Whether it leaves a parameter as the constructor made it."""
         found = self._of(named)
-        return found is not None and not found.fills and not found.why
+        return found is not None and found.is_untouched
 
     def trouble(self, named: Named) -> str:
         """Why it is not known what it gives a parameter; empty where it is."""
@@ -80,6 +83,11 @@ class _StandIn:
         self.storage = storage_key(self.tensor.untyped_storage())
         self.fills: list[Fill] = []
         self.why = ""
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing is known to have been written into it."""
+        return not (self.fills or self.why)
 
     def is_in(self, module: nn.Module, attribute: str) -> bool:
         """Whether the module still has it."""
@@ -131,21 +139,20 @@ def _other_generators() -> tuple[object, ...]:
     return random.getstate(), tuple(of_numpy[0]), of_numpy[1]
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Watch(Following):
     """Sees what is written into stand-ins: calls of ``torch.nn.init`` as a recorder, all else as operators."""
 
     def __init__(self, stand_ins: list[_StandIn]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._stand_ins = {each.storage: each for each in stand_ins}
         self.source = ""
         self._drawn = False
         self._others = _other_generators()
-        self._shadows = Shadows()
 
     def begins(self, source: str) -> None:
         """The code for one module is about to run."""
         self.source, self._drawn = source, False
-        self._shadows.forget()
+        self.shadows.forget()
 
     def value(self, tensor: Tensor) -> Tensor:
         raise NotImplementedError("values of tensors are asked for")
@@ -176,15 +183,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for view in written if isinstance(written, list) else [written]:
                     if isinstance(view, Tensor) and (stand_in := self._of(view)) is not None:
                         self._operator(schema_of(func).name.removeprefix("aten::"), stand_in, view, list(given.values())[1:])
-        result = func(*args, **(kwargs or {}))
-        self._shadows.follow(func, args, kwargs or {}, result)
-        return result
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
     def _operator(self, name: str, stand_in: _StandIn, view: Tensor, others: list[Any]) -> None:
         """An operator that writes to a stand-in, and what it is given beside it."""
         value = others[0] if others and _is_number(others[0]) else None
         if name == "copy_":
-            table = self._shadows.numbers(others[0]) if not self._drawn and _other_generators() == self._others else None
+            table = self.shadows.numbers(others[0]) if not self._drawn and _other_generators() == self._others else None
             if table is None or not stand_in.copied(view, table, self.source):
                 stand_in.why = f"{self.source} computes it (copy_)"
         elif name == "zero_":
@@ -211,9 +216,22 @@ def _watched(root: nn.Module) -> Iterator[tuple[tuple[int, str], _StandIn]]:
     except Exception as error:  # of the model's own code
         for stand_in in stand_ins.values():
             stand_in.why = stand_in.why or _words(error)
+    _from_constructor(root, [named for named in held if not named.buffer], stand_ins)
     for named in held:
         if named.module is not None and not named.buffer:
             yield (id(named.module), named.attribute), stand_ins[named.name]
+
+
+def _from_constructor(root: nn.Module, parameters: list[Named], stand_ins: dict[str, _StandIn]) -> None:
+    """Numbers for the parameters that only the constructor of the model writes, and that no layer of torch holds."""
+    left = [
+        named for named in parameters if not (stand_ins[named.name].fills or stand_ins[named.name].why or torch_reset(named))
+    ]
+    made = constructed(root) if any(named.tensor.numel() for named in left) else {}
+    for named in left:
+        numbers = made.get(named.name)
+        if numbers is not None and numbers.shape == named.tensor.shape:
+            stand_ins[named.name].copied(stand_ins[named.name].tensor, numbers, f"{type(named.module).__name__}.__init__")
 
 
 def _untie(twin: nn.Module) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..tensors.torch_private import schema_of, storage_key, tree_map
+from ..tensors.torch_private import TorchDispatchMode, schema_of, storage_key, tree_map
 
-__all__ = ["Shadows"]
+__all__ = ["Following", "Shadows"]
 
-MOST = 1 << 16  # elements of a tensor: tables are small
+MOST = (
+    1 << 20
+)  # elements of a tensor: tables are small, and a position for each of 7,000 patches is the largest in transformers
 _OF_SHAPES = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
 
 
@@ -85,3 +87,16 @@ class Shadows:
 
 def _lies_alike(one: Tensor, other: Tensor) -> bool:
     return one.stride() == other.stride() and one.untyped_storage().nbytes() == other.untyped_storage().nbytes()
+
+
+class Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows every operator."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.shadows = Shadows()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.shadows.follow(func, args, kwargs or {}, result)
+        return result
