@@ -43,7 +43,8 @@ def by_config(std: float | None = None) -> RuleSet:
 
     Warns:
         UserWarning: parameters that ``_init_weights`` computes from draws, or into too many numbers, or that only constructors
-            outside of torch and transformers write. All are named; ``deferred`` records both. With ``std``: a class with an ``_init_weights`` of its own.
+            outside of torch and transformers write. All are named; ``deferred`` records both. With ``std``: a class with an
+            ``_init_weights`` of its own.
 
     Source: transformers, version 5: ``PreTrainedModel.initialize_weights`` and ``_init_weights``.
 
