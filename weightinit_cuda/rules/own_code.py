@@ -139,7 +139,7 @@ def _other_generators() -> tuple[object, ...]:
     return random.getstate(), tuple(of_numpy[0]), of_numpy[1]
 
 
-class _Watch(Following):
+class _Watch(Following):  # type: ignore[no-untyped-call]
     """Sees what is written into stand-ins: calls of ``torch.nn.init`` as a recorder, all else as operators."""
 
     def __init__(self, stand_ins: list[_StandIn]) -> None:
