@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import SupportsIndex, TypeVar
 from weakref import WeakKeyDictionary
@@ -22,6 +23,7 @@ from ..init import patching
 from ..init.arguments import seed_of
 from ..plans.plan import Plan
 from ..plans.seeds import prefix_of
+from ..plans.without_elements import with_those_without_elements
 from ..rules import Rules
 from ..tensors.boxes import remainder
 from ..tensors.kinds import MODULE, must_be
@@ -116,9 +118,13 @@ class Recording:
         Raises:
             ValueError: the code leaves tensors unwritten, or never made them; all of them are named.
         """
-        targets = self._found("plan", model).targets
-        whole, claims = self._claims("plan", model, targets, prefix)
-        return self._plan("plan", model, [t for t in targets if not t.attribute], whole, claims, seed, rules)
+        found = self._found("plan", model)
+        whole, claims = self._claims("plan", model, found.targets, prefix)
+        made = self._plan("plan", model, [t for t in found.targets if not t.attribute], whole, claims, seed, rules)
+        if not (bare := found.without_elements()):
+            return made
+        names = (named.name for named in named_tensors(model))
+        return replace(made, entries=with_those_without_elements(made.entries, bare, names, claims.stream))
 
     def materialize_(
         self,
