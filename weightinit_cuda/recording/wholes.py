@@ -23,7 +23,7 @@ from ..plans.seeds import drawn_seed
 from ..tensors.shards import agreed
 from .ownership import Claims
 
-__all__ = ["Hooks", "Made", "Whole", "Wholes", "registered"]
+__all__ = ["Made", "Whole", "Wholes", "registered"]
 
 
 class Made(NamedTuple):
