@@ -120,7 +120,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             memory.plain = False
             if not memory.steps:
                 self._append(FillStep(here(), memory, None))
-        return _view(memory, tensor)
+        frame = Geometry(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride())
+        return View(memory, tensor.dtype, frame, tensor.is_conj(), tensor.is_neg())
 
     def look_into(self, tensor: Tensor) -> bool:
         """Notes that a view of a tensor is made; False if it is none of the tape's."""
@@ -202,9 +203,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if result is IMPOSSIBLE:
             return self._run(call)
         on_tape = call.map(Tensor, self._outside)
-        views = on_tape.tensors(View)
-        device = call.device or (views[0].memory.device if views else CPU)
-        writes = on_tape.written(View) if nature.written else []
+        device = call.device or next((view.memory.device for view in on_tape.tensors(View)), CPU)
+        writes = on_tape.written(View)
         made: list[int | None] = []
         for r in leaves(result):
             memory = self._memories.get(storage_key(r.untyped_storage()))
