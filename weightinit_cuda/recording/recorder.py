@@ -127,10 +127,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Notes that a view of a tensor is made; False if it is none of the tape's."""
         if type(tensor) not in PLAIN_TYPES or not _recordable(tensor):
             return False
-        if storage_key(tensor.untyped_storage()) not in self._memories:
-            return False
-        self._known_view(tensor)
-        return True
+        memory = self._memories.get(storage_key(tensor.untyped_storage()))
+        if memory is not None and memory.plain:
+            self._known_view(tensor)
+        return memory is not None
 
     def _append(self, step: Step) -> None:
         for view in step.writes:
