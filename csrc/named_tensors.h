@@ -7,4 +7,10 @@ namespace wi {
 // Adds the parameters and the buffers of a module and of all inside it to two lists, each as a tuple of type `named`.
 void collect(pybind11::handle module, pybind11::handle named, pybind11::list own, pybind11::list kept);
 
+// The same two lists, all modules, each once, with their names, and the plain attributes that are tensors or may hold some: names,
+// values and modules.
+// every: the names of what every module has, in order. leafless: types of which no value is a tensor or holds one.
+pybind11::tuple look_through(pybind11::handle module, pybind11::handle named, pybind11::dict every, pybind11::tuple leafless,
+                             pybind11::object tensor);
+
 }  // namespace wi

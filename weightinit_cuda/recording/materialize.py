@@ -6,23 +6,26 @@ A tensor that is all of a plain memory is one fill under its own name: neither a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import repeat
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
 
 from .. import engine
 from ..engine.job import FillJob
+from ..numerics.combine import STORE
 from ..numerics.distributions import Computed, Constant
 from ..plans.plan import Plan
 from ..tensors.boxes import Box, intersection
 from ..tensors.named import PLAIN_TYPES, Named
 from ..tensors.shards import is_dtensor, mark_written, parts
 from ..tensors.torch_private import is_traceable_wrapper_subclass, overlaps_itself
-from .memory import LARGE, allocate, ask_for_huge_pages, put_under, refresh
+from .memory import LARGE, allocate, allocate_alike, ask_for_huge_pages, put_under, put_under_all, refresh
 from .ownership import Claims
 from .replay import has_long_words
 from .tape import CPU, META, Memory
-from .targets import Found, Target
+from .targets import Alone, Target
 
 __all__ = [
     "computed_boxes",
@@ -37,6 +40,8 @@ __all__ = [
     "unmixed",
 ]
 
+_new = tuple.__new__  # what a NamedTuple's name calls, in half the time: a model has thousands of tensors
+DTYPE = attrgetter("dtype")
 Compute = Callable[[Sequence[Target], dict[str, Tensor]], None]
 
 
@@ -45,28 +50,32 @@ def is_one_fill(target: Target, claims: Claims) -> bool:
     return isinstance(target.held, Memory) and target.named.name not in claims.unwritten
 
 
-def materialize(found: Found, claims: Claims, plan: Plan, device: torch.device | None, compute: Compute) -> None:
-    """Memory and values for all targets.
+def materialize(
+    alone: Alone, targets: Sequence[Target], claims: Claims, plan: Plan, device: torch.device | None, compute: Compute
+) -> None:
+    """Memory and values for tensors that are alone on a memory, and for the other targets.
 
     Args:
         plan: of those that are more than one fill.
         device: for all of them; None: for each the one that the code asked for.
         compute: computes what is no fill.
     """
-    listed = set(plan.names())
-    planned = [target for target in found.targets if target.named.name in listed] if listed else []
-    rest = [target for target in found.targets if target.named.name not in listed]
+    listed = set(plan.names()) if len(plan) else ()
+    planned = [target for target in targets if target.named.name in listed]
+    rest = [target for target in targets if target.named.name not in listed]
     single = [target for target in rest if isinstance(target.held, Memory)]
-    made = [_whole(target, device) for target in single]
+    tensors = alone.tensors()
+    made = allocate_alike(tensors, _places(alone.memories, device))
+    whole = [_whole(target, device) for target in single]
     real = real_memory(planned, plan, device)
-    names = [target.named.name for target in single]
-    fills = zip(made, claims.plain_fills(names), names, strict=True)
-    jobs = [FillJob(tensor, distribution, plan.seed, stream, None, name) for tensor, (distribution, stream), name in fills]
-    engine.fill([job for job in jobs if not _counts(job)] + plan.jobs(real))
+    names = [*alone.names(), *(target.named.name for target in single)]
+    engine.fill(_jobs([*made, *whole], names, claims, plan.seed) + plan.jobs(real))
     for tensor in real.values():
         mark_written(tensor)
-    compute(planned, real)
-    for target, tensor in zip(single, made, strict=True):
+    if planned:
+        compute(planned, real)
+    put_under_all(tensors, made)
+    for target, tensor in zip(single, whole, strict=True):
         _settle(target, tensor)
     for target in rest:
         if not isinstance(target.held, Memory):  # it has no elements, and so no line in a plan
@@ -75,8 +84,23 @@ def materialize(found: Found, claims: Claims, plan: Plan, device: torch.device |
         _settle(target, real[target.named.name])
 
 
+def _places(memories: Sequence[Memory], device: torch.device | None) -> Iterable[torch.device]:
+    """Where each memory is to be."""
+    if device is not None:
+        return repeat(device, len(memories))
+    return [CPU if memory.device == META else memory.device for memory in memories]
+
+
+def _jobs(tensors: Sequence[Tensor], names: Sequence[str], claims: Claims, seed: int) -> list[FillJob]:
+    """The one fill of each tensor, but for integers that begin at 0, as batch norms count with: they do, which is no work for
+    the engine."""
+    distributions, streams = claims.plain_fills(names)
+    fields = zip(tensors, distributions, repeat(seed), streams, repeat(None), names, repeat(STORE), strict=False)
+    jobs = list(map(_new, repeat(FillJob), fields))
+    return [job for job in jobs if not _counts(job)] if torch.int64 in set(map(DTYPE, tensors)) else jobs
+
+
 def _counts(job: FillJob) -> bool:
-    """Whether it is an integer that begins at 0, as batch norms count with. Then it does, which is no work for the engine."""
     tensor, distribution = job.tensor, job.distribution
     if tensor.dtype is not torch.int64 or tensor.dim() or not isinstance(distribution, Constant) or distribution.value != 0:
         return False
@@ -194,7 +218,7 @@ def move_others(
             tensor.data = tensor.data.to(device, dtype if cast else None)
 
 
-def finish(model: nn.Module, tensors: Iterable[Tensor]) -> None:
-    """What modules do after their tensors have moved."""
+def finish(model: nn.Module, modules: Iterable[tuple[str, nn.Module]], tensors: Iterable[Tensor]) -> None:
+    """What a model and its modules do after their tensors have moved."""
     wrapped = any(type(tensor) not in PLAIN_TYPES and is_traceable_wrapper_subclass(tensor) for tensor in tensors)
-    refresh(model, wrapped)
+    refresh(model, [module for _, module in modules], wrapped)
