@@ -47,7 +47,7 @@ from .recorder import Recorder
 from .replay import place_of, replay
 from .stand_ins import standing_in
 from .tape import CPU, META, FillStep, Memory, View
-from .targets import Alone, Found, Target, attributes, kept, without_elements
+from .targets import NOBODY, Found, Target, attributes, kept, without_elements
 from .views import box_of
 from .wholes import ByModule, Made, Whole, Wholes, registered
 
@@ -152,7 +152,7 @@ class Recording:
         """
         found = self._found("materialize_", model)
         unchanged = kept("materialize_", found, keep)
-        alone, targets, held = found.apart if dtype is None else (Alone([], []), found.targets, found.held())
+        alone, targets, held = found.apart if dtype is None else (NOBODY, found.targets, found.held())
         claims, plan = self._decided("materialize_", model, found, targets, held, unchanged, seed, dtype, rules, prefix)
         where = None if device is None else torch.device(device)
         with torch.no_grad():

@@ -67,9 +67,9 @@ def materialize(
     tensors = alone.tensors()
     made = allocate_alike(tensors, _places(alone.memories, device))
     whole = [_whole(target, device) for target in single]
-    real = real_memory(planned, plan, device)
+    real = real_memory(planned, plan, device) if planned else {}
     names = [*alone.names(), *(target.named.name for target in single)]
-    engine.fill(_jobs([*made, *whole], names, claims, plan.seed) + plan.jobs(real))
+    engine.fill(_jobs([*made, *whole], names, claims, plan.seed) + (plan.jobs(real) if planned else []))
     for tensor in real.values():
         mark_written(tensor)
     if planned:

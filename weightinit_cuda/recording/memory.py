@@ -51,7 +51,7 @@ def _allocated(tensor: Tensor, device: torch.device, dtype: torch.dtype, storage
 
 
 def allocate_alike(tensors: Iterable[Tensor], devices: Iterable[torch.device]) -> list[Tensor]:
-    """Real, unwritten tensors for plain, contiguous tensors on meta, each with a storage of its own, for :func:`put_under_all`."""
+    """Real, unwritten tensors for plain, contiguous tensors on meta, each with a storage of its own: :func:`put_under_all`."""
     empty = torch.empty_strided  # torch.empty takes twice the time to read its arguments
     made = [
         empty(

@@ -76,18 +76,29 @@ class Claims:
         self._behind: dict[Memory, list[Step]] = {}
         self.unwritten = own.keys() - self._plain.keys() - self._views.keys()
         self._owners: dict[Step, Source] = {}
-        self._given: dict[Step, Source] = {step: owner for claims in reversed(before) for step, owner in claims.owners.items()}
+        self._given: dict[Step, Source] = {}
+        self._parts: dict[str, list[tuple[Box, Value]]] = {}
+        self._shown: dict[str, dict[int, list[Box]]] = defaultdict(dict)
+        self._side_by_side: set[str] = set()
+        self.mixed: set[str] = set()
+        self.linked: list[Claims] = []
+        self._taken: set[str] = set()
+        self._number = len(before)
+        if self._views or before:
+            self._decide(folded, before)
+
+    def _decide(self, folded: Folded, before: Sequence[Claims]) -> None:
+        """Whose draws the views hold, and what is to be replayed."""
+        self._given = {step: owner for claims in reversed(before) for step, owner in claims.owners.items()}
         self._parts = {name: self._read(folded, view) for name, view in self._views.items()}
         self.unwritten |= {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
         self.unwritten |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.unwritten}
         self.mixed = {n for n, parts in self._parts.items() if any(isinstance(v, Nothing) and v.mixed for _, v in parts)}
         self.mixed |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.mixed}
-        self._shown: dict[str, dict[int, list[Box]]] = defaultdict(dict)
         self._side_by_side = {name for name, parts in self._parts.items() if _is_sum(parts, self._views[name].shape)}
         self._settle()
         self.linked = self._linked(before)
         self._taken = {claims.stream_name(name) for claims in self.linked for name in claims.held}
-        self._number = len(before)
         self._owners = self._given | self._owned() | self._free()
 
     def entries(self, name: str) -> list[Claimed]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import compress
+from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from ..tensors.torch_private import keystr, tree_flatten_with_path
 from .tape import Memory, View
 from .views import box_of
 
-__all__ = ["Alone", "Found", "Target", "attributes", "kept", "overlapping", "without_elements"]
+__all__ = ["NOBODY", "Alone", "Found", "Target", "attributes", "kept", "overlapping", "without_elements"]
 
 
 @dataclass(eq=False, slots=True)
@@ -57,6 +58,9 @@ class Target:
         self.named = self.named._replace(aliases=(*self.named.aliases, *aliases))
 
 
+STEPS = attrgetter("steps")
+
+
 class Alone(NamedTuple):
     """Tensors on meta, each all of a plain memory that is filled and that no other tensor of the model has."""
 
@@ -68,6 +72,9 @@ class Alone(NamedTuple):
 
     def names(self) -> list[str]:
         return list(map(NAME, self.named))
+
+
+NOBODY = Alone([], [])
 
 
 class Found:
@@ -107,7 +114,7 @@ class Found:
         holds that is no view of another one, by name in the order of the model."""
         once = len(set(self._plain)) == len(self._plain) and None not in self._plain
         memories = cast("list[Memory]", self._plain)
-        if once and all([memory.steps for memory in memories]):
+        if once and all(map(STEPS, memories)):
             return Alone(self._named, memories), [], dict(zip(map(NAME, self._named), memories, strict=True))
         seen = {held.memory for held in self._held if type(held) is View}
         times = Counter(self._held)
