@@ -14,6 +14,18 @@ py::object checked(PyObject* made) {
     return py::reinterpret_steal<py::object>(made);
 }
 
+PyObject* interned(const char* name) {
+    PyObject* const made = PyUnicode_InternFromString(name);
+    if (!made) throw py::error_already_set();
+    return made;
+}
+
+bool same(const py::object& one, const py::object& other) {
+    const int equal = PyObject_RichCompareBool(one.ptr(), other.ptr(), Py_EQ);
+    if (equal < 0) throw py::error_already_set();
+    return equal;
+}
+
 // What a look through a model finds beside its parameters and buffers.
 struct Further {
     py::list modules, held;
@@ -134,6 +146,32 @@ py::tuple look_through(py::handle module, py::handle named, py::dict every, py::
     collector.further = Further{py::list(), py::list(), std::move(every), first, std::move(leafless), std::move(tensor)};
     collector.collect(py::reinterpret_borrow<py::object>(module), collector.top, collector.top);
     return py::make_tuple(collector.own, collector.kept, collector.further->modules, collector.further->held);
+}
+
+py::object tensors_alike(const py::list& named, const py::dict& known, const py::tuple& names, const py::tuple& shapes,
+                 const py::tuple& dtypes, const py::tuple& aliases) {
+    static PyObject* const kShape = interned("shape");
+    static PyObject* const kDtype = interned("dtype");
+    static PyObject* const kIsMeta = interned("is_meta");
+    const size_t planned = names.size();
+    if (shapes.size() != planned || dtypes.size() != planned || aliases.size() != planned)
+        throw std::invalid_argument("columns must have one length");
+    py::dict found;
+    size_t at = 0;
+    for (const py::handle row : named) {
+        if (!PyTuple_Check(row.ptr()) || PyTuple_GET_SIZE(row.ptr()) != 6) throw py::type_error("named must be tuples of six");
+        const auto one = py::reinterpret_borrow<py::tuple>(row);
+        const py::object name = one[0], tensor = one[1];
+        if (checked(PyObject_GetAttr(tensor.ptr(), kIsMeta)).ptr() != Py_False) return py::none();
+        if (py::object(one[5]).ptr() == Py_True && !known.contains(name)) continue;
+        if (at == planned || !same(name, names[at]) || !same(one[2], aliases[at]) ||
+            !same(checked(PyObject_GetAttr(tensor.ptr(), kShape)), shapes[at]) ||
+            !same(checked(PyObject_GetAttr(tensor.ptr(), kDtype)), dtypes[at]))
+            return py::none();
+        found[name] = tensor;
+        ++at;
+    }
+    return at == planned && at ? py::object(found) : py::object(py::none());
 }
 
 }  // namespace wi

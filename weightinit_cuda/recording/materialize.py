@@ -6,16 +6,14 @@ A tensor that is all of a plain memory is one fill under its own name: neither a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from itertools import repeat
+from itertools import compress, repeat
 from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
 
 from .. import engine
-from ..engine.job import FillJob
-from ..numerics.combine import STORE
-from ..numerics.distributions import Computed, Constant
+from ..numerics.distributions import Computed, Constant, Distribution
 from ..plans.plan import Plan
 from ..tensors.boxes import Box, intersection
 from ..tensors.named import PLAIN_TYPES, Named
@@ -40,7 +38,6 @@ __all__ = [
     "unmixed",
 ]
 
-_new = tuple.__new__  # what a NamedTuple's name calls, in half the time: a model has thousands of tensors
 DTYPE = attrgetter("dtype")
 Compute = Callable[[Sequence[Target], dict[str, Tensor]], None]
 
@@ -69,7 +66,7 @@ def materialize(
     whole = [_whole(target, device) for target in single]
     real = real_memory(planned, plan, device) if planned else {}
     names = [*alone.names(), *(target.named.name for target in single)]
-    engine.fill(_jobs([*made, *whole], names, claims, plan.seed) + (plan.jobs(real) if planned else []))
+    engine.fill_whole(*_columns([*made, *whole], names, claims, plan.seed), plan.jobs(real) if planned else ())
     for tensor in real.values():
         mark_written(tensor)
     if planned:
@@ -91,17 +88,20 @@ def _places(memories: Sequence[Memory], device: torch.device | None) -> Iterable
     return [CPU if memory.device == META else memory.device for memory in memories]
 
 
-def _jobs(tensors: Sequence[Tensor], names: Sequence[str], claims: Claims, seed: int) -> list[FillJob]:
+def _columns(
+    tensors: list[Tensor], names: list[str], claims: Claims, seed: int
+) -> tuple[list[Tensor], list[Distribution], int, list[int], list[str]]:
     """The one fill of each tensor, but for integers that begin at 0, as batch norms count with: they do, which is no work for
     the engine."""
+    if torch.int64 in set(map(DTYPE, tensors)):
+        distributions, _ = claims.plain_fills(names)
+        fills = [not _counts(*one) for one in zip(tensors, distributions, strict=True)]
+        tensors, names = list(compress(tensors, fills)), list(compress(names, fills))
     distributions, streams = claims.plain_fills(names)
-    fields = zip(tensors, distributions, repeat(seed), streams, repeat(None), names, repeat(STORE), strict=False)
-    jobs = list(map(_new, repeat(FillJob), fields))
-    return [job for job in jobs if not _counts(job)] if torch.int64 in set(map(DTYPE, tensors)) else jobs
+    return tensors, distributions, seed, streams, names
 
 
-def _counts(job: FillJob) -> bool:
-    tensor, distribution = job.tensor, job.distribution
+def _counts(tensor: Tensor, distribution: Distribution) -> bool:
     if tensor.dtype is not torch.int64 or tensor.dim() or not isinstance(distribution, Constant) or distribution.value != 0:
         return False
     tensor.zero_()

@@ -16,7 +16,19 @@ from torch import Tensor, nn
 
 from .partitioned import shown_whole
 
-__all__ = ["NAME", "PLAIN_TYPES", "TENSOR", "Inside", "Model", "Named", "joined", "look_inside", "modules_of", "named_tensors"]
+__all__ = [
+    "NAME",
+    "PLAIN_TYPES",
+    "TENSOR",
+    "Inside",
+    "Model",
+    "Named",
+    "alike",
+    "joined",
+    "look_inside",
+    "modules_of",
+    "named_tensors",
+]
 
 PLAIN_TYPES = frozenset((Tensor, nn.Parameter, nn.Buffer))
 """Whose objects are the memory that they show; a subclass may mean other memory."""
@@ -184,8 +196,40 @@ def look_through(
     return own, kept, modules, held
 
 
+_SHAPE, _DTYPE, _IS_META, _BUFFER = map(attrgetter, ("shape", "dtype", "is_meta", "buffer"))
+
+
+def tensors_alike(
+    named: list[Named],
+    known: dict[str, str],
+    names: tuple[str, ...],
+    shapes: tuple[tuple[int, ...], ...],
+    dtypes: tuple[torch.dtype, ...],
+    aliases: tuple[tuple[str, ...], ...],
+) -> dict[str, Tensor] | None:
+    """The tensors of a model by name, if they are those of a plan in its order, as far as its columns tell. The kernels' module
+    has the same function, which takes half of the time.
+
+    Args:
+        named: as :func:`named_tensors` has them.
+        known: every name of the plan; other buffers are left out.
+        names, shapes, dtypes, aliases: the plan's.
+
+    Returns:
+        None if they are not, or if some are on meta.
+    """
+    listed = [one for one in named if not one.buffer or one.name in known] if any(map(_BUFFER, named)) else named
+    if not listed or any(map(_IS_META, map(TENSOR, named))):
+        return None
+    have, tensors, others, *_ = zip(*listed, strict=True)
+    columns = have, tuple(map(_SHAPE, tensors)), tuple(map(_DTYPE, tensors)), others
+    return dict(zip(names, tensors, strict=True)) if columns == (names, shapes, dtypes, aliases) else None
+
+
 _collect: Callable[..., None] = collect
+alike: Callable[..., dict[str, Tensor] | None] = tensors_alike
 _look_through: Callable[..., Any] = look_through
 with suppress(ImportError):
     from .._C import collect as _collect
     from .._C import look_through as _look_through
+    from .._C import tensors_alike as alike
