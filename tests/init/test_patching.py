@@ -726,6 +726,7 @@ def _from_a_generator(x: Tensor) -> Tensor:
     return x + nn.init.normal_(torch.empty(4), generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 7), reason="torch 2.6 fails where a method leaves the graph")
 def test_draws_from_generators_leave_the_graph() -> None:
     """No graph keeps a generator: such a draw is run outside of it, and is ours where they are asked for."""
     zeros = torch.zeros(4)

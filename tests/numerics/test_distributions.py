@@ -34,7 +34,7 @@ from weightinit_cuda.numerics.lowering import Kind, Transform, lower
 ISAS = [name for name in available() if name != "reference"] or ["reference"]
 NARROW = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 EDGES = (0, 1, 0x7FFFFF, 0xFFFFFF, 0x1000000, 0x7FFFFFFF, 0x80000000, 0x80000001, 0xFF000000, 0xFFFFFFFE, 0xFFFFFFFF)
-quick = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 long = settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -480,35 +480,32 @@ def test_short_intervals(center: float, width: float, dtype: torch.dtype) -> Non
 
 
 DISTANT = """
-    import sys, torch
+    import torch
     from weightinit_cuda import engine
     from weightinit_cuda.numerics.distributions import TruncNormal
     from weightinit_cuda.engine.job import FillJob
 
-    mean, std, a, b = map(float, sys.argv[1:5])
-    for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        tensor = torch.empty(1000, dtype=dtype)
-        engine.fill([FillJob(tensor, TruncNormal(mean, std, a, b), 1)])
-        assert ((tensor.double() >= a) & (tensor.double() <= b)).all()
-"""
-
-
-@pytest.mark.parametrize(
-    ("mean", "std", "a", "b"),
-    [
+    for mean, std, a, b in (
         (0.0, 1e-4, 0.0, 2.0),  # a half-normal with a bound that does not matter
         (0.0, 1e-4, -2.0, 1e-5),
         (0.0, 1e-30, 0.0, 1.0),
         (0.0, 1.0, 100.0, 1e6),
         (0.0, 1.0, 2000.0, 1e300),
-    ],
-)
-def test_distant_bounds_take_no_time(mean: float, std: float, a: float, b: float) -> None:
+    ):
+        for dtype in (torch.float32, torch.float64, torch.bfloat16):
+            print(mean, std, a, b, dtype, flush=True)  # the last one is where it hangs or fails
+            tensor = torch.empty(1000, dtype=dtype)
+            engine.fill([FillJob(tensor, TruncNormal(mean, std, a, b), 1)])
+            assert ((tensor.double() >= a) & (tensor.double() <= b)).all()
+"""
+
+
+def test_distant_bounds_take_no_time() -> None:
     """exp(-z^2 / 2) of a distant bound has millions of digits as a fraction, and is 0 to any rounding."""
-    command = [sys.executable, "-c", textwrap.dedent(DISTANT), *map(repr, (mean, std, a, b))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-c", textwrap.dedent(DISTANT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("width", [1e-2, 1e-4, 1e-6, 1e-9, 1e-12])

@@ -543,7 +543,10 @@ def test_torch_compile_is_first_used_in_the_block() -> None:
     def makes(x: Tensor) -> Tensor:
         return x + torch.zeros(3) + torch.ones(3) + torch.tensor(2.0) + nn.init.constant_(torch.empty(3), 1)
 
+    torch._dynamo.utils.counters.clear()
     with wi.deferred():
         torch.compile(lambda x: x + 1, backend="eager")(torch.ones(3))
+    if hasattr(torch._C._dynamo.eval_frame, "set_code_exec_strategy"):
+        assert not torch._dynamo.utils.counters["frames"], "the recorder was compiled"
     assert torch.compile(makes, backend="eager", fullgraph=True)(torch.zeros(3)).tolist() == [4.0] * 3
     torch._dynamo.reset()

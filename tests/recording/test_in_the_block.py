@@ -130,6 +130,8 @@ STRIDED: dict[str, Callable[[], Tensor]] = {
 
 @pytest.mark.parametrize("name", STRIDED)
 def test_strides_are_the_cpus(name: str) -> None:
+    if name == "eig" and torch.__version__ < (2, 7):
+        pytest.skip("fake tensors of torch 2.6 have other strides themselves")
     expected = STRIDED[name]()
     ours = made(STRIDED[name]).w
     assert ours.stride() == expected.stride()

@@ -26,6 +26,7 @@ from ..tensors.boxes import remainder
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import PLAIN_TYPES, TENSOR, Named, look_inside
 from ..tensors.shards import is_dtensor
+from ..tensors.torch_private import default_device
 from .answers import answering
 from .folding import Folded
 from .lines import by_rules, entries_of
@@ -418,7 +419,7 @@ def deferred() -> Iterator[Recording]:
     recording = Recording()
     with ExitStack() as stack:
         stack.enter_context(patching.recording(recording._recorder))
-        if torch.get_default_device() == META:
+        if default_device() == META:
             stack.enter_context(CPU)
         made = stack.enter_context(registered())
         stack.enter_context(recording._recorder)

@@ -31,6 +31,7 @@ from ..tensors.torch_private import (
     schema_of,
     storage_key,
     tree_map,
+    unseen_by_compile,
 )
 from .on_meta import IMPOSSIBLE, on_meta
 from .operators import Call, is_meta, leaves
@@ -51,7 +52,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """torch.compile never comes here, so it need not be told; telling it would import it, which takes a second."""
+        """torch.compile is told by :func:`unseen_by_compile`; telling it torch's way would import it, which takes a second."""
         return False
 
     def __init__(self) -> None:
@@ -210,6 +211,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     # ---- operators -------------------------------------------------------------------------------------------------
 
+    @unseen_by_compile
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         short_way = SHORT_WAYS.get(id(func))
         if short_way is not None and (result := short_way(self, args, kwargs or {})) is not None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..numerics.distributions import Distribution
 from ..tensors.torch_private import (
     TensorBase,
+    default_device,
     device_constructors,
     dispatch_modes,
     forget_what_dynamo_knows,
@@ -110,7 +111,7 @@ def _default_device() -> torch.device:
     """That of a mode; torch asks ``torch.tensor`` for it."""
     recorder, _thread.recorder = _thread.recorder, None
     try:
-        return torch.get_default_device()
+        return default_device()
     finally:
         _thread.recorder = recorder
 

@@ -17,10 +17,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .boxes import Region
-from .named import PLAIN_TYPES
 from .partitioned import Partitioned
 from .torch_private import increment_version, strided_shard, without_modes
 
@@ -50,7 +49,7 @@ _Runs = list[tuple[int, int]]  # [begin, end) of a global dimension, in the orde
 
 def is_dtensor(tensor: object) -> TypeIs[DTensor]:
     """Whether the tensor is spread over a mesh of ranks."""
-    if type(tensor) in PLAIN_TYPES:  # asked in every call
+    if type(tensor) is Tensor or type(tensor) is nn.Parameter:  # asked in every call, which torch.compile may trace
         return False
     kind = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
     return kind is not None and isinstance(tensor, kind)

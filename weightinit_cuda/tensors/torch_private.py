@@ -1,7 +1,7 @@
 """Every private name of torch that this library uses: what it is for, and what breaks without it.
 
 No other file says one (`tests/tensors/test_torch_private.py`). They are looked up once, here, so that a torch that lost a name
-fails at import with that name; the test says which torch it was. All have been there in every release from 2.6 on.
+fails at import with that name; the test says which torch it was. All but one have been there in every release from 2.6 on.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch._ops import _len_torch_dispatch_stack_pre_dispatch as modes_before_dispatch
@@ -34,6 +34,7 @@ __all__ = [
     "compiled_code_runs",
     "copying_code",
     "cuda_stream",
+    "default_device",
     "device_constructors",
     "dispatch_modes",
     "forget_what_dynamo_knows",
@@ -58,6 +59,7 @@ __all__ = [
     "swap_tensor_impl",
     "tree_flatten_with_path",
     "tree_map",
+    "unseen_by_compile",
     "without_functions",
     "without_modes",
 ]
@@ -87,6 +89,7 @@ PRIVATE: dict[str, str] = {
     "torch._C._dynamo.eval_frame.get_eval_frame_callback": "patched() is refused in compiled code",
     "torch._dynamo.trace_rules.get_torch_obj_rule_map.cache_info": "whether torch.compile was first used inside of deferred()",
     "torch._dynamo.trace_rules.clear_lru_cache": "torch.compile works after that. Else: it knows what stood in for torch.empty",
+    "torch._C._dynamo.eval_frame.set_code_exec_strategy": "torch.compile leaves the recorder alone. Else: it takes seconds",
     "torch._C._set_grad_enabled": "constants of small tensors without the cost of torch.no_grad()",
     "torch.Tensor._make_wrapper_subclass": "a partitioned parameter is shown as the whole tensor",
     "torch.Tensor._reduce_ex_internal": "a tensor that is pickled in deferred() is one on meta",
@@ -131,6 +134,14 @@ def cuda_stream(device: int) -> int:
     return handle
 
 
+def default_device() -> torch.device:
+    """Where tensors are made if nobody says where. Torch 2.6 does not answer after ``torch.set_default_device(None)``."""
+    try:
+        return torch.get_default_device()
+    except AttributeError:
+        return torch.device("cpu")
+
+
 def as_seen(tensor: torch.Tensor, conj: bool, neg: bool) -> torch.Tensor:
     """The same memory, whose values are taken conjugated, negated, or as they are."""
     seen = tensor.conj() if conj else tensor
@@ -143,6 +154,21 @@ def outside_transforms() -> AbstractContextManager[Any]:
 
     cleared: AbstractContextManager[Any] = temporarily_clear_interpreter_stack()
     return cleared
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def unseen_by_compile(function: _F) -> _F:
+    """Marks a function: where torch.compile meets it, neither it nor what it calls is compiled.
+
+    Said so, it does not import torch.compile. A torch too old to be told compiles it, which takes seconds and changes nothing.
+    """
+    frames: Any = torch._C._dynamo.eval_frame
+    if hasattr(frames, "set_code_exec_strategy"):
+        skip = frames._FrameAction.SKIP
+        frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
+    return function
 
 
 def known_to_dynamo() -> bool:
