@@ -153,7 +153,7 @@ class Recording:
         """
         found = self._found("materialize_", model)
         unchanged = kept("materialize_", found, keep)
-        alone, targets, held = found.apart if dtype is None else (NOBODY, found.targets, found.held())
+        alone, targets, held = found.apart() if dtype is None else (NOBODY, found.targets, found.held())
         claims, plan = self._decided("materialize_", model, found, targets, held, unchanged, seed, dtype, rules, prefix)
         where = None if device is None else torch.device(device)
         with torch.no_grad():

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import compress, repeat
 from operator import attrgetter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,21 +58,31 @@ def materialize(
         device: for all of them; None: for each the one that the code asked for.
         compute: computes what is no fill.
     """
-    listed = set(plan.names()) if len(plan) else ()
+    tensors = alone.tensors()
+    made = allocate_alike(tensors, _places(alone.memories, device))
+    fills = _columns(made, alone.names(), claims, plan.seed)
+    if targets:
+        _with_others(fills, targets, claims, plan, device, compute)
+    else:
+        engine.fill_whole(*fills)
+    put_under_all(tensors, made)
+
+
+def _with_others(
+    fills: _Columns, targets: Sequence[Target], claims: Claims, plan: Plan, device: torch.device | None, compute: Compute
+) -> None:
+    """Memory and values for targets, by one call of the engine together with other fills."""
+    listed = set(plan.names())
     planned = [target for target in targets if target.named.name in listed]
     rest = [target for target in targets if target.named.name not in listed]
     single = [target for target in rest if isinstance(target.held, Memory)]
-    tensors = alone.tensors()
-    made = allocate_alike(tensors, _places(alone.memories, device))
     whole = [_whole(target, device) for target in single]
-    real = real_memory(planned, plan, device) if planned else {}
-    names = [*alone.names(), *(target.named.name for target in single)]
-    engine.fill_whole(*_columns([*made, *whole], names, claims, plan.seed), plan.jobs(real) if planned else ())
+    real = real_memory(planned, plan, device)
+    names = [target.named.name for target in single]
+    engine.fill_whole(*fills.and_(_columns(whole, names, claims, plan.seed)), plan.jobs(real))
     for tensor in real.values():
         mark_written(tensor)
-    if planned:
-        compute(planned, real)
-    put_under_all(tensors, made)
+    compute(planned, real)
     for target, tensor in zip(single, whole, strict=True):
         _settle(target, tensor)
     for target in rest:
@@ -81,6 +92,25 @@ def materialize(
         _settle(target, real[target.named.name])
 
 
+class _Columns(NamedTuple):
+    """Fills of whole tensors, as :func:`.engine.fill_whole` takes them."""
+
+    tensors: list[Tensor]
+    distributions: list[Distribution]
+    seed: int
+    streams: list[int]
+    names: list[str]
+
+    def and_(self, other: _Columns) -> _Columns:
+        return _Columns(
+            self.tensors + other.tensors,
+            self.distributions + other.distributions,
+            self.seed,
+            self.streams + other.streams,
+            self.names + other.names,
+        )
+
+
 def _places(memories: Sequence[Memory], device: torch.device | None) -> Iterable[torch.device]:
     """Where each memory is to be."""
     if device is not None:
@@ -88,9 +118,7 @@ def _places(memories: Sequence[Memory], device: torch.device | None) -> Iterable
     return [CPU if memory.device == META else memory.device for memory in memories]
 
 
-def _columns(
-    tensors: list[Tensor], names: list[str], claims: Claims, seed: int
-) -> tuple[list[Tensor], list[Distribution], int, list[int], list[str]]:
+def _columns(tensors: list[Tensor], names: list[str], claims: Claims, seed: int) -> _Columns:
     """The one fill of each tensor, but for integers that begin at 0, as batch norms count with: they do, which is no work for
     the engine."""
     if torch.int64 in set(map(DTYPE, tensors)):
@@ -98,7 +126,7 @@ def _columns(
         fills = [not _counts(*one) for one in zip(tensors, distributions, strict=True)]
         tensors, names = list(compress(tensors, fills)), list(compress(names, fills))
     distributions, streams = claims.plain_fills(names)
-    return tensors, distributions, seed, streams, names
+    return _Columns(tensors, distributions, seed, streams, names)
 
 
 def _counts(tensor: Tensor, distribution: Distribution) -> bool:
@@ -165,6 +193,8 @@ def computed_boxes(target: Target, plan: Plan) -> list[Box]:
 def unmixed(plan: Plan, targets: Sequence[Target]) -> Plan:
     """The plan, in which of tensors with one stream all are drawn from 64 bits, or none is: where a cast has changed that of
     some, these are computed as the code has them, and cast then."""
+    if not targets:
+        return plan
     before = {target.named.name: has_long_words(target.held.dtype) for target in targets}
     drawn = [entry for entry in plan if entry.distribution.is_random]
     changed = [entry for entry in drawn if has_long_words(entry.dtype) != before[entry.name]]

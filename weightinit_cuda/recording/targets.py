@@ -85,6 +85,9 @@ class Found:
         plain: for each the plain memory that it is all of, as it is now, or None.
         held: what each is of the tape, by whatever way it was found; None if it is none of the tape's.
         modules: the modules of the model with their names.
+
+    Attributes:
+        others: parameters and buffers that are no targets.
     """
 
     def __init__(
@@ -95,20 +98,14 @@ class Found:
         modules: list[tuple[str, nn.Module]],
     ) -> None:
         self._named, self._plain, self._held, self.modules = named, plain, held, modules
+        rows = zip(named, held, strict=True) if None in held else ()
+        self.others = [one for one, found in rows if found is None and one.attribute]
 
     @cached_property
     def targets(self) -> list[Target]:
         """What the tape knows, in the order of the model."""
         return _entered(zip(self._named, self._held, strict=True))
 
-    @cached_property
-    def others(self) -> list[Named]:
-        """Its parameters and buffers that are no targets."""
-        if None not in self._held:
-            return []
-        return [named for named, held in zip(self._named, self._held, strict=True) if held is None and named.attribute]
-
-    @cached_property
     def apart(self) -> tuple[Alone, list[Target], dict[str, View | Memory]]:
         """Those that are alone on a memory, for which no target needs to be made; the other targets; and what each target
         holds that is no view of another one, by name in the order of the model."""
