@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    """All chosen suites; ``claims``, which takes no time, and ``zoo``, which needs many libraries, only by their names.
+    """All chosen suites; ``claims``, which takes no time, ``pages``, and ``zoo``, which needs many libraries, only by name.
 
     The page is made from the JSON file, of which there is a passing one if none is asked for.
     """
@@ -58,6 +58,8 @@ def _measure(options: argparse.Namespace) -> int:
         return claims_table.run(options.json)
     if options.suite == "zoo":
         return _measure_zoo(options)
+    if options.suite == "pages":
+        return _measure_pages(options.json)
     with tempfile.TemporaryDirectory() as folder:
         options.json = options.json or (Path(folder, "run.json") if options.html else None)
         if options.device == "cuda":
@@ -75,8 +77,22 @@ def _measure_zoo(options: argparse.Namespace) -> int:
     from .showing import zoo_table  # needs scipy
 
     part, parts = options.part
-    chosen = zoo_table.Part(options.library, options.task, part, parts)
+    chosen = zoo_table.Part(options.library, options.task, part, parts, options.only)
     return zoo_table.run(options.json, [max(options.threads)], chosen)
+
+
+def _measure_pages(file: Path | None) -> int:
+    from .measuring.environment import environment
+    from .suites import pages
+
+    rows = pages.measure()
+    for row in rows:
+        asked = "huge pages" if row["huge"] else "small pages"
+        print(f"{row['setting']:>5}: {asked}, {row['megabytes']:.0f} MB, {row['wall']:.3f} s, {row['cpu']:.3f} s of CPU")
+    if file is not None:
+        run = {"schema": results_file.SCHEMA, "suite": "pages", "environment": environment([os.cpu_count() or 1]), "rows": rows}
+        results_file.write(file, run)
+    return 0
 
 
 def _measure_cuda(options: argparse.Namespace) -> int:
@@ -127,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("files", nargs="*", type=Path, help="compare: two JSON files; page: one")
     parser.add_argument("--check", action="store_true", help="readme-table: compare only; exit status 1 if the page differs")
     parser.add_argument(
-        "--suite", choices=["fill", "model", "scaling", "neighbour", "quality", "claims", "zoo", "all"], default="all"
+        "--suite", choices=["fill", "model", "scaling", "neighbour", "quality", "claims", "pages", "zoo", "all"], default="all"
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to this file")
@@ -139,8 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help="cuda: begin no row after so many; what decides targets comes first")
     parser.add_argument("--library", type=_names, default=[], metavar="timm,e3nn", help="zoo: of these only")
     parser.add_argument(
-        "--task", type=_names, default=["values", "times"], metavar="values,times", help="zoo: one of both only"
+        "--task", type=_names, default=["values", "times", "first"], metavar="values,times", help="zoo: of values, times, first"
     )
+    parser.add_argument("--only", default="", metavar="TEXT", help="zoo: configurations with this text in their names")
     parser.add_argument("--part", type=_part, default=(1, 1), metavar="1/4", help="zoo: a quarter; adds to what the file has")
     parser.add_argument("--list", action="store_true", help="show what would be measured, and why")
     return parser

@@ -26,6 +26,7 @@ LARGE = 10**6  # values, from which on a slower one is named
 SIZES = (("below 10^5", 0, 10**5), ("10^5 to 10^6", 10**5, LARGE), ("10^6 to 10^7", LARGE, 10**7), ("from 10^7", 10**7, 10**12))
 WAYS = ("patched", "deferred")
 UNWRITTEN = "Tensors that the library's own code never writes; `deferred()` refuses them by name, unless rules fill them:"
+TIMES = ("patched, median", "worst", "deferred, median", "worst")
 Row = dict[str, Any]
 
 
@@ -34,15 +35,17 @@ class Part(NamedTuple):
 
     Args:
         libraries: by name; none is all of them.
-        tasks: "values", "times", or both.
+        tasks: some of "values", "times" and "first".
         part, parts: every parts-th configuration of a library, from the part-th on; parts are counted from 1.
+        only: configurations whose names have this in them.
         limit: seconds for one configuration and task.
     """
 
     libraries: Sequence[str] = ()
-    tasks: Sequence[str] = ("values", "times")
+    tasks: Sequence[str] = ("values", "times", "first")
     part: int = 1
     parts: int = 1
+    only: str = ""
     limit: float = 60.0
 
 
@@ -63,12 +66,13 @@ def run(file: Path | None, threads: Sequence[int], part: Part = ALL) -> int:
             continue
         names = zoo.configurations(library)
         rows = {key: row for key, row in rows.items() if key[0] != library or key[1] in names}
-        for name in names[part.part - 1 :: part.parts]:
+        for name in [name for name in names[part.part - 1 :: part.parts] if part.only in name]:
             row = rows.setdefault((library, name), {"library": library, "configuration": name})
             for task in part.tasks:
                 row[task] = zoo.run(task, library, name, part.limit)
             print(_line(row, part.tasks), flush=True)
-            _took(found["seconds"].setdefault(library, {}), part, time.perf_counter() - begun)
+            if not part.only:
+                _took(found["seconds"].setdefault(library, {}), part, time.perf_counter() - begun)
             _write(file, found | {"environment": context, "rows": _in_order(rows)})
     _write(file, found | {"environment": context, "rows": _in_order(rows)})
     if file is not None:
@@ -109,6 +113,10 @@ def _line(row: Row, tasks: Sequence[str]) -> str:
         times = row["times"]
         shown = ", ".join(f"{way} {times['ratios'][way]:.2f}" for way in WAYS) if "ratios" in times else times["failed"]
         parts.append(f"x eager: {shown}")
+    if "first" in tasks:
+        first = row["first"]
+        shown = ", ".join(f"{way} {each * 1e3:.3g}" for way, each in first.get("seconds", {}).items()) or first["failed"]
+        parts.append(f"first, ms: {shown}")
     return "; ".join(parts)
 
 
@@ -124,7 +132,13 @@ def _state(row: Row) -> str:
         return "not built"
     if values["unwritten"] and "only allocates" in values["deferred"].get("failed", "") and values["patched"].get("count") == 0:
         return "unwritten"
-    return "equal" if all(values[way].get("count") == 0 for way in WAYS) else "differs"
+    return "equal" if all(found.get("count") == 0 for found in _compared(values).values()) else "differs"
+
+
+def _compared(values: Row) -> Row:
+    """What was compared with eager, by what it is called."""
+    found = {way: values[way] for way in WAYS if way in values}
+    return found | ({"patched with draws": found["patched"]["draws"]} if "draws" in found.get("patched", {}) else {})
 
 
 def _why(row: Row) -> str:
@@ -133,8 +147,7 @@ def _why(row: Row) -> str:
     if "failed" in values:
         return str(values["failed"])
     said = []
-    for way in WAYS:
-        found = values.get(way, {})
+    for way, found in _compared(values).items():
         if "failed" in found:
             said.append(f"{way}: {found['failed']}")
         elif found.get("count"):
@@ -162,7 +175,8 @@ def update(check: bool = False) -> bool:
 
 def render(run: dict[str, Any]) -> str:
     """The Markdown between the markers."""
-    parts = [_machine(run), _libraries(run), _slow(run["rows"]), _different(run["rows"]), _torchs(run["rows"])]
+    rows = run["rows"]
+    parts = [_machine(run), _libraries(run), _slow(rows), _first(run), _different(rows), _torchs(rows)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -176,7 +190,7 @@ def _machine(run: dict[str, Any]) -> str:
 
 
 def _libraries(run: dict[str, Any]) -> str:
-    header = ["library", "version", "built", "equal", "covered", "patched, median", "worst", "deferred, median", "worst"]
+    header = ["library", "version", "tried", "built", "equal", "covered", "with draws", *TIMES]
     lines = []
     for library, about in run["libraries"].items():
         rows = [row for row in run["rows"] if row["library"] == library]
@@ -185,7 +199,15 @@ def _libraries(run: dict[str, Any]) -> str:
             continue
         built = [row for row in rows if _state(row) in ("equal", "differs", "unwritten")]
         equal = sum(_state(row) == "equal" for row in built)
-        cells = [library, about["version"], str(len(built)), str(equal), _covered(built)]
+        cells = [
+            library,
+            about["version"],
+            str(len(rows)),
+            str(len(built)),
+            str(equal),
+            _covered(built),
+            _covered(built, "ours"),
+        ]
         for way in WAYS:
             ratios = [row["times"]["ratios"][way] for row in rows if "ratios" in row.get("times", {})]
             cells += [f"{statistics.median(ratios):.2f}", f"{max(ratios):.2f}"] if ratios else ["-", "-"]
@@ -193,9 +215,11 @@ def _libraries(run: dict[str, Any]) -> str:
     return _markdown(header, lines)
 
 
-def _covered(rows: Sequence[Row]) -> str:
-    """The share of random values that ``patched()`` fills."""
+def _covered(rows: Sequence[Row], draws: str = "torch") -> str:
+    """The share of random values that ``patched()`` fills, or ``patched(draws="ours")``."""
     found = [row["values"]["patched"] for row in rows if "filled_values" in row["values"]["patched"]]
+    if draws == "ours":
+        found = [each.get("draws", each) for each in found]
     ours = sum(each["filled_values"] for each in found)
     torchs = sum(sum(each["drawn_values"].values()) for each in found)
     return f"{ours / (ours + torchs):.2%}" if ours + torchs else "-"
@@ -232,6 +256,22 @@ def _slow(rows: Sequence[Row]) -> str:
     return f"{said}\n\n{_markdown(['library', 'configuration', 'eager, ms', 'patched', 'deferred'], lines)}"
 
 
+def _first(run: dict[str, Any]) -> str:
+    """The first build in a process, where it was measured."""
+    lines = []
+    for library in run["libraries"]:
+        found = [
+            row["first"]["seconds"] for row in run["rows"] if row["library"] == library and "seconds" in row.get("first", {})
+        ]
+        if found:
+            ways = (statistics.median(each[way] for each in found) for way in ("eager", *WAYS))
+            lines.append([library, str(len(found)), *(f"{seconds * 1e3:.3g}" for seconds in ways)])
+    if not lines:
+        return ""
+    header = ["library", "configurations", "eager, ms", "patched, ms", "deferred, ms"]
+    return "The first build in a process, medians:\n\n" + _markdown(header, lines)
+
+
 def _different(rows: Sequence[Row]) -> str:
     parts = []
     for state, said in (("differs", "Not equal"), ("not built", "Not built by the library itself, and so not compared")):
@@ -251,23 +291,34 @@ def _different(rows: Sequence[Row]) -> str:
     if late:
         listed = [f"* {row['library']} `{_short(row['configuration'])}`: {_escaped(row['times']['failed'])}" for row in late]
         parts.append("\n".join(["Not timed:", "", *listed]))
+    if missing := Counter(row["library"] for row in rows if "times" not in row):
+        parts.append(
+            "Not timed, because no run came to them: " + ", ".join(f"{n} of {name}" for name, n in missing.items()) + "."
+        )
     return "\n\n".join(parts)
 
 
 def _torchs(rows: Sequence[Row]) -> str:
-    """Which functions of torch draw what ``patched()`` does not."""
-    values, models = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    """Which functions of torch draw what ``patched()`` does not, and what is left of it with ``draws="ours"``."""
+    values, models, left = Counter[tuple[str, str]](), Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    tried = False
     for row in rows:
-        for function, count in row.get("values", {}).get("patched", {}).get("drawn_values", {}).items():
+        patched = row.get("values", {}).get("patched", {})
+        for function, count in patched.get("drawn_values", {}).items():
             values[row["library"], function] += count
             models[row["library"], function] += 1
+        for function, count in patched.get("draws", {}).get("drawn_values", {}).items():
+            left[row["library"], function] += count
+        tried = tried or "draws" in patched
     if not values:
         return ""
     lines = [
         [library, f"`{function}`", str(models[library, function]), f"{count:,}"]
+        + ([f"{left[library, function]:,}"] if tried else [])
         for (library, function), count in sorted(values.items(), key=lambda item: (item[0][0], -item[1]))
     ]
-    return "Left to torch under `patched()`:\n\n" + _markdown(["library", "drawn by", "models", "values"], lines)
+    header = ["library", "drawn by", "models", "values", *(['with `draws="ours"`'] if tried else [])]
+    return "Left to torch under `patched()`:\n\n" + _markdown(header, lines)
 
 
 def _short(configuration: str) -> str:

@@ -115,7 +115,42 @@ def test_values_and_times_of_a_model() -> None:
     assert found["patched"]["filled_values"] == 50 * 32 + 32 * 64 + 64 + 128 * 128
     times = measures.times(lambda: nn.Linear(3, 3))
     assert set(times["ratios"]) == {"patched", "deferred"}
-    assert times["rounds"] >= measures.LEAST_ROUNDS
+    assert measures.LEAST_ROUNDS < times["rounds"] <= measures.ROUNDS
+    first = measures.first(lambda: nn.Linear(3, 3))["seconds"]
+    assert list(first) == ["eager", "patched", "deferred"]
+    assert all(seconds > 0 for seconds in first.values())
+
+
+def test_a_first_build_that_fails_is_said() -> None:
+    with pytest.raises(RuntimeError, match="must end"):
+        measures.first(lambda: measures.os._exit(1))  # type: ignore[attr-defined]
+
+
+class Drawn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_init = nn.Parameter(nn.init.normal_(torch.empty(60)))
+        self.by_torch = nn.Parameter(torch.randn(40))
+        self.by_generator = nn.Parameter(torch.randn(30, generator=torch.default_generator))
+
+
+def test_draws_of_torch_are_tried_as_ours() -> None:
+    patched = measures.values(Drawn)["patched"]
+    assert patched["filled_values"] == 60
+    assert patched["drawn_values"] == {"torch.randn": 70}
+    assert patched["draws"]["filled_values"] == 100
+    assert patched["draws"]["drawn_values"] == {"torch.randn": 30}
+    assert patched["draws"]["count"] == patched["count"] == 0
+    assert "draws" not in measures.values(Net)["patched"]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "settled"),
+    [([0.5] * 3, False), ([0.5] * 4, True), ([0.5, 0.6] * 5, False), ([0.5, 0.505] * 5, True), ([0.5, 1.5] * 12, False)],
+)
+def test_rounds_end_when_the_medians_are_known(ratios: list[float], settled: bool) -> None:
+    taken = {"eager": [2.0] * len(ratios), "patched": [2.0] * len(ratios), "deferred": [2 * ratio for ratio in ratios]}
+    assert measures._settled(taken) is settled
 
 
 def test_a_wrong_value_of_ours_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,12 +182,14 @@ def test_a_process_fails_alone() -> None:
 
 
 def test_a_run_adds_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    equal = {"differences": [], "count": 0, "filled_values": 3, "drawn_values": {"torch.randn": 1}}
+    draws = {"differences": [], "count": 0, "filled_values": 7, "drawn_values": {}}
+    equal = {"differences": [], "count": 0, "filled_values": 3, "drawn_values": {"torch.randn": 1}, "draws": draws}
     wrong = {"differences": ["a: constant, and differs"], "count": 2}
     answers = {
         "version": {"version": "1.2"},
         "values": {"unwritten": [], "patched": equal, "deferred": equal},
         "times": {"seconds": {"eager": {"median": 0.01}}, "ratios": {"patched": 0.5, "deferred": 1.25}},
+        "first": {"seconds": {"eager": 0.001, "patched": 0.002, "deferred": 0.03}},
     }
 
     def answer(task: str, library: str, configuration: str = "", limit: float = 0) -> dict[str, Any]:
@@ -167,14 +204,28 @@ def test_a_run_adds_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     file = tmp_path / "zoo.json"
     command = ["--suite", "zoo", "--json", str(file), "--library", "timm,torch"]
     assert command_line.main([*command, "--task", "values"]) == 1
-    assert command_line.main([*command, "--task", "times", "--part", "2/2"]) == 1
+    assert command_line.main([*command, "--task", "times,first", "--part", "2/2"]) == 1
     assert "torch second; differs: deferred: a: constant, and differs (and 1 more)" in capsys.readouterr().out
     page = zoo_table.render(json.loads(file.read_text(encoding="utf-8")))
     assert "| timm | not tried | - |" in page
-    assert "| torch | 1.2 | 2 | 1 | 75.00% | 0.50 | 0.50 | 1.25 | 1.25 |" in page
+    assert "| torch | 1.2 | 2 | 2 | 1 | 75.00% | 100.00% | 0.50 | 0.50 | 1.25 | 1.25 |" in page
+    assert "| torch | 1 | 1 | 2 | 30 |" in page
+    assert "Not timed, because no run came to them: 1 of torch." in page
     assert "Slower than eager by more than 10%: 1 of 1 configurations" in page
     assert "* torch `second`: deferred: a: constant, and differs (and 1 more)" in page
-    assert "| torch | `torch.randn` | 2 | 2 |" in page
+    assert "| torch | `torch.randn` | 2 | 2 | 0 |" in page
+    answers["times"] = answers["first"] = {"failed": "no"}
+    assert command_line.main([*command, "--task", "times", "--only", "ir"]) == 1
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    assert [(row["configuration"], "failed" in row["times"]) for row in rows] == [("first", True), ("second", False)]
+
+
+def test_other_values_under_draws_are_a_difference() -> None:
+    same = {"differences": [], "count": 0}
+    other = {"differences": ["a: constant, and differs"], "count": 1}
+    row = {"values": {"unwritten": [], "patched": {**same, "draws": other}, "deferred": same}}
+    assert zoo_table._state(row) == "differs"
+    assert zoo_table._why(row) == "patched with draws: a: constant, and differs"
 
 
 @pytest.mark.parametrize("wrong", ["0/4", "5/4", "half"])

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import weightinit_cuda as wi
+from weightinit_cuda.numerics.distributions import Computed, Constant
+from weightinit_cuda.plans.entry import Entry
+from weightinit_cuda.tensors.boxes import Box
 
 GARBAGE = 1.1e14
 
@@ -96,6 +99,36 @@ class Raises(Holder):
         raise OSError("no table")
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_plan_is_applied_with_buffers(recorded: bool) -> None:
+    model, eager = on_meta("LlamaForCausalLM", **LLAMA)
+    plan = recorded_plan(type(eager), eager.config) if recorded else wi.plan(eager, "xavier", seed=2)
+    assert plan.apply_(emptied(model), seed=5, buffers="recompute") is model
+    for name, buffer in eager.named_buffers():
+        assert torch.equal(model.get_buffer(name), buffer), name
+    made = dict(model.named_parameters())
+    for name, parameter in plan.apply_(eager, seed=5).named_parameters():
+        assert torch.equal(parameter, made[name]), name
+
+
+def recorded_plan(kind: Any, config: Any) -> wi.Plan:
+    """Of which the lines of ``inv_freq`` are no fills."""
+    with wi.deferred() as recording:
+        model = kind(config)
+    plan = recording.plan(model, seed=2)
+    assert any(not entry.distribution.is_fill for entry in plan)
+    return plan
+
+
+def test_what_a_plan_says_of_a_part_lies_over_the_modules_own_code() -> None:
+    steps = ("steps", (3,), torch.float32)
+    entries = wi.plan(Resets(), "xavier", seed=0).entries
+    computed = Entry(*steps, Computed("arange"), 7, "", None, (), True)
+    plan = wi.Plan((*entries, computed, Entry(*steps, Constant(9.0), 7, "", Box((1,), (1,)), (), True)))
+    assert plan.apply_(emptied(Resets()), buffers="recompute").get_buffer("steps").tolist() == [0, 9, 2]
+    assert plan.apply_(emptied(Resets())).get_buffer("steps").tolist() == [torch.tensor(GARBAGE), 9, torch.tensor(GARBAGE)]
+
+
 @pytest.mark.parametrize("kind", [Resets, Replaces, AsTimm])
 def test_modules_with_code_of_their_own(kind: type[Holder]) -> None:
     model = emptied(nn.Sequential(kind()))
@@ -111,8 +144,11 @@ def test_modules_with_code_of_their_own(kind: type[Holder]) -> None:
 @pytest.mark.parametrize(("kind", "why"), [(Holder, ""), (WritesPart, ""), (Raises, r" \(reset_buffers: OSError: no table\)")])
 def test_what_cannot_be_computed_is_named(kind: type[Holder], why: str) -> None:
     model = emptied(nn.Sequential(kind()))
-    with pytest.raises(ValueError, match=rf"got 1 that are not\. .*deferred.*\n  0\.steps \(3,\) of {kind.__name__}{why}$"):
+    named = rf"got 1 that are not\. .*deferred.*\n  0\.steps \(3,\) of {kind.__name__}{why}$"
+    with pytest.raises(ValueError, match=f"^initialize_: .*{named}"):
         wi.initialize_(model, "xavier", seed=0, buffers="recompute")
+    with pytest.raises(ValueError, match=f"^apply_: .*{named}"):
+        wi.plan(model, "xavier", seed=0).apply_(model, buffers="recompute")
     tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
     assert all(bool((tensor == GARBAGE).all()) for tensor in tensors), "something was written"
 
@@ -129,10 +165,24 @@ def test_on_meta_the_error_names_what_to_empty_would_leave() -> None:
             ValueError, match=r"under deferred\(\).*leaves 1 buffers without values \(0\.steps\): .*'recompute'"
         ):
             wi.initialize_(model, "xavier", seed=0, buffers=buffers)
+        with pytest.raises(ValueError, match=r"leaves 1 buffers without values \(0\.steps\): apply_\(.*'recompute'"):
+            wi.plan(model, "xavier", seed=0).apply_(model, buffers=buffers)
     with pytest.raises(ValueError, match=r"under deferred\(\) .* or use model\.to_empty\(device=\.\.\.\)\.$"):
         wi.initialize_(nn.Linear(2, 2, device="meta"))
 
 
-def test_buffers_must_be_known() -> None:
-    with pytest.raises(ValueError, match='buffers must be "keep" or "recompute", got True'):
-        wi.initialize_(nn.Linear(2, 2), buffers=True)  # type: ignore[arg-type]
+@pytest.mark.parametrize("wrong", [True, None, "Keep", ["keep"]])
+def test_buffers_must_be_known(wrong: Any) -> None:
+    model = nn.Linear(2, 2)
+    plan, before = wi.plan(model, seed=0), model.weight.tolist()
+    with pytest.raises(ValueError, match=r'^initialize_: buffers must be "keep" or "recompute", got '):
+        wi.initialize_(model, buffers=wrong)
+    with pytest.raises(ValueError, match=r'^apply_: buffers must be "keep" or "recompute", got '):
+        plan.apply_(model, buffers=wrong)
+    assert model.weight.tolist() == before
+
+
+def test_tensors_by_name_have_no_code() -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(TypeError, match=r'^apply_\(buffers="recompute"\): model must be a module, got a dict'):
+        wi.plan(model, seed=0).apply_(dict(model.named_parameters()), buffers="recompute")

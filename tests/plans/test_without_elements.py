@@ -1,4 +1,5 @@
-"""Parameters and buffers without elements need no entry of a plan: nothing of them could be filled, compared or moved."""
+"""Parameters and buffers without elements need no entry of a plan: nothing of them could be filled, compared or moved. Plans
+have one all the same, for files that are made of them."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ def plans() -> dict[str, wi.Plan]:
 @pytest.mark.parametrize("which", plans())
 def test_a_plan_fits_with_and_without_them(which: str, tmp_path: Path) -> None:
     plan = plans()[which]
-    assert [name for name in plan.names() if name not in EMPTY] == ["layer.weight", "layer.bias"]
+    named = [name for name, _ in (*net().named_parameters(), *net().named_buffers())]
+    assert plan.names() == [name for name in named if which == "recorded" or name != "kept"]  # which no rule knows
+    assert {name: plan[name][0].shape for name in EMPTY if name in plan} == {n: s for n, s in EMPTY.items() if n in plan}
     model = plan.apply_(net())
     again = net()
     plan.bind(again)()
@@ -57,12 +60,39 @@ def test_a_plan_fits_with_and_without_them(which: str, tmp_path: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "all.pt")
     assert wi.verify(plan, tmp_path / "all.pt").ok
     wi.export(plan, tmp_path / "planned.safetensors")
+    loaded = pytest.importorskip("safetensors.torch").load_file(tmp_path / "planned.safetensors")
+    again = net()
+    again.load_state_dict(loaded, strict=which == "recorded")
+    assert list(loaded.keys() ^ net().state_dict().keys()) == ([] if which == "recorded" else ["kept"])
+    assert wi.fingerprint(model) == wi.fingerprint(again)
     for other in plans().values():
         assert wi.verify(other, tmp_path / "planned.safetensors").ok
         assert not plan.diff(other)
     wi.add_noise_(model, 0.5, seed=3)
     assert not wi.verify(plan, model).ok
     assert wi.verify(plan, wi.lerp_to_init_(model, plan, 1.0)).ok
+
+
+@pytest.mark.parametrize("which", plans())
+def test_plans_without_them_fit_as_well(which: str) -> None:
+    plan = plans()[which]
+    bare = wi.Plan(tuple(entry for entry in plan if entry.name not in EMPTY), plan.seed)
+    assert len(bare) == 2
+    assert not plan.diff(bare)
+    assert wi.verify(plan, bare.apply_(net())).ok
+    assert wi.verify(bare, plan.apply_(net())).ok
+
+
+def test_files_of_a_recording_have_them(tmp_path: Path) -> None:
+    load_file = pytest.importorskip("safetensors.torch").load_file
+    recording, model = recorded()
+    plan = recording.plan(model, seed=1)
+    wi.export(plan, tmp_path / "shards", values=recording.values(model, seed=1), shard_bytes=16)
+    shards = [load_file(file) for file in (tmp_path / "shards").glob("*.safetensors")]
+    loaded = {name: tensor for shard in shards for name, tensor in shard.items()}
+    net().load_state_dict(loaded)
+    assert {name: tuple(loaded[name].shape) for name in EMPTY} == EMPTY
+    assert wi.verify(plan, tmp_path / "shards").ok
 
 
 def test_the_recording_gives_them() -> None:
@@ -82,8 +112,10 @@ def test_the_recording_gives_them() -> None:
 
 def test_rules_need_not_know_them() -> None:
     only = nn.ParameterDict({"none": nn.Parameter(torch.zeros(0, 3))})
-    assert len(wi.plan(only, seed=0)) == 0
+    assert [(entry.name, entry.shape, entry.source) for entry in wi.plan(only, seed=0)] == [("none", (0, 3), "no elements")]
     wi.initialize_(only, seed=0)
+    strange = nn.ParameterDict({"none": nn.Parameter(torch.zeros(0, dtype=torch.uint16), requires_grad=False)})
+    assert len(wi.plan(strange, seed=0).apply_(strange)) == 1
     refused = nn.ParameterDict({"none": nn.Parameter(torch.zeros(0, 3)), "w": nn.Parameter(torch.zeros(2, 3))})
     plan = wi.plan(refused, wi.Rule("*", "kaiming_normal_"), seed=0)
     assert same_bits(plan.apply_(refused)["w"].detach(), wi.regenerate(plan, "w"))

@@ -113,7 +113,7 @@ class Strange(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if module is self.computed:
-            module.weight.copy_(torch.arange(16.0).view(4, 4))
+            module.weight.copy_(torch.rand(4, 4))
         elif module is self.replaced:
             module.weight = nn.Parameter(torch.zeros(4, 4))
         elif module is self.fails:
@@ -132,6 +132,123 @@ def test_what_is_no_fill_is_named() -> None:
     assert "\n  token: only its constructor writes it" in said
     assert "fine" not in said
     assert {plan[f"{name}.weight"][0].distribution for name in ("computed", "replaced", "fails", "fine")} == {Normal(0.0, 0.5)}
+
+
+class Numbers(PreTrainedModel):
+    """What is computed without draws, as in Mamba; what is not; and a matrix that is filled in another shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.empty(6, 4))
+        self.steps = nn.Parameter(torch.empty(5, dtype=torch.bfloat16))
+        self.part = nn.Parameter(torch.empty(4))
+        self.patches = nn.Parameter(torch.empty(8, 3, 2, 2))
+        self.beside = nn.Parameter(torch.empty(4))
+        self.none = nn.Parameter(torch.empty(0, 3))
+        self.many, self.infinite, self.drawn = nn.Parameter(torch.empty(200)), nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is not self:
+            return
+        nn.init.normal_(self.rows)
+        self.rows.copy_(torch.arange(1, 5).float().log().expand(6, -1))
+        self.steps.copy_(torch.tensor([0.0, -0.0, 0.1, 0.1, 7.0]))
+        nn.init.ones_(self.part)
+        self.part.data[1:3].copy_(torch.tensor(5.0))
+        nn.init.xavier_uniform_(self.patches.view(8, -1))
+        self.beside.copy_(-10 * torch.ones_like(self.beside) + torch.arange(4, device=self.beside.device) // 2)
+        nn.init.zeros_(self.none)
+        self.many.copy_(torch.arange(200.0))
+        self.infinite.weight.copy_(torch.tensor([[1.0, math.inf], [0.0, 0.0]]))
+        self.drawn.weight.copy_(torch.rand(2, 2))
+        self.drawn.bias.copy_(torch.zeros(2))  # it could have been drawn, as far as anybody knows
+
+
+@pytest.mark.filterwarnings("ignore:transformers")
+def test_numbers_that_are_computed_are_constants() -> None:
+    model = wi.initialize_(Numbers(), [wi.Rule("many", "zeros_"), "transformers"], seed=0)
+    assert torch.equal(model.rows, torch.arange(1, 5).float().log().expand(6, -1))
+    assert torch.equal(model.steps, torch.tensor([0.0, 0.0, 0.1, 0.1, 7.0], dtype=torch.bfloat16))
+    assert model.steps.signbit().tolist() == [False, True, False, False, False]
+    assert model.part.tolist() == [1, 5, 5, 1]
+    assert model.beside.tolist() == [-10, -10, -9, -9]
+    logs = torch.arange(1, 5).float().log().tolist()
+    assert given_more(Numbers(), "rows") == [(Constant(log), Box((0, n), (6, 1))) for n, log in enumerate(logs)]
+    (made, box), bound = given_more(Numbers(), "patches")[0], math.sqrt(6 / (8 + 12))
+    assert isinstance(made, Uniform)
+    assert (made.b, box) == (pytest.approx(bound), None)
+
+
+def given_more(model: nn.Module, name: str) -> list[tuple[Distribution, Box | None]]:
+    entries = wi.plan(model, [wi.Rule("many", "zeros_"), "transformers"], seed=0)[name]
+    return [(entry.distribution, entry.box) for entry in entries]
+
+
+def test_what_is_drawn_or_too_much_is_named() -> None:
+    with pytest.warns(UserWarning, match="that it computes") as seen:
+        wi.plan(Numbers(), [wi.Rule("many", "zeros_"), "transformers"], seed=0)
+    said = str(seen[0].message)
+    assert [line.partition(":")[0].strip() for line in said.splitlines()[1:]] == [
+        *("many", "infinite.weight", "drawn.weight", "drawn.bias")
+    ]
+
+
+class Constructed(PreTrainedModel):
+    """Parameters that only the constructor writes, in a class of transformers."""
+
+    __module__ = "transformers.models.none"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.scale = nn.Parameter(torch.tensor(config.scale))
+        self.rows = nn.Parameter(1e-3 * torch.ones(4, 1))
+        self.biases = nn.ParameterList([nn.Parameter(torch.zeros(2)) for _ in range(config.layers)])
+        self.drawn = nn.Parameter(torch.rand(3))
+        self.bare = nn.Parameter(torch.empty(3))
+        self.resized = nn.Parameter(torch.zeros(3))
+        self.late = nn.Parameter(torch.zeros(2).add_(config.late()))
+
+
+def constructed(late: Any = lambda: 0.5) -> Any:
+    model = Constructed(SimpleNamespace(initializer_range=0.5, scale=2.65, layers=2, late=late))
+    model.resized = nn.Parameter(torch.zeros(5))
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 77.0)  # what a model has been trained to is not asked
+    return model
+
+
+OTHERS = wi.Rule(lambda named: named.name in ("drawn", "bare", "resized"), "normal_")
+
+
+@pytest.mark.filterwarnings("ignore:transformers")
+def test_numbers_of_constructors() -> None:
+    model, state = constructed(), torch.get_rng_state()
+    plan = wi.plan(model, [OTHERS, "transformers"], seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(bool((parameter == 77).all()) for parameter in model.parameters())
+    plan.apply_(model)
+    right = Constructed(model.config)
+    for name in ("scale", "rows", "biases.0", "biases.1", "late"):
+        assert torch.equal(model.get_parameter(name), right.get_parameter(name)), name
+    assert plan["scale"][0].source == "transformers: Constructed.__init__"
+
+
+def test_what_constructors_draw_is_named() -> None:
+    with pytest.warns(UserWarning, match="leaves to a constructor") as seen:
+        wi.plan(constructed(), [OTHERS, "transformers"], seed=0)
+    lines = str(seen[0].message).splitlines()[1:]
+    assert lines == [f"  {name}: only its constructor writes it" for name in ("drawn", "bare", "resized")]
+
+
+def test_constructors_that_fail_or_are_of_others() -> None:
+    model = constructed()
+    model.config.late = lambda: (_ for _ in ()).throw(OSError("no file"))
+    with pytest.warns(UserWarning, match="scale: only its constructor"), pytest.raises(ValueError, match=r"rows .*no rule"):
+        wi.plan(model, "transformers", seed=0)
+    own = type("Own", (Constructed,), {"__module__": "mine"})(constructed().config)
+    with pytest.warns(UserWarning, match="scale: only its constructor"), pytest.raises(ValueError, match=r"rows .*no rule"):
+        wi.plan(own, "transformers", seed=0)
 
 
 class Tied(PreTrainedModel):

@@ -6,6 +6,7 @@ The libraries are imported when a configuration is theirs. What they say goes wr
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -105,8 +106,15 @@ def written_config(model: nn.Module | None, file: Path | None, dtype: torch.dtyp
         elif hasattr(made, "save_config"):  # diffusers
             made.save_config(folder)
         elif file is not None:
-            Path(folder, "config.json").write_bytes(file.read_bytes())
+            Path(folder, "config.json").write_bytes(_as_timm_reads_it(file.read_bytes()))
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def _as_timm_reads_it(config: bytes) -> bytes:
+    """Without a ``pretrained_cfg`` timm takes all of it for one, in which it knows no ``model_args``."""
+    data = json.loads(config)
+    whole = "pretrained_cfg" in data or "model_args" not in data
+    return config if whole else json.dumps({**data, "pretrained_cfg": {}}, indent=2).encode()
 
 
 # ---- libraries -------------------------------------------------------------------------------------------------------

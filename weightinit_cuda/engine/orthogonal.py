@@ -82,9 +82,15 @@ def _full_precision() -> Iterator[None]:
     torch 2.9 has a setting for each library; the older one must not be read once one of these was used.
     """
     backends: Any = torch.backends
-    settings: list[tuple[Any, str, Any]] = [(backends.cuda.matmul, "allow_tf32", False)]
-    if hasattr(backends.cuda.matmul, "fp32_precision"):
-        settings = [(library, "fp32_precision", "ieee") for library in (backends.cuda.matmul, backends.mkldnn.matmul)]
+    if not hasattr(backends.cuda.matmul, "fp32_precision"):
+        allowed = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(allowed)
+        return
+    settings = [(library, "fp32_precision", "ieee") for library in (backends.cuda.matmul, backends.mkldnn.matmul)]
     before = [getattr(library, name) for library, name, _ in settings]
     try:
         for library, name, value in settings:

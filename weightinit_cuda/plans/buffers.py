@@ -8,41 +8,57 @@ buffers is theirs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..tensors.named import Named
+from ..tensors.kinds import MODULE, must_be
+from ..tensors.named import Model, Named
 
-__all__ = ["recomputed"]
+__all__ = ["must_recompute", "recomputed", "way_off_meta", "write"]
 
 _OWN_CODE = ("init_non_persistent_buffers", "reset_buffers", "rope_init", "reset_parameters")  # timm, torchtune, torch
 
 
-def recomputed(model: nn.Module, named: Collection[Named], covered: Collection[str]) -> list[tuple[Tensor, Tensor]]:
+def must_recompute(function: str, buffers: object) -> bool:
+    """Whether that argument asks for it.
+
+    Raises:
+        ValueError: it is neither "keep" nor "recompute".
+    """
+    if not (isinstance(buffers, str) and buffers in ("keep", "recompute")):
+        raise ValueError(f'{function}: buffers must be "keep" or "recompute", got {buffers!r}.')
+    return buffers == "recompute"
+
+
+def recomputed(function: str, model: Model, named: Collection[Named], covered: Collection[str]) -> list[tuple[Named, Tensor]]:
     """Each buffer that is not covered, and its values. Nothing of the model is changed.
 
     Args:
+        function: that the user called.
         model: with memory.
         named: all of its tensors.
         covered: names of those that the plan fills.
 
     Raises:
+        TypeError: the model is no module, whose code could be run.
         ValueError: buffers whose module has no code for them, or code that does not write them; all are named.
     """
+    must_be(MODULE, f'{function}(buffers="recompute")', model=model)
+    assert isinstance(model, nn.Module)
     wanted = [each for each in named if each.buffer and each.name not in covered and each.tensor.numel()]
     around = dict(_around(model, None))
     by_module: dict[int, tuple[nn.Module, list[Named]]] = {}
     for each in wanted:
         if each.module is not None:
             by_module.setdefault(id(each.module), (each.module, []))[1].append(each)
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Named, Tensor]] = []
     problems: list[str] = []
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for module, held in by_module.values():
             values, errors = _of_module(module, [each.attribute for each in held], around.get(id(module)))
-            found += [(each.tensor, values[each.attribute]) for each in held if each.attribute in values]
+            found += [(each, values[each.attribute]) for each in held if each.attribute in values]
             why = f" ({'; '.join(errors)})" if errors else ""
             problems += [
                 f"{each.name} {tuple(each.tensor.shape)} of {type(module).__name__}{why}"
@@ -50,10 +66,30 @@ def recomputed(model: nn.Module, named: Collection[Named], covered: Collection[s
                 if each.attribute not in values
             ]
     if problems:
-        title = f"initialize_: buffers must be computable by their modules' own code, got {len(problems)} that are not."
+        title = f"{function}: buffers must be computable by their modules' own code, got {len(problems)} that are not."
         way = 'Build the model under deferred(), or write them and use buffers="keep".'
         raise ValueError("\n  ".join([f"{title} {way}", *problems]))
     return found
+
+
+def write(values: Iterable[tuple[Named, Tensor]]) -> None:
+    """Gives buffers their values."""
+    with torch.no_grad():
+        for buffer, value in values:
+            buffer.tensor.copy_(value)
+
+
+def way_off_meta(function: str, named: Sequence[Named], planned: Mapping[str, str]) -> list[str]:
+    """What to do with a model on meta, and which of its buffers would have no values."""
+    if not any(tensor.tensor.is_meta for tensor in named):
+        return []
+    way = "Build the model under deferred() and give it memory with materialize_; or use model.to_empty(device=...)"
+    left = [one.name for one in named if one.buffer and one.name not in planned and one.tensor.numel()]
+    if not left:
+        return [f"{way}."]
+    shown = ", ".join(left[:5]) + ", ..." * (len(left) > 5)
+    door = "initialize_" if function == "initialize_" else "apply_"
+    return [f"{way}, which leaves {len(left)} buffers without values ({shown}): {door}(..., buffers='recompute')."]
 
 
 def _around(module: nn.Module, outside: nn.Module | None) -> Iterator[tuple[int, nn.Module | None]]:

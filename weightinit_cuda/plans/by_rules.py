@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import SupportsIndex, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from .. import engine
+from ..numerics.streams import stream_of
 from ..rules import Fill, Rules, RuleSet, resolve
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import PLAIN_TYPES, Named, joined, named_tensors
-from .buffers import recomputed
+from .buffers import must_recompute, recomputed, write
 from .checks import can_fill
 from .entry import Entry
 from .plan import Plan
 from .seeds import prefix_of, seed_or_drawn
+from .without_elements import with_those_without_elements
 
 __all__ = ["initialize_", "plan"]
 
@@ -41,7 +42,7 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex | None = 
             Only streams are made of the longer names; the plan lists the model's own, and rules see these.
 
     Returns:
-        A plan with every parameter, and with the buffers that the rules know.
+        A plan with every parameter, those without elements too, and with the buffers that the rules know.
 
     Raises:
         ValueError: no rule covers some parameter, a rule cannot fill it, or it is lazy; all of those are named.
@@ -55,6 +56,9 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex | None = 
     tensors, prefix = named_tensors(model), prefix_of("plan", prefix)
     covered = resolve(model, tensors, rules)
     entries = _entries(covered, _streams(covered, prefix))
+    if len(covered) < len(tensors) and (bare := [n for n in tensors if not (n.buffer or n.tensor.numel())]):
+        names = (named.name for named in tensors)
+        entries = with_those_without_elements(entries, bare, names, lambda name: stream_of(joined(prefix, name)))
     return Plan(entries, seed_or_drawn("plan", seed, (named.tensor for named in tensors)), _name_of(rules))
 
 
@@ -114,19 +118,16 @@ def initialize_(
     True
     """
     must_be(MODULE, "initialize_", model=model)
-    if buffers not in ("keep", "recompute"):
-        raise ValueError(f'initialize_: buffers must be "keep" or "recompute", got {buffers!r}.')
+    recompute = must_recompute("initialize_", buffers)
     tensors, prefix = named_tensors(model), prefix_of("initialize_", prefix)
     covered = resolve(model, tensors, rules)
     streams = _streams(covered, prefix)
-    if buffers == "recompute" and not any(named.tensor.is_meta for named in tensors):
-        values = recomputed(model, tensors, {named.name for named, _ in covered})
-        _fill(model, tensors, covered, streams, seed, rules)
-        with torch.no_grad():
-            for buffer, value in values:
-                buffer.copy_(value)
-        return model
-    return _fill(model, tensors, covered, streams, seed, rules)
+    if not recompute or any(named.tensor.is_meta for named in tensors):  # which is refused
+        return _fill(model, tensors, covered, streams, seed, rules)
+    values = recomputed("initialize_", model, tensors, {named.name for named, _ in covered})
+    _fill(model, tensors, covered, streams, seed, rules)
+    write(values)
+    return model
 
 
 def _fill(

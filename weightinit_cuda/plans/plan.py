@@ -29,6 +29,7 @@ from ..tensors.boxes import Box, Region, intersection, visible
 from ..tensors.kinds import MODEL, PATH, TENSORS, ArgumentKind, must_be
 from ..tensors.named import PLAIN_TYPES, Model, Named, alike, named_tensors
 from ..tensors.shards import Part, is_spread, mark_written, parts_to_write
+from .buffers import must_recompute, recomputed, way_off_meta, write
 from .checks import require_sound, shown
 from .entry import Entry, as_line, as_text, read_entries
 from .reading import Readable
@@ -130,7 +131,7 @@ class Plan(Readable):
 
     # ---- filling ----------------------------------------------------------------------------------------------------
 
-    def apply_(self, model: Module, *, seed: SupportsIndex | None = None) -> Module:
+    def apply_(self, model: Module, *, seed: SupportsIndex | None = None, buffers: str = "keep") -> Module:
         """Fills the model in place: one pass over all CPU tensors, and on each GPU one launch for each
         size of an element.
 
@@ -141,15 +142,27 @@ class Plan(Readable):
             model: a module, or its tensors by name. It has every name of the plan and no parameter more, unless that has no
                 elements, in the same shapes and dtypes, on any devices.
             seed: instead of the plan's.
+            buffers: what becomes of buffers of which the plan does not say every value, as for :func:`.initialize_`: "keep", or
+                "recompute", for which the model must be a module.
 
         Returns:
             The model.
 
         Raises:
-            ValueError: names, shapes or dtypes differ, or a tensor has no memory. All of them are named; nothing is written.
+            ValueError: names, shapes or dtypes differ, a tensor has no memory, or a buffer cannot be recomputed. All of them
+                are named; nothing is written.
         """
         must_be(MODEL, "apply_", model=model)
-        self.fill_(self.matched("apply_", named_tensors(model)), seed=seed)
+        recompute, named = must_recompute("apply_", buffers), named_tensors(model)
+        tensors = self.matched("apply_", named)
+        if not recompute:
+            self.fill_(tensors, seed=seed)
+            return model
+        filled = {name for name in self._names if all(entry.distribution.is_fill for entry in self[name])}
+        values = recomputed("apply_", model, named, filled)
+        self.fill_(tensors, seed=seed)
+        self.fill_({self._names[n.name]: value for n, value in values if n.name in self}, seed=seed)  # over a part of them
+        write(values)
         return model
 
     def matched(self, function: str, named: Sequence[Named]) -> dict[str, Tensor]:
@@ -162,7 +175,7 @@ class Plan(Readable):
                     [
                         f"{function}: the model must fit the plan, got {len(problems)} differences.",
                         *problems,
-                        *_way_off_meta(named, self._names),
+                        *way_off_meta(function, named, self._names),
                     ]
                 )
             )
@@ -413,18 +426,6 @@ def misfits(tensor: Named, entry: Entry) -> Iterator[str]:
         yield f"{tensor.name}: shape {tuple(tensor.tensor.shape)}, but {entry.shape} in the plan."
     if tensor.tensor.dtype != entry.dtype:
         yield f"{tensor.name}: {tensor.tensor.dtype}, but {entry.dtype} in the plan. plan.with_dtype() changes it."
-
-
-def _way_off_meta(named: Sequence[Named], planned: Mapping[str, str]) -> list[str]:
-    """What to do with a model on meta, and which of its buffers would have no values."""
-    if not any(tensor.tensor.is_meta for tensor in named):
-        return []
-    way = "Build the model under deferred() and give it memory with materialize_; or use model.to_empty(device=...)"
-    left = [one.name for one in named if one.buffer and one.name not in planned and one.tensor.numel()]
-    if not left:
-        return [f"{way}."]
-    shown = ", ".join(left[:5]) + ", ..." * (len(left) > 5)
-    return [f"{way}, which leaves {len(left)} buffers without values ({shown}): initialize_(..., buffers='recompute')."]
 
 
 def _local_fill(part: Part, box: Box, whole: Box) -> tuple[Tensor, Region | None] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import SupportsIndex, TypeVar
 
@@ -21,6 +22,7 @@ from ..init import patching
 from ..init.arguments import seed_of
 from ..plans.plan import Plan
 from ..plans.seeds import prefix_of
+from ..plans.without_elements import with_those_without_elements
 from ..rules import Rules
 from ..tensors.boxes import remainder
 from ..tensors.kinds import MODULE, must_be
@@ -117,7 +119,10 @@ class Recording:
         """
         found = self._found("plan", model)
         whole, claims = self._claims("plan", model, found, found.held(), prefix)
-        return self._plan("plan", model, [t for t in found.targets if not t.attribute], whole, claims, seed, rules)
+        made = self._plan("plan", model, [t for t in found.targets if not t.attribute], whole, claims, seed, rules)
+        if not (bare := without_elements(found.targets, found.others)):
+            return made
+        return replace(made, entries=with_those_without_elements(made.entries, bare, found.names(), claims.stream))
 
     def materialize_(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -144,9 +145,30 @@ def put_under_all(tensors: Iterable[Tensor], made: Iterable[Tensor]) -> None:
 
 
 def refresh(model: nn.Module, modules: Iterable[nn.Module], wrapped: bool) -> None:
-    """What modules do after their parameters have moved: cuDNN's flat weights, FSDP2's views of shards."""
+    """What modules do after their parameters have moved: cuDNN's flat weights, FSDP2's views of shards; and the graph of what
+    the old ``weight_norm`` has computed."""
     for module in modules:
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()
+        if module._forward_pre_hooks:
+            _join_to_graph(module)
     if wrapped:
         model._apply(lambda tensor: tensor)  # type: ignore[no-untyped-call]
+
+
+def _join_to_graph(module: nn.Module) -> None:
+    """Joins ``weight`` of ``torch.nn.utils.weight_norm`` to the parameters that it is computed from, as in eager code; each
+    forward pass computes it again. Its values stay."""
+    kind = getattr(sys.modules.get("torch.nn.utils.weight_norm"), "WeightNorm", ())
+    for hook in module._forward_pre_hooks.values():
+        if not isinstance(hook, kind):
+            continue
+        held = vars(module).get(hook.name)
+        parts = [module._parameters.get(f"{hook.name}_{part}") for part in "gv"]
+        if not isinstance(held, Tensor) or held.requires_grad:
+            continue
+        if all(part is not None and type(part) in PLAIN_TYPES and part.dtype == held.dtype for part in parts):
+            with torch.enable_grad():
+                made = hook.compute_weight(module)
+            made.detach().copy_(held)
+            put_under(held, made)

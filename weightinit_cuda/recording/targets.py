@@ -128,6 +128,10 @@ class Found:
         }
         return Alone(list(compress(self._named, alone)), list(compress(memories, alone))), rest, by_name
 
+    def names(self) -> list[str]:
+        """Of its parameters and buffers, in its order."""
+        return [named.name for named in self._named if named.attribute]
+
     def held(self) -> dict[str, View | Memory]:
         """What each target holds that is no view of another one."""
         return {target.named.name: target.held for target in self.targets if not target.within}

@@ -29,7 +29,8 @@ def by_config(std: float | None = None) -> RuleSet:
     """What transformers gives a model (the set ``transformers``).
 
     In models of transformers, whatever the ``_init_weights`` of their classes fills their parameters with: it runs on a copy
-    without memory and is watched (``own_code``). What it leaves alone is as torch's constructors make it.
+    without memory and is watched (``own_code``). What it leaves alone is as torch's constructors make it, or as the model's
+    does, which then runs on meta.
 
     Elsewhere, and where that is not known, as in ``PreTrainedModel``'s own: linear layers and convolutions, ``Conv1D``, stacked
     experts, routers, embeddings, tokens and positions get N(0, std²), where std is the ``initializer_range`` of the config of
@@ -41,8 +42,9 @@ def by_config(std: float | None = None) -> RuleSet:
             ``initializer_factor``), else 0.02.
 
     Warns:
-        UserWarning: parameters that ``_init_weights`` computes, or that only constructors of no layer of torch write. All are
-            named; ``deferred`` records both. With ``std``: a class with an ``_init_weights`` of its own.
+        UserWarning: parameters that ``_init_weights`` computes from draws, or into too many numbers, or that only constructors
+            outside of torch and transformers write. All are named; ``deferred`` records both. With ``std``: a class with an
+            ``_init_weights`` of its own.
 
     Source: transformers, version 5: ``PreTrainedModel.initialize_weights`` and ``_init_weights``.
 
@@ -80,6 +82,8 @@ def _warn_of_unknown(model: nn.Module, own: OwnCode) -> None:
     """Names the parameters of models of transformers that get values by structure alone."""
     unknown = []
     for named in named_tensors(model, buffers=False):
+        if not named.tensor.numel():
+            continue
         if why := own.trouble(named) or (
             "only its constructor writes it" if own.leaves(named) and not torch_reset(named) else ""
         ):

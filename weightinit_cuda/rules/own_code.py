@@ -2,12 +2,16 @@
 
 ``PreTrainedModel.initialize_weights`` calls ``_init_weights`` for one module after the other, inner ones first. So does this,
 with a copy of the model whose tensors have no memory, and notes which functions of ``torch.nn.init`` and which fills of torch
-reach which parameter. What constructors did before is not seen, and what is computed is no fill; both are said.
+reach which parameter. Numbers that the code computes without drawing any are constants, and so are those that only a
+constructor of transformers has written. What other constructors did is not seen, and what is computed from draws, or from a
+tensor's memory, is no fill; both are said.
 """
 
 from __future__ import annotations
 
 import copy
+import random
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -21,8 +25,12 @@ from ..numerics.arithmetic import scaled
 from ..numerics.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
 from ..tensors.boxes import Box
 from ..tensors.named import Named, named_tensors
-from ..tensors.torch_private import TorchDispatchMode, schema_of, storage_key
+from ..tensors.torch_private import schema_of, storage_key
+from .constants import constants
+from .constructors import constructed
 from .rule import Fill
+from .shadows import Following
+from .torch_reset import torch_reset
 
 __all__ = ["BASE", "OwnCode", "is_pretrained"]
 
@@ -55,7 +63,7 @@ class OwnCode:
     def leaves(self, named: Named) -> bool:
         """Whether it leaves a parameter as the constructor made it."""
         found = self._of(named)
-        return found is not None and not found.fills and not found.why
+        return found is not None and found.is_untouched
 
     def trouble(self, named: Named) -> str:
         """Why it is not known what it gives a parameter; empty where it is."""
@@ -76,6 +84,11 @@ class _StandIn:
         self.fills: list[Fill] = []
         self.why = ""
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing is known to have been written into it."""
+        return not (self.fills or self.why)
+
     def is_in(self, module: nn.Module, attribute: str) -> bool:
         """Whether the module still has it."""
         now = module._parameters.get(attribute)
@@ -83,13 +96,26 @@ class _StandIn:
 
     def written(self, view: Tensor, made: Distribution, source: str) -> None:
         """A view of it gets a distribution."""
-        box = _box_of(self.tensor, view)
+        if not self.tensor.numel():
+            return
+        box = Box.whole(self.tensor.shape) if _is_reshaped(self.tensor, view, made) else _box_of(self.tensor, view)
         if box is None or (box.shape != tuple(self.tensor.shape) and not isinstance(made, _BY_ELEMENT)):
             self.why = f"{source} of a part"
         elif box.shape == tuple(self.tensor.shape):
             self.fills, self.why = [(made, None, source)], ""
         else:
             self.fills.append((made, box, source))
+
+    def copied(self, view: Tensor, values: Tensor, source: str) -> bool:
+        """A view of it gets numbers that the code has computed without drawing; False where these are too many."""
+        runs = constants(values.detach().to(view.dtype).expand(view.shape))
+        if runs is None:
+            return False
+        if view.shape == self.tensor.shape:
+            self.fills = []
+        for value, box in runs:
+            self.written(view[box.slices()], Constant(value), source)
+        return True
 
     def scaled(self, view: Tensor, number: float, divided: bool) -> bool:
         """All of it is multiplied, or divided, by a number; False where what comes out is none of our distributions."""
@@ -106,13 +132,27 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) or (isinstance(value, Tensor) and value.dim() == 0 and not value.is_meta)
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+def _other_generators() -> tuple[object, ...]:
+    """Where the generators are that are not torch's."""
+    numpy: Any = sys.modules.get("numpy")
+    of_numpy = numpy.random.get_state()[1:3] if numpy is not None else ((), 0)
+    return random.getstate(), tuple(of_numpy[0]), of_numpy[1]
+
+
+class _Watch(Following):  # type: ignore[no-untyped-call]
     """Sees what is written into stand-ins: calls of ``torch.nn.init`` as a recorder, all else as operators."""
 
     def __init__(self, stand_ins: list[_StandIn]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._stand_ins = {each.storage: each for each in stand_ins}
         self.source = ""
+        self._drawn = False
+        self._others = _other_generators()
+
+    def begins(self, source: str) -> None:
+        """The code for one module is about to run."""
+        self.source, self._drawn = source, False
+        self.shadows.forget()
 
     def value(self, tensor: Tensor) -> Tensor:
         raise NotImplementedError("values of tensors are asked for")
@@ -135,6 +175,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return None if not tensor.is_meta else self._stand_ins.get(storage_key(tensor.untyped_storage()))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._drawn = self._drawn or torch.Tag.nondeterministic_seeded in func.tags
         given = {**dict(zip((each.name for each in schema_of(func).arguments), args, strict=False)), **(kwargs or {})}
         for argument in schema_of(func).arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
@@ -142,12 +183,16 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for view in written if isinstance(written, list) else [written]:
                     if isinstance(view, Tensor) and (stand_in := self._of(view)) is not None:
                         self._operator(schema_of(func).name.removeprefix("aten::"), stand_in, view, list(given.values())[1:])
-        return func(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
     def _operator(self, name: str, stand_in: _StandIn, view: Tensor, others: list[Any]) -> None:
         """An operator that writes to a stand-in, and what it is given beside it."""
         value = others[0] if others and _is_number(others[0]) else None
-        if name == "zero_":
+        if name == "copy_":
+            table = self.shadows.numbers(others[0]) if not self._drawn and _other_generators() == self._others else None
+            if table is None or not stand_in.copied(view, table, self.source):
+                stand_in.why = f"{self.source} computes it (copy_)"
+        elif name == "zero_":
             stand_in.written(view, Constant(0.0), self.source)
         elif name == "fill_" and value is not None:
             stand_in.written(view, Constant(float(value)), self.source)
@@ -171,9 +216,22 @@ def _watched(root: nn.Module) -> Iterator[tuple[tuple[int, str], _StandIn]]:
     except Exception as error:  # of the model's own code
         for stand_in in stand_ins.values():
             stand_in.why = stand_in.why or _words(error)
+    _from_constructor(root, [named for named in held if not named.buffer], stand_ins)
     for named in held:
         if named.module is not None and not named.buffer:
             yield (id(named.module), named.attribute), stand_ins[named.name]
+
+
+def _from_constructor(root: nn.Module, parameters: list[Named], stand_ins: dict[str, _StandIn]) -> None:
+    """Numbers for the parameters that only the constructor of the model writes, and that no layer of torch holds."""
+    left = [
+        named for named in parameters if not (stand_ins[named.name].fills or stand_ins[named.name].why or torch_reset(named))
+    ]
+    made = constructed(root) if any(named.tensor.numel() for named in left) else {}
+    for named in left:
+        numbers = made.get(named.name)
+        if numbers is not None and numbers.shape == named.tensor.shape:
+            stand_ins[named.name].copied(stand_ins[named.name].tensor, numbers, f"{type(named.module).__name__}.__init__")
 
 
 def _untie(twin: nn.Module) -> None:
@@ -195,7 +253,7 @@ def _run(twin: nn.Module, stand_ins: list[_StandIn]) -> None:
         stack.enter_context(watch)
         for module, around in _inner_first(twin, twin, set()):
             base = next(each for each in type(around).__mro__ if "_init_weights" in vars(each))
-            watch.source = f"{base.__name__}._init_weights, {type(module).__name__}"
+            watch.begins(f"{base.__name__}._init_weights, {type(module).__name__}")
             before = dict(module._parameters)
             try:
                 around._init_weights(module)  # type: ignore[operator]
@@ -253,3 +311,9 @@ def _box_of(whole: Tensor, view: Tensor) -> Box | None:
                 return None
             extent[d] = size
     return None if rest or not view.numel() else Box(tuple(start), tuple(extent))
+
+
+def _is_reshaped(whole: Tensor, view: Tensor, made: Distribution) -> bool:
+    """Whether the view is all of a tensor in another shape, which is nothing to what fills it element by element."""
+    same = view.shape != whole.shape and view.numel() == whole.numel() and view.storage_offset() == whole.storage_offset()
+    return same and view.is_contiguous() and whole.is_contiguous() and isinstance(made, _BY_ELEMENT)

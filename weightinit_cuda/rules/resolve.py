@@ -77,7 +77,7 @@ def _ways(model: nn.Module, flat: list[tuple[str, Rule]], bare: list[Named], pro
         torchs = list(flattened(model, "torch"))
         if all(first_match(torchs, named) for named in bare):
             return "Add a Rule for them, or end the list with a set that covers them, such as 'torch'."
-    return "Add a Rule for them."
+    return "Add a Rule for them, or use deferred(), which gives them what the model's own code does."
 
 
 def _lines(bare: list[Named], tensors: Sequence[Named]) -> list[str]:
