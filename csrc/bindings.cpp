@@ -242,7 +242,7 @@ PYBIND11_MODULE(_C, m) {
              py::arg("increment_version"), py::arg("threads"))
         .def("gather", &PlainTensors::gather, py::arg("jobs"))
         .def("gather_whole", &PlainTensors::gather_whole, py::arg("tensors"), py::arg("distributions"), py::arg("streams"),
-             py::arg("seed"))
+             py::arg("seed"), py::arg("jobs"))
         .def("fill", &PlainTensors::fill, py::arg("tensor"), py::arg("distribution"), py::arg("seed"), py::arg("stream"))
         .def("draw_and_fill", &PlainTensors::draw_and_fill, py::arg("tensor"), py::arg("distribution"), py::arg("draw"),
              py::arg("lowest"), py::arg("seed"));

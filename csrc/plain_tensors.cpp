@@ -214,10 +214,22 @@ class PlainTensors::Gathering {
 };
 
 Gathered PlainTensors::gather(const py::object& jobs) const {
+    return gather_whole(py::list(), py::list(), py::list(), 0, jobs);
+}
+
+Gathered PlainTensors::gather_whole(const py::list& tensors, const py::list& distributions, const py::list& streams,
+                                    uint64_t seed, const py::object& jobs) const {
     const auto all = py::reinterpret_steal<py::object>(PySequence_Fast(jobs.ptr(), "jobs must be a sequence"));
     if (!all) throw py::error_already_set();
-    const Py_ssize_t n = PySequence_Fast_GET_SIZE(all.ptr());
-    Gathering gathering(*this, n);
+    const auto rows = Py_ssize_t(tensors.size()), n = PySequence_Fast_GET_SIZE(all.ptr());
+    if (Py_ssize_t(distributions.size()) != rows || Py_ssize_t(streams.size()) != rows)
+        throw std::invalid_argument("columns must have one length");
+    Gathering gathering(*this, rows + n);
+    py::list& others = gathering.gathered.others;
+    for (Py_ssize_t i = 0; i < rows; ++i) {
+        const py::object tensor = tensors[size_t(i)], distribution = distributions[size_t(i)], stream = streams[size_t(i)];
+        if (!gathering.add(tensor, distribution, {seed, bits64(stream.ptr())})) others.append(py::int_(i));
+    }
     for (Py_ssize_t i = 0; i < n; ++i) {
         PyObject* const job = PySequence_Fast_GET_ITEM(all.ptr(), i);
         if (!PyTuple_Check(job) || PyTuple_GET_SIZE(job) != kFields)
@@ -225,21 +237,7 @@ Gathered PlainTensors::gather(const py::object& jobs) const {
         const auto field = [job](Field which) { return py::handle(PyTuple_GET_ITEM(job, which)); };
         const bool whole = field(kRegion).is_none() && field(kCombine).is(store_);
         const Draw draw = whole ? Draw{bits64(field(kSeed).ptr()), bits64(field(kStream).ptr())} : Draw{};
-        if (!whole || !gathering.add(field(kTensor), field(kDistribution), draw))
-            gathering.gathered.others.append(py::handle(job));
-    }
-    return std::move(gathering.gathered);
-}
-
-Gathered PlainTensors::gather_whole(const py::list& tensors, const py::list& distributions, const py::list& streams,
-                                    uint64_t seed) const {
-    const auto n = Py_ssize_t(tensors.size());
-    if (Py_ssize_t(distributions.size()) != n || Py_ssize_t(streams.size()) != n)
-        throw std::invalid_argument("columns must have one length");
-    Gathering gathering(*this, n);
-    for (Py_ssize_t i = 0; i < n; ++i) {
-        const py::object tensor = tensors[size_t(i)], distribution = distributions[size_t(i)], stream = streams[size_t(i)];
-        if (!gathering.add(tensor, distribution, {seed, bits64(stream.ptr())})) gathering.gathered.others.append(py::int_(i));
+        if (!whole || !gathering.add(field(kTensor), field(kDistribution), draw)) others.append(py::handle(job));
     }
     return std::move(gathering.gathered);
 }

@@ -59,10 +59,13 @@ def fill_whole(
 ) -> None:
     """:func:`fill` of jobs on whole tensors, which come as columns, and of a few more: no job is made of what is plain."""
     if backend.native and tensors:
-        gathered = native.plain_tensors.gather_whole(tensors, distributions, streams, seed & MASK64)
-        others = [FillJob(tensors[i], distributions[i], seed, streams[i], None, names[i]) for i in gathered.others]
+        gathered = native.plain_tensors.gather_whole(tensors, distributions, streams, seed & MASK64, more)
+        others = [
+            FillJob(tensors[i], distributions[i], seed, streams[i], None, names[i]) if isinstance(i, int) else i
+            for i in gathered.others
+        ]
         with without_modes():
-            batch = Batch((*others, *more), gathered)
+            batch = Batch(others, gathered)
             if batch.apart():
                 batch.run()
                 return
@@ -85,7 +88,7 @@ class Batch:
 
     Args:
         jobs: as for :func:`fill`.
-        gathered: jobs on plain tensors besides, in the form of the kernels.
+        gathered: what the kernels' module has made of them and more; the jobs are then those that are left.
 
     Attributes:
         plain: the plain tensors.
