@@ -29,10 +29,10 @@ bool same(const py::object& one, const py::object& other) {
 // What a look through a model finds beside its parameters and buffers.
 struct Further {
     py::list modules, held;
-    py::dict every;           // names of what every module has
-    py::list first;           // the same in their order, as most modules begin with them
-    py::tuple leafless;       // types of which no value is a tensor or holds one
-    py::object tensor;        // the class
+    py::dict every;      // names of what every module has
+    py::list first;      // the same in their order, as most modules begin with them
+    py::tuple leafless;  // types of which no value is a tensor or holds one
+    py::object tensor;   // the class
     std::unordered_set<PyObject*> seen = {};
     py::str dict = "__dict__";
 
@@ -122,7 +122,8 @@ struct Collector {
             struct Left {
                 ~Left() { Py_LeaveRecursiveCall(); }
             } left;
-            collect(child, inside, py::reinterpret_steal<py::str>(checked(PyUnicode_Concat(inside.ptr(), dot.ptr())).release()));
+            collect(child, inside,
+                    py::reinterpret_steal<py::str>(checked(PyUnicode_Concat(inside.ptr(), dot.ptr())).release()));
         });
     }
 };
@@ -149,7 +150,7 @@ py::tuple look_through(py::handle module, py::handle named, py::dict every, py::
 }
 
 py::object tensors_alike(const py::list& named, const py::dict& known, const py::tuple& names, const py::tuple& shapes,
-                 const py::tuple& dtypes, const py::tuple& aliases) {
+                         const py::tuple& dtypes, const py::tuple& aliases) {
     static PyObject* const kShape = interned("shape");
     static PyObject* const kDtype = interned("dtype");
     static PyObject* const kIsMeta = interned("is_meta");

@@ -16,6 +16,6 @@ pybind11::tuple look_through(pybind11::handle module, pybind11::handle named, py
 // The tensors of a model by name, if they are those of a plan in its order: names, shapes, dtypes and aliases are columns of it.
 // None if they are not, or some are on meta. Buffers whose names the plan does not know are left out.
 pybind11::object tensors_alike(const pybind11::list& named, const pybind11::dict& known, const pybind11::tuple& names,
-                       const pybind11::tuple& shapes, const pybind11::tuple& dtypes, const pybind11::tuple& aliases);
+                               const pybind11::tuple& shapes, const pybind11::tuple& dtypes, const pybind11::tuple& aliases);
 
 }  // namespace wi
