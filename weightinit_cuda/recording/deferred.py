@@ -366,20 +366,19 @@ class Recording:
 
     def _remember(self, made: Made) -> None:
         """Where the tensors are, for the time when others have taken their places; shards may have done so in the block."""
-        modules = made.all_modules()
-        self._modules.update(modules, [self._held_in(module, made) for module in modules])
-
-    def _held_in(self, module: nn.Module, made: Made) -> dict[str, View | Memory]:
-        held: dict[str, View | Memory] = {}
-        plain_memory = self._recorder.plain_memory
-        for tensors in (module._parameters, module._buffers):
-            for key, tensor in tensors.items():
-                if tensor is None:
-                    continue
-                one = plain_memory(tensor) or self._held_other(tensor, made.tensors.get((id(module), key)))
-                if one is not None:
-                    held[key] = one
-        return held
+        plain_memory, modules = self._recorder.plain_memory, made.all_modules()
+        all_held: list[dict[str, View | Memory]] = []
+        for module in modules:
+            held: dict[str, View | Memory] = {}
+            for tensors in (module._parameters, module._buffers):
+                for key, tensor in tensors.items():
+                    one: View | Memory | None = None if tensor is None else plain_memory(tensor)
+                    if one is None and tensor is not None:
+                        one = self._held_other(tensor, made.tensors.get((id(module), key)))
+                    if one is not None:
+                        held[key] = one
+            all_held.append(held)
+        self._modules.update(modules, all_held)
 
     def _held_other(self, tensor: Tensor, registered: Tensor | None) -> View | Memory | None:
         """What a tensor holds that is all of no plain memory; of a sharded one, what was registered before it."""

@@ -121,11 +121,12 @@ def _places(memories: Sequence[Memory], device: torch.device | None) -> Iterable
 def _columns(tensors: list[Tensor], names: list[str], claims: Claims, seed: int) -> _Columns:
     """The one fill of each tensor, but for integers that begin at 0, as batch norms count with: they do, which is no work for
     the engine."""
-    if torch.int64 in set(map(DTYPE, tensors)):
-        distributions, _ = claims.plain_fills(names)
-        fills = [not _counts(*one) for one in zip(tensors, distributions, strict=True)]
-        tensors, names = list(compress(tensors, fills)), list(compress(names, fills))
     distributions, streams = claims.plain_fills(names)
+    integers = [at for at, dtype in enumerate(map(DTYPE, tensors)) if dtype is torch.int64]
+    if counters := {at for at in integers if _counts(tensors[at], distributions[at])}:
+        kept = [at not in counters for at in range(len(tensors))]
+        tensors, distributions = list(compress(tensors, kept)), list(compress(distributions, kept))
+        streams, names = list(compress(streams, kept)), list(compress(names, kept))
     return _Columns(tensors, distributions, seed, streams, names)
 
 

@@ -158,6 +158,9 @@ class ByModule(Generic[T]):
     def __init__(self) -> None:
         self._known: dict[int, tuple[ref[nn.Module], T]] = {}
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def get(self, module: nn.Module) -> T | None:
         known = self._known.get(id(module))
         return known[1] if known is not None and known[0]() is module else None
@@ -209,8 +212,10 @@ class Wholes:
     def _enter(self, root: nn.Module, inside: Sequence[tuple[str, nn.Module]] = ()) -> None:
         """Gives a module, and those inside it that have no place yet, their places in one whole."""
         whole = Whole(ref(root))
-        without = [(name, module) for name, module in inside or root.named_modules() if self._place(module) is None]
-        self._places.update([module for _, module in without], [(whole, name) for name, _ in without])
+        named = inside or list(root.named_modules())
+        if self._places:
+            named = [(name, module) for name, module in named if self._place(module) is None]
+        self._places.update([module for _, module in named], [(whole, name) for name, _ in named])
 
     def _look(self, model: nn.Module, inside: Sequence[tuple[str, nn.Module]]) -> None:
         """Enters modules that have no place yet."""
