@@ -248,6 +248,8 @@ PYBIND11_MODULE(_C, m) {
              py::arg("types"), py::arg("storage"), py::arg("store"), py::arg("transform_of"), py::arg("has_kernels"),
              py::arg("increment_version"), py::arg("threads"))
         .def("gather", &PlainTensors::gather, py::arg("jobs"))
+        .def("gather_whole", &PlainTensors::gather_whole, py::arg("tensors"), py::arg("distributions"), py::arg("streams"),
+             py::arg("seed"), py::arg("jobs"))
         .def("fill", &PlainTensors::fill, py::arg("tensor"), py::arg("distribution"), py::arg("seed"), py::arg("stream"))
         .def("draw_and_fill", &PlainTensors::draw_and_fill, py::arg("tensor"), py::arg("distribution"), py::arg("draw"),
              py::arg("lowest"), py::arg("seed"));
@@ -276,6 +278,10 @@ PYBIND11_MODULE(_C, m) {
         .def("set", &PlainAttributes::set, py::arg("module"), py::arg("name"), py::arg("value"));
     m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
     m.def("no_sequences", &no_sequences, py::arg("kind"), py::arg("getitem"));
+    m.def("look_through", &look_through, py::arg("module"), py::arg("named"), py::arg("every"), py::arg("leafless"),
+          py::arg("tensor"));
+    m.def("tensors_alike", &tensors_alike, py::arg("named"), py::arg("known"), py::arg("names"), py::arg("shapes"),
+          py::arg("dtypes"), py::arg("aliases"));
     m.def("take_position", &take_position, py::arg("generator"), py::arg("count"));
     m.def("streams_of", &streams_of, py::arg("names"), py::arg("domain"));
     m.def("available_isas", &available_isas);

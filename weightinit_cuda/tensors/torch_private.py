@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
+from torch._ops import _len_torch_dispatch_stack_pre_dispatch as modes_before_dispatch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.jit._builtins import _register_builtin as register_builtin
 from torch.utils._contextlib import _NoParamDecoratorContextManager as DecoratorContextManager
 from torch.utils._device import _device_constructors as device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
-from torch.utils._python_dispatch import _disable_current_modes as without_modes
+from torch.utils._python_dispatch import _disable_current_modes as disable_current_modes
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 
 __all__ = [
@@ -74,6 +75,7 @@ PRIVATE: dict[str, str] = {
     "torch.utils._pytree.tree_map": "arguments of recorded operators; inputs of traced models",
     "torch._C._increment_version": "a fill writes through a pointer: else a re-initialised weight gives wrong gradients",
     "torch._C._len_torch_dispatch_stack": "whether a fill must be an operator. Else: FakeTensor and make_fx miss it",
+    "torch._ops._len_torch_dispatch_stack_pre_dispatch": "the same in torch.export, before autograd",
     "torch._C._len_torch_function_stack": "whether a default device, or another mode, is asked at every call",
     "torch.utils._device._device_constructors": "remembered before torch.tensor is exchanged. Else: devices are not set later",
     "torch.jit._builtins._register_builtin": "torch.jit.script knows what stands under torch.tensor",
@@ -112,6 +114,15 @@ assert_async = torch._assert_async
 swap_tensor_impl = torch._C._swap_tensor_impl
 TensorBase = torch._C.TensorBase
 without_functions = torch._C.DisableTorchFunction
+
+
+_modes_before_dispatch: Callable[[], int] = modes_before_dispatch
+_nothing = nullcontext[Any]()
+
+
+def without_modes() -> AbstractContextManager[Any]:
+    """A context in which no mode sees an operator. Mostly there is none, which torch takes 5 us to find."""
+    return disable_current_modes() if dispatch_modes() or _modes_before_dispatch() else _nothing
 
 
 def cuda_stream(device: int) -> int:
