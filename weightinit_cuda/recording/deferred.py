@@ -9,7 +9,7 @@ fill, a replay for the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import SupportsIndex, TypeVar
@@ -421,14 +421,15 @@ def deferred() -> Iterator[Recording]:
     device(type='cpu')
     """
     recording = Recording()
-    with ExitStack() as stack:
-        stack.enter_context(patching.recording(recording._recorder))
-        if default_device() == META:
-            stack.enter_context(CPU)
-        made = stack.enter_context(registered())
-        stack.enter_context(recording._recorder)
-        stack.enter_context(standing_in(recording._recorder))
-        stack.enter_context(answering(recording._recorder))
+    recorder = recording._recorder
+    with (
+        patching.recording(recorder),
+        CPU if default_device() == META else nullcontext(),
+        registered() as made,
+        recorder,
+        standing_in(recorder),
+        answering(recorder),
+    ):
         recording._active = True
         try:
             yield recording

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -65,11 +65,12 @@ def registered() -> Iterator[Made]:
     """Notes what this thread registers while it is open."""
     made = Made({}, {})
     hooks = Hooks(made.modules, made.tensors) if kernels is None else kernels.Registered(made.modules, made.tensors)
-    with ExitStack() as stack:
-        stack.enter_context(_told_of_copies(hooks.copied))
-        stack.enter_context(module_hooks.register_module_parameter_registration_hook(hooks.tensor))
-        stack.enter_context(module_hooks.register_module_buffer_registration_hook(hooks.tensor))
-        stack.enter_context(module_hooks.register_module_module_registration_hook(hooks.module))
+    with (
+        _told_of_copies(hooks.copied),
+        module_hooks.register_module_parameter_registration_hook(hooks.tensor),
+        module_hooks.register_module_buffer_registration_hook(hooks.tensor),
+        module_hooks.register_module_module_registration_hook(hooks.module),
+    ):
         yield made
 
 
