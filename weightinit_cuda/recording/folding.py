@@ -205,7 +205,7 @@ class Folded:
             return None
         if name in ("cat", "stack"):
             return _worth_telling(self._joined(given["tensors"], given.get("dim", 0), out, stacked=name == "stack"))
-        if step.call.nature.written - {"self"}:  # out=, which is no operand
+        if any(name != "self" for _, name in step.call.nature.written):  # out=, which is no operand
             return None
         if name == "copy" or (name == "fill" and isinstance(given.get("value"), View)):
             given = {"self": given["src" if name == "copy" else "value"]}

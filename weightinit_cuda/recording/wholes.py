@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
 
+from ..engine.backend import kernels
 from ..plans.seeds import drawn_seed
 from ..tensors.shards import agreed
 from .ownership import Claims
@@ -63,31 +64,40 @@ class Made(NamedTuple):
 def registered() -> Iterator[Made]:
     """Notes what this thread registers while it is open."""
     made = Made({}, {})
-    modules, tensors = made
-    thread, current = threading.get_ident(), threading.get_ident
-
-    def tensor_hook(module: nn.Module, name: str, registered: Tensor | None) -> None:
-        if current() == thread:
-            modules[id(module)] = module
-            if registered is not None:
-                tensors[id(module), name] = registered
-
-    def module_hook(module: nn.Module, name: str, registered: nn.Module | None) -> None:
-        if current() == thread:
-            modules[id(module)] = module
-            if registered is not None:
-                modules[id(registered)] = registered
-
-    def copied(module: nn.Module) -> None:
-        if current() == thread:
-            modules[id(module)] = module
-
+    hooks = Hooks(made.modules, made.tensors) if kernels is None else kernels.Registered(made.modules, made.tensors)
     with ExitStack() as stack:
-        stack.enter_context(_told_of_copies(copied))
-        stack.enter_context(module_hooks.register_module_parameter_registration_hook(tensor_hook))
-        stack.enter_context(module_hooks.register_module_buffer_registration_hook(tensor_hook))
-        stack.enter_context(module_hooks.register_module_module_registration_hook(module_hook))
+        stack.enter_context(_told_of_copies(hooks.copied))
+        stack.enter_context(module_hooks.register_module_parameter_registration_hook(hooks.tensor))
+        stack.enter_context(module_hooks.register_module_buffer_registration_hook(hooks.tensor))
+        stack.enter_context(module_hooks.register_module_module_registration_hook(hooks.module))
         yield made
+
+
+class Hooks:
+    """Note what the thread that made them registers, and copies. The native module has the same (csrc/registered.cpp).
+
+    Args:
+        modules, tensors: of :class:`Made`.
+    """
+
+    def __init__(self, modules: dict[int, nn.Module], tensors: dict[tuple[int, str], Tensor]) -> None:
+        self._modules, self._tensors, self._thread = modules, tensors, threading.get_ident()
+
+    def tensor(self, module: nn.Module, name: str, registered: Tensor | None) -> None:
+        if threading.get_ident() == self._thread:
+            self._modules[id(module)] = module
+            if registered is not None:
+                self._tensors[id(module), name] = registered
+
+    def module(self, module: nn.Module, name: str, registered: nn.Module | None) -> None:
+        if threading.get_ident() == self._thread:
+            self._modules[id(module)] = module
+            if registered is not None:
+                self._modules[id(registered)] = registered
+
+    def copied(self, module: nn.Module) -> None:
+        if threading.get_ident() == self._thread:
+            self._modules[id(module)] = module
 
 
 _copies = threading.Lock()

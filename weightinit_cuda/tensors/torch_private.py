@@ -23,7 +23,6 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 
 __all__ = [
     "PRIVATE",
-    "PYTHON_KEY",
     "DecoratorContextManager",
     "FakeTensor",
     "FakeTensorMode",
@@ -52,7 +51,6 @@ __all__ = [
     "overlaps_itself",
     "register_builtin",
     "schema_of",
-    "set_excluded",
     "set_grad_enabled",
     "storage_key",
     "strided_shard",
@@ -60,6 +58,7 @@ __all__ = [
     "tree_flatten_with_path",
     "tree_map",
     "unseen_by_compile",
+    "without_dispatch",
     "without_functions",
     "without_modes",
 ]
@@ -80,8 +79,7 @@ PRIVATE: dict[str, str] = {
     "torch._C._len_torch_function_stack": "whether a default device, or another mode, is asked at every call",
     "torch.utils._device._device_constructors": "remembered before torch.tensor is exchanged. Else: devices are not set later",
     "torch.jit._builtins._register_builtin": "torch.jit.script knows what stands under torch.tensor",
-    "torch._C._dispatch_tls_set_dispatch_key_excluded": "deferred() makes tensors on meta without asking its own mode",
-    "torch._C.DispatchKey.Python": "the same",
+    "torch._C._disabled_torch_dispatch_impl": "deferred() makes tensors on meta without asking its own mode",
     "torch._C._functorch.peek_interpreter_stack": "the same for vmap and grad",
     "torch._C._functorch.is_functorch_wrapped_tensor": "the probe looks at no tensor of vmap, which has no values",
     "torch._functorch.pyfunctorch.temporarily_clear_interpreter_stack": "checks draw on scratch tensors, which vmap refuses",
@@ -110,8 +108,7 @@ function_modes = torch._C._len_torch_function_stack
 functorch_transform = torch._C._functorch.peek_interpreter_stack
 is_transformed = torch._C._functorch.is_functorch_wrapped_tensor
 jit_trace = torch._C._is_tracing
-set_excluded = torch._C._dispatch_tls_set_dispatch_key_excluded
-PYTHON_KEY = torch._C.DispatchKey.Python
+without_dispatch = torch._C._disabled_torch_dispatch_impl
 set_grad_enabled = torch._C._set_grad_enabled
 assert_async = torch._assert_async
 swap_tensor_impl = torch._C._swap_tensor_impl
