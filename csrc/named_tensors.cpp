@@ -159,7 +159,8 @@ py::object tensors_alike(const py::list& named, const py::dict& known, const py:
         throw std::invalid_argument("columns must have one length");
     py::dict found;
     size_t at = 0;
-    for (const py::handle row : named) {
+    for (size_t i = 0; i < named.size(); ++i) {
+        const py::object row = named[i];
         if (!PyTuple_Check(row.ptr()) || PyTuple_GET_SIZE(row.ptr()) != 6) throw py::type_error("named must be tuples of six");
         const auto one = py::reinterpret_borrow<py::tuple>(row);
         const py::object name = one[0], tensor = one[1];
