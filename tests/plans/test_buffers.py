@@ -21,7 +21,7 @@ def emptied(model: nn.Module) -> nn.Module:
     model.to_empty(device="cpu")
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
-            tensor.fill_(GARBAGE if tensor.is_floating_point() else 77)
+            tensor.fill_(77 if tensor.dtype == torch.int64 else GARBAGE)
     return model
 
 
@@ -129,6 +129,59 @@ def test_what_a_plan_says_of_a_part_lies_over_the_modules_own_code() -> None:
     assert plan.apply_(emptied(Resets())).get_buffer("steps").tolist() == [torch.tensor(GARBAGE), 9, torch.tensor(GARBAGE)]
 
 
+def planned(kind: type[Holder], *more: Entry) -> wi.Plan:
+    return wi.Plan((*wi.plan(kind(), "xavier", seed=0).entries, *more))
+
+
+def nines(box: Box | None, name: str = "steps") -> Entry:
+    return Entry(name, (3,), torch.float32, Constant(9.0), 7, "", box, (), True)
+
+
+def test_a_plan_that_says_nothing_of_the_rest_of_a_buffer_does_not_fill_it() -> None:
+    plan = planned(Resets, nines(Box((1,), (1,))))
+    assert plan.apply_(emptied(Resets()), buffers="recompute").get_buffer("steps").tolist() == [0, 9, 2]
+    halves = planned(Holder, nines(Box((1,), (2,))), nines(Box((0,), (1,))))  # without code of its own
+    assert halves.apply_(emptied(Holder()), buffers="recompute").get_buffer("steps").tolist() == [9, 9, 9]
+
+
+def test_a_plan_may_have_a_tied_buffer_under_another_name() -> None:
+    model: Any = nn.Module()
+    model.one, model.two = Resets(), Resets()
+    model.two.steps = model.one.steps
+    entries = [entry for entry in wi.plan(model, "xavier", seed=0) if not entry.buffer]
+    wi.Plan((*entries, nines(None, "two.steps"))).apply_(emptied(model), buffers="recompute")
+    assert model.two.steps.tolist() == [9, 9, 9]
+
+
+TABLE = torch.arange(3.0)
+
+
+class Shares(Holder):
+    def reset_buffers(self) -> None:
+        self.steps = TABLE
+
+
+class Expands(Holder):
+    def reset_buffers(self) -> None:
+        self.steps = torch.zeros(1, dtype=torch.float64).expand(3)
+
+
+@pytest.mark.parametrize(("kind", "rest"), [(Shares, 2), (Expands, 0)])
+def test_what_the_code_keeps_elsewhere_is_not_written(kind: type[Holder], rest: float) -> None:
+    plan = planned(kind, nines(Box((0,), (2,))))
+    assert plan.apply_(emptied(kind()), buffers="recompute").get_buffer("steps").tolist() == [9, 9, rest]
+    assert TABLE.tolist() == [0, 1, 2]
+
+
+class Complex(Holder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = self.steps.to(torch.complex64)
+
+    def reset_buffers(self) -> None:
+        self.steps[:2] = 1
+
+
 @pytest.mark.parametrize("kind", [Resets, Replaces, AsTimm])
 def test_modules_with_code_of_their_own(kind: type[Holder]) -> None:
     model = emptied(nn.Sequential(kind()))
@@ -141,7 +194,9 @@ def test_modules_with_code_of_their_own(kind: type[Holder]) -> None:
     assert torch.equal(model[0].fc.weight, wi.initialize_(nn.Sequential(kind()), "xavier", seed=3)[0].fc.weight)
 
 
-@pytest.mark.parametrize(("kind", "why"), [(Holder, ""), (WritesPart, ""), (Raises, r" \(reset_buffers: OSError: no table\)")])
+@pytest.mark.parametrize(
+    ("kind", "why"), [(Holder, ""), (WritesPart, ""), (Complex, ""), (Raises, r" \(reset_buffers: OSError: no table\)")]
+)
 def test_what_cannot_be_computed_is_named(kind: type[Holder], why: str) -> None:
     model = emptied(nn.Sequential(kind()))
     named = rf"got 1 that are not\. .*deferred.*\n  0\.steps \(3,\) of {kind.__name__}{why}$"

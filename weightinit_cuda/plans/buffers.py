@@ -141,4 +141,4 @@ def _if_written(after: Tensor | None, before: Tensor, version: int) -> Tensor | 
     """The buffer, if something wrote all of it."""
     if after is None or after.is_meta or after.shape != before.shape or (after is before and after._version == version):
         return None
-    return None if after.is_floating_point() and bool(after.isnan().any()) else after
+    return None if bool(after.isnan().any()) else after
