@@ -149,7 +149,7 @@ class Plan(Readable):
             The model.
 
         Raises:
-            ValueError: names, shapes or dtypes differ, memory is missing, a buffer cannot be recomputed; all named, none written.
+            ValueError: names, shapes or dtypes differ, memory is missing, a buffer cannot be recomputed; nothing is written.
         """
         must_be(MODEL, "apply_", model=model)
         recompute, named = must_recompute("apply_", buffers), named_tensors(model)
