@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from meshes import rank_of
 from torch import Tensor, nn
+from torch.distributed.tensor import distribute_module
 
 import weightinit_cuda as wi
 from weightinit_cuda.numerics.distributions import Computed, Constant
@@ -235,6 +237,16 @@ def test_buffers_must_be_known(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r'^apply_: buffers must be "keep" or "recompute", got '):
         plan.apply_(model, buffers=wrong)
     assert model.weight.tolist() == before
+
+
+@pytest.mark.parametrize("kind", [Replaces, AsTimm])
+def test_buffers_over_a_mesh_that_the_code_makes_plain_are_named(kind: type[Holder]) -> None:
+    with rank_of(0, (1,)) as mesh:
+        model = distribute_module(kind(), mesh)
+        plan, before = wi.plan(model, "xavier", seed=0), model.fc.weight.to_local().tolist()
+        with pytest.raises(ValueError, match=rf"steps \(3,\) of {kind.__name__}"):
+            plan.apply_(model, buffers="recompute")
+        assert model.fc.weight.to_local().tolist() == before
 
 
 def test_tensors_by_name_have_no_code() -> None:

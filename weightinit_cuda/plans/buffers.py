@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import Model, Named
+from ..tensors.shards import is_dtensor
 
 __all__ = ["must_recompute", "recomputed", "way_off_meta", "write"]
 
@@ -140,5 +141,7 @@ def _unwritten(buffer: Tensor | None) -> Tensor:
 def _if_written(after: Tensor | None, before: Tensor, version: int) -> Tensor | None:
     """The buffer, if something wrote all of it."""
     if after is None or after.is_meta or after.shape != before.shape or (after is before and after._version == version):
+        return None
+    if is_dtensor(after) != is_dtensor(before):  # neither can be copied into the other
         return None
     return None if bool(after.isnan().any()) else after

@@ -140,8 +140,8 @@ class Plan(Readable):
         buffers without an entry.
 
         Args:
-            model: a module, or its tensors by name. It has every name of the plan and no parameter more, unless that has no
-                elements, in the same shapes and dtypes, on any devices.
+            model: a module, or its tensors by name. It has every name of the plan and no parameter more, in the same shapes and
+                dtypes, on any devices; what has no elements may be missing in either.
             seed: instead of the plan's.
             buffers: what becomes of those that fills do not decide wholly, as for :func:`.initialize_`; "keep" or "recompute".
 
@@ -248,7 +248,7 @@ class Plan(Readable):
                 yield from misfits(tensor, self._by_name[name][0])
             if tensor.tensor.is_meta:
                 yield f"{tensor.name}: on meta, without memory."
-        for name in [name for name in self._by_name if name not in seen]:
+        for name in [name for name in self._by_name if name not in seen and not self._is_empty(name)]:
             yield f"{name}: in the plan, but not in the model."
 
     def jobs(self, tensors: Mapping[str, Tensor], *, seed: SupportsIndex | None = None) -> list[FillJob]:
