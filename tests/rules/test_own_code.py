@@ -240,6 +240,39 @@ def test_numbers_after_draws_of_their_own() -> None:
     assert given(Once(code), "vector") == [(Constant(3.0), None)]
 
 
+class Parts(PreTrainedModel):
+    """What is filled in part, over what constructors of torch, of transformers and of nobody known have made."""
+
+    __module__ = "transformers.models.none"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.layer, self.lstm, self.norm = nn.Linear(2, 4), nn.LSTM(2, 3), nn.LayerNorm(4)
+        self.config, self.numbers, self.drawn = config, nn.Parameter(torch.full((4,), 2.0)), nn.Parameter(torch.rand(4))
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is self:
+            for part in (self.layer.bias[1:3], self.lstm.bias_ih_l0[3:6], self.numbers[1:], self.drawn[1:]):
+                part.fill_(7.0)
+            self.norm.weight[:2].copy_(torch.tensor([5.0, 6.0]))
+
+
+def test_what_is_filled_in_part_has_the_rest_of_its_constructor() -> None:
+    model = Parts(SimpleNamespace(initializer_range=0.5))
+    with pytest.warns(UserWarning, match=r"drawn: Parts\._init_weights, Parts of a part") as seen:
+        plan = wi.plan(model, ["transformers", wi.Rule("drawn", "zeros_")], seed=0)
+    assert len(str(seen[0].message).splitlines()) == 2
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 77.0)
+    plan.apply_(model)
+    assert all(77.0 not in parameter for parameter in model.parameters())
+    assert model.norm.weight.tolist() == [5, 6, 1, 1]
+    assert model.numbers.tolist() == [2, 7, 7, 7]
+    assert (model.layer.bias == 7).tolist() == [False, True, True, False]
+    assert [(type(e.distribution), e.box) for e in plan["lstm.bias_ih_l0"]] == [(Uniform, None), (Constant, Box((3,), (3,)))]
+
+
 @pytest.mark.parametrize("code", [lambda self, p: p.copy_(torch.ones(4)), lambda self, p: p.fill_(1.0)])
 def test_other_bits_of_a_parameter(code: Any) -> None:
     model = Once(lambda self, p: code(self, p.view(torch.int32)))

@@ -21,7 +21,7 @@ from ..init.catalog import CATALOG, Function, distribution_of
 from ..init.patching import recording
 from ..numerics.arithmetic import scaled
 from ..numerics.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
-from ..tensors.boxes import Box
+from ..tensors.boxes import Box, remainder
 from ..tensors.named import Named, named_tensors
 from ..tensors.torch_private import schema_of, storage_key
 from .constants import constants
@@ -86,6 +86,12 @@ class _StandIn:
     def is_untouched(self) -> bool:
         """Whether nothing is known to have been written into it."""
         return not (self.fills or self.why)
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether each of its elements is."""
+        whole = Box.whole(self.tensor.shape)
+        return bool(self.fills) and not remainder(whole, [box or whole for _, box, _ in self.fills])
 
     def is_in(self, module: nn.Module, attribute: str) -> bool:
         """Whether the module still has it."""
@@ -225,15 +231,21 @@ def _watched(root: nn.Module) -> Iterator[tuple[tuple[int, str], _StandIn]]:
 
 
 def _from_constructor(root: nn.Module, parameters: list[Named], stand_ins: dict[str, _StandIn]) -> None:
-    """Numbers for the parameters that only the constructor of the model writes, and that no layer of torch holds."""
-    left = [
-        named for named in parameters if not (stand_ins[named.name].fills or stand_ins[named.name].why or torch_reset(named))
-    ]
-    made = constructed(root) if any(named.tensor.numel() for named in left) else {}
+    """What a constructor has left in a parameter that ``_init_weights`` fills in part; and the numbers that only that of the
+    model writes, where no layer of torch holds them."""
+    left = [named for named in parameters if not (stand_ins[named.name].why or stand_ins[named.name].is_filled)]
+    bare = [named for named in left if not torch_reset(named)]
+    made = constructed(root) if any(named.tensor.numel() for named in bare) else {}
     for named in left:
-        numbers = made.get(named.name)
-        if numbers is not None and numbers.shape == named.tensor.shape:
-            stand_ins[named.name].copied(stand_ins[named.name].tensor, numbers, f"{type(named.module).__name__}.__init__")
+        stand_in, numbers = stand_ins[named.name], made.get(named.name)
+        parts, stand_in.fills = stand_in.fills, []
+        if parts and (reset := torch_reset(named)):
+            stand_in.fills = list(reset)
+        elif numbers is not None and numbers.shape == named.tensor.shape:
+            stand_in.copied(stand_in.tensor, numbers, f"{type(named.module).__name__}.__init__")
+        if parts and not stand_in.fills:
+            stand_in.why = f"{parts[0][2]} of a part"
+        stand_in.fills += parts
 
 
 def _untie(twin: nn.Module) -> None:
