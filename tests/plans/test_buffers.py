@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -173,6 +174,19 @@ def test_what_the_code_keeps_elsewhere_is_not_written(kind: type[Holder], rest: 
     plan = planned(kind, nines(Box((0,), (2,))))
     assert plan.apply_(emptied(kind()), buffers="recompute").get_buffer("steps").tolist() == [9, 9, rest]
     assert TABLE.tolist() == [0, 1, 2]
+
+
+class Draws(Holder):
+    def reset_buffers(self) -> None:
+        assert isinstance(self.steps, Tensor)
+        self.steps.fill_(random.random() + float(torch.rand(())))
+
+
+def test_the_generators_stay_where_they_are() -> None:
+    plan, model = planned(Draws), emptied(Draws())
+    before = random.getstate(), torch.get_rng_state().tolist()
+    plan.apply_(model, buffers="recompute")
+    assert before == (random.getstate(), torch.get_rng_state().tolist())
 
 
 class Complex(Holder):

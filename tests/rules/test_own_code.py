@@ -229,6 +229,22 @@ def test_numbers_of_draws_are_no_constants(name: str) -> None:
     assert [entry.distribution for entry in plan] == [Constant(0.0)]
 
 
+@pytest.mark.filterwarnings("ignore:transformers")
+def test_the_generators_of_others_stay_where_they_are() -> None:
+    def code(self: Once, p: Tensor) -> None:
+        p.fill_(random.random() + np.random.rand())
+
+    def late() -> float:
+        return random.random() + float(np.random.rand())
+
+    before = random.getstate(), np.random.get_state(legacy=False)["state"]["pos"]
+    wi.plan(Once(code), ["transformers", wi.Rule("vector", "zeros_")], seed=0)
+    model = constructed(lambda: 0.5)
+    model.config.late = late
+    wi.plan(model, [OTHERS, "transformers", wi.Rule("*", "zeros_")], seed=0)
+    assert before == (random.getstate(), np.random.get_state(legacy=False)["state"]["pos"])
+
+
 @pytest.mark.filterwarnings("error")
 def test_numbers_after_draws_of_their_own() -> None:
     def code(self: Once, p: Tensor) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 import torch
 from torch import Tensor, nn
 
+from ..init.generators import generators_kept
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import Model, Named
 from ..tensors.shards import is_dtensor
@@ -56,7 +57,7 @@ def recomputed(function: str, model: Model, named: Collection[Named], covered: C
             by_module.setdefault(id(each.module), (each.module, []))[1].append(each)
     found: list[tuple[Named, Tensor]] = []
     problems: list[str] = []
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with generators_kept(), torch.no_grad():
         for module, held in by_module.values():
             values, errors = _of_module(module, [each.attribute for each in held], around.get(id(module)))
             found += [(each, values[each.attribute]) for each in held if each.attribute in values]

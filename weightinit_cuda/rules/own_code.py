@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..init.catalog import CATALOG, Function, distribution_of
+from ..init.generators import generators_kept
 from ..init.patching import recording
 from ..numerics.arithmetic import scaled
 from ..numerics.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
@@ -261,7 +262,7 @@ def _run(twin: nn.Module, stand_ins: list[_StandIn]) -> None:
     watch = _Watch(stand_ins)
     by_tensor = {id(each.tensor): each for each in stand_ins}
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(generators_kept())
         stack.enter_context(torch.no_grad())
         stack.enter_context(recording(watch))
         stack.enter_context(watch)
