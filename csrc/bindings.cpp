@@ -12,7 +12,9 @@
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
 #include "named_tensors.h"
+#include "plain_tape.h"
 #include "plain_tensors.h"
+#include "registered.h"
 #include "table.h"
 #if !defined(WEIGHTINIT_NO_CUDA)
 #include "cuda/fill_cuda.h"
@@ -195,13 +197,18 @@ void cuda_fill_drawn(uintptr_t data, int storage, uint64_t count, const Transfor
 }
 #endif
 
-// Makes a class no sequence to Python's C API; it stays a mapping. What Python has made of __getitem__ is undone.
-void no_sequence(const py::type& kind) {
+// Makes a class, and all below it that have the same __getitem__, no sequences to Python's C API; they stay mappings. What Python
+// has made of __getitem__ is undone.
+void no_sequences(const py::object& kind, const py::object& getitem) {
     auto* const type = reinterpret_cast<PyTypeObject*>(kind.ptr());
-    if (!type->tp_as_sequence || !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) return;
-    type->tp_as_sequence->sq_item = nullptr;
-    type->tp_as_sequence->sq_ass_item = nullptr;
-    PyType_Modified(type);
+    if (!PyType_Check(kind.ptr())) throw py::type_error("a class is needed");
+    if (type->tp_as_sequence && PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) && py::getattr(kind, "__getitem__").is(getitem)) {
+        type->tp_as_sequence->sq_item = nullptr;
+        type->tp_as_sequence->sq_ass_item = nullptr;
+        PyType_Modified(type);
+    }
+    const py::list below = py::handle(reinterpret_cast<PyObject*>(&PyType_Type)).attr("__subclasses__")(kind);
+    for (size_t i = 0; i < below.size(); ++i) no_sequences(below[i], getitem);
 }
 
 // Where a generator of torch stands, which then moves on. Between the two no bytecode of Python is run: no signal handler and no
@@ -241,11 +248,40 @@ PYBIND11_MODULE(_C, m) {
              py::arg("types"), py::arg("storage"), py::arg("store"), py::arg("transform_of"), py::arg("has_kernels"),
              py::arg("increment_version"), py::arg("threads"))
         .def("gather", &PlainTensors::gather, py::arg("jobs"))
+        .def("gather_whole", &PlainTensors::gather_whole, py::arg("tensors"), py::arg("distributions"), py::arg("streams"),
+             py::arg("seed"), py::arg("jobs"))
         .def("fill", &PlainTensors::fill, py::arg("tensor"), py::arg("distribution"), py::arg("seed"), py::arg("stream"))
         .def("draw_and_fill", &PlainTensors::draw_and_fill, py::arg("tensor"), py::arg("distribution"), py::arg("draw"),
              py::arg("lowest"), py::arg("seed"));
+    py::class_<TapeParts>(m, "TapeParts")
+        .def(py::init<py::tuple, py::object, py::object, py::object, py::object, py::object, py::object, py::object, py::object,
+                      py::object, py::object, py::object>(),
+             py::kw_only(), py::arg("types"), py::arg("memory"), py::arg("fill_step"), py::arg("empty"),
+             py::arg("without_dispatch"), py::arg("dispatch_modes"), py::arg("function_modes"), py::arg("grad_enabled"),
+             py::arg("data"), py::arg("cpu"), py::arg("meta"), py::arg("is_own"));
+    py::class_<PlainTape>(m, "PlainTape")
+        .def(py::init<py::object, py::list, py::dict, py::object>(), py::arg("parts"), py::arg("steps"), py::arg("memories"),
+             py::arg("seeding"))
+        .def_readwrite("depth", &PlainTape::depth)
+        .def("plain_memory", &PlainTape::plain_memory, py::arg("tensor"))
+        .def("make", &PlainTape::make, py::arg("args"), py::arg("named"), py::arg("distribution"))
+        .def("fill", &PlainTape::fill, py::arg("tensor"), py::arg("distribution"))
+        .def("called", &PlainTape::called, py::arg("function"), py::arg("args"), py::arg("own"))
+        .def("data", &PlainTape::data, py::arg("tensor"));
+    py::class_<Registered>(m, "Registered")
+        .def(py::init<py::dict, py::dict>(), py::arg("modules"), py::arg("tensors"))
+        .def("tensor", &Registered::tensor, py::arg("module"), py::arg("name"), py::arg("registered"))
+        .def("module", &Registered::module, py::arg("module"), py::arg("name"), py::arg("registered"))
+        .def("copied", &Registered::copied, py::arg("module"));
+    py::class_<PlainAttributes>(m, "PlainAttributes")
+        .def(py::init<py::object>(), py::arg("module"))
+        .def("set", &PlainAttributes::set, py::arg("module"), py::arg("name"), py::arg("value"));
     m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
-    m.def("no_sequence", &no_sequence, py::arg("kind"));
+    m.def("no_sequences", &no_sequences, py::arg("kind"), py::arg("getitem"));
+    m.def("look_through", &look_through, py::arg("module"), py::arg("named"), py::arg("every"), py::arg("leafless"),
+          py::arg("tensor"));
+    m.def("tensors_alike", &tensors_alike, py::arg("named"), py::arg("known"), py::arg("names"), py::arg("shapes"),
+          py::arg("dtypes"), py::arg("aliases"));
     m.def("take_position", &take_position, py::arg("generator"), py::arg("count"));
     m.def("streams_of", &streams_of, py::arg("names"), py::arg("domain"));
     m.def("available_isas", &available_isas);

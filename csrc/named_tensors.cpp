@@ -1,5 +1,10 @@
 #include "named_tensors.h"
 
+#include <algorithm>
+#include <optional>
+#include <unordered_set>
+#include <vector>
+
 namespace wi {
 namespace py = pybind11;
 namespace {
@@ -9,9 +14,74 @@ py::object checked(PyObject* made) {
     return py::reinterpret_steal<py::object>(made);
 }
 
+PyObject* interned(const char* name) {
+    PyObject* const made = PyUnicode_InternFromString(name);
+    if (!made) throw py::error_already_set();
+    return made;
+}
+
+bool same(const py::object& one, const py::object& other) {
+    const int equal = PyObject_RichCompareBool(one.ptr(), other.ptr(), Py_EQ);
+    if (equal < 0) throw py::error_already_set();
+    return equal;
+}
+
+// What a look through a model finds beside its parameters and buffers.
+struct Further {
+    py::list modules, held;
+    py::dict every;      // names of what every module has
+    py::list first;      // the same in their order, as most modules begin with them
+    py::tuple leafless;  // types of which no value is a tensor or holds one
+    py::object tensor;   // the class
+    std::unordered_set<PyObject*> seen = {};
+    py::str dict = "__dict__";
+
+    bool has_no_leaves(PyObject* value) const {
+        PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(value));
+        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(leafless.ptr()); ++i)
+            if (PyTuple_GET_ITEM(leafless.ptr(), i) == type) return true;
+        return false;
+    }
+
+    bool may_have_leaves(PyObject* value) const {
+        if (PyList_Check(value) || PyTuple_Check(value)) {
+            PyObject** const items = PySequence_Fast_ITEMS(value);
+            const auto none = [&](PyObject* item) { return has_no_leaves(item); };
+            return !std::all_of(items, items + PySequence_Fast_GET_SIZE(value), none);
+        }
+        if (PyDict_Check(value)) {
+            Py_ssize_t at = 0;
+            PyObject *name, *item;
+            while (PyDict_Next(value, &at, &name, &item))
+                if (!has_no_leaves(item)) return true;
+            return false;
+        }
+        const int is_tensor = PyObject_IsInstance(value, tensor.ptr());
+        if (is_tensor < 0) throw py::error_already_set();
+        return is_tensor;
+    }
+
+    void look(const py::object& module, const py::str& name, const py::str& prefix) {
+        if (!seen.insert(module.ptr()).second) return;
+        modules.append(py::make_tuple(name, module));
+        const py::object attributes = checked(PyObject_GetAttr(module.ptr(), dict.ptr()));
+        if (!PyDict_Check(attributes.ptr())) return;
+        Py_ssize_t at = 0, number = 0;
+        PyObject *key, *value;
+        for (; PyDict_Next(attributes.ptr(), &at, &key, &value); ++number) {
+            if (number < PyList_GET_SIZE(first.ptr()) && key == PyList_GET_ITEM(first.ptr(), number)) continue;
+            if (has_no_leaves(value)) continue;
+            const auto attribute = py::reinterpret_borrow<py::object>(key), one = py::reinterpret_borrow<py::object>(value);
+            if (!may_have_leaves(value) || every.contains(attribute)) continue;
+            held.append(py::make_tuple(checked(PyUnicode_Concat(prefix.ptr(), key)), one, module));
+        }
+    }
+};
+
 struct Collector {
     PyTypeObject* named;
     py::list own, kept;
+    std::optional<Further> further = {};
     py::str parameters = "_parameters", buffers = "_buffers", modules = "_modules", dot = ".", top = "";
     py::tuple no_aliases{0};
 
@@ -42,27 +112,67 @@ struct Collector {
         });
     }
 
-    void collect(const py::object& module, const py::str& prefix) {
+    void collect(const py::object& module, const py::str& called, const py::str& prefix) {
+        if (further) further->look(module, called, prefix);
         tensors(module, parameters, prefix, false);
         tensors(module, buffers, prefix, true);
         each(checked(PyObject_GetAttr(module.ptr(), modules.ptr())), [&](const py::object& name, const py::object& child) {
-            const py::object inside = checked(PyUnicode_Concat(prefix.ptr(), name.ptr()));
+            const auto inside = py::reinterpret_steal<py::str>(checked(PyUnicode_Concat(prefix.ptr(), name.ptr())).release());
             if (Py_EnterRecursiveCall(" in the modules of a model")) throw py::error_already_set();
             struct Left {
                 ~Left() { Py_LeaveRecursiveCall(); }
             } left;
-            collect(child, py::reinterpret_steal<py::str>(checked(PyUnicode_Concat(inside.ptr(), dot.ptr())).release()));
+            collect(child, inside,
+                    py::reinterpret_steal<py::str>(checked(PyUnicode_Concat(inside.ptr(), dot.ptr())).release()));
         });
     }
 };
 
+Collector collector_of(py::handle named, py::list own, py::list kept) {
+    if (!PyType_Check(named.ptr()) || !PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(named.ptr()), &PyTuple_Type))
+        throw py::type_error("named must be a type of tuples");
+    return {reinterpret_cast<PyTypeObject*>(named.ptr()), std::move(own), std::move(kept)};
+}
+
 }  // namespace
 
 void collect(py::handle module, py::handle named, py::list own, py::list kept) {
-    if (!PyType_Check(named.ptr()) || !PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(named.ptr()), &PyTuple_Type))
-        throw py::type_error("named must be a type of tuples");
-    Collector collector{reinterpret_cast<PyTypeObject*>(named.ptr()), std::move(own), std::move(kept)};
-    collector.collect(py::reinterpret_borrow<py::object>(module), collector.top);
+    Collector collector = collector_of(named, std::move(own), std::move(kept));
+    collector.collect(py::reinterpret_borrow<py::object>(module), collector.top, collector.top);
+}
+
+py::tuple look_through(py::handle module, py::handle named, py::dict every, py::tuple leafless, py::object tensor) {
+    Collector collector = collector_of(named, py::list(), py::list());
+    const py::list first(every);
+    collector.further = Further{py::list(), py::list(), std::move(every), first, std::move(leafless), std::move(tensor)};
+    collector.collect(py::reinterpret_borrow<py::object>(module), collector.top, collector.top);
+    return py::make_tuple(collector.own, collector.kept, collector.further->modules, collector.further->held);
+}
+
+py::object tensors_alike(const py::list& named, const py::dict& known, const py::tuple& names, const py::tuple& shapes,
+                         const py::tuple& dtypes, const py::tuple& aliases) {
+    static PyObject* const kShape = interned("shape");
+    static PyObject* const kDtype = interned("dtype");
+    static PyObject* const kIsMeta = interned("is_meta");
+    const size_t planned = names.size();
+    if (shapes.size() != planned || dtypes.size() != planned || aliases.size() != planned)
+        throw std::invalid_argument("columns must have one length");
+    py::dict found;
+    size_t at = 0;
+    for (const py::handle row : named) {
+        if (!PyTuple_Check(row.ptr()) || PyTuple_GET_SIZE(row.ptr()) != 6) throw py::type_error("named must be tuples of six");
+        const auto one = py::reinterpret_borrow<py::tuple>(row);
+        const py::object name = one[0], tensor = one[1];
+        if (checked(PyObject_GetAttr(tensor.ptr(), kIsMeta)).ptr() != Py_False) return py::none();
+        if (py::object(one[5]).ptr() == Py_True && !known.contains(name)) continue;
+        if (at == planned || !same(name, names[at]) || !same(one[2], aliases[at]) ||
+            !same(checked(PyObject_GetAttr(tensor.ptr(), kShape)), shapes[at]) ||
+            !same(checked(PyObject_GetAttr(tensor.ptr(), kDtype)), dtypes[at]))
+            return py::none();
+        found[name] = tensor;
+        ++at;
+    }
+    return at == planned && at ? py::object(found) : py::object(py::none());
 }
 
 }  // namespace wi

@@ -144,69 +144,102 @@ bool PlainTensors::draw_and_fill(py::handle tensor, py::handle distribution, py:
     return true;
 }
 
-Gathered PlainTensors::gather(const py::object& jobs) const {
-    const auto all = py::reinterpret_steal<py::object>(PySequence_Fast(jobs.ptr(), "jobs must be a sequence"));
-    if (!all) throw py::error_already_set();
+// What makes a table for each device of plain tensors, one after another.
+class PlainTensors::Gathering {
+  public:
+    Gathering(const PlainTensors& plain, Py_ssize_t n) : plain_(plain), left_(n) {
+        gathered.begins.reserve(size_t(n));
+        gathered.ends.reserve(size_t(n));
+    }
+
+    // False for a tensor that is not plain, or where the kernels do not write what the distribution says.
+    bool add(py::handle tensor, py::handle distribution, const Draw& draw) {
+        const Py_ssize_t left = left_--;
+        Plain plain;
+        Table* const table = plain_.read(tensor, plain) ? table_of(tensor) : nullptr;
+        const Transform* const made = table ? form(distribution, plain.dtype) : nullptr;
+        if (!made) return false;
+        const Storage storage = checked_storage(*made, plain.storage);
+        if (table->jobs.empty()) table->jobs.reserve(size_t(left));
+        put_contiguous(table->jobs.emplace_back(), plain.data, storage, plain.count, *made, draw);
+        gathered.tensors.append(tensor);
+        gathered.begins.push_back(plain.data);
+        gathered.ends.push_back(plain.data + plain.count * uint64_t(item_size(storage)));
+        return true;
+    }
+
     Gathered gathered;
-    std::vector<std::pair<py::object, Table*>> devices;  // null: the kernels do not write there
-    const auto table_on = [&](const py::object& device) {
-        for (const auto& [known, table] : devices)
+
+  private:
+    Table* table_on(const py::object& device) {
+        for (const auto& [known, table] : devices_)
             if (known.equal(device)) return table;
-        devices.emplace_back(device, nullptr);
-        if (has_kernels_(device).cast<bool>()) {
+        devices_.emplace_back(device, nullptr);
+        if (plain_.has_kernels_(device).cast<bool>()) {
             const py::object table = py::cast(Table());
             gathered.tables.append(py::make_tuple(device, table));
-            devices.back().second = table.cast<Table*>();
+            devices_.back().second = table.cast<Table*>();
         }
-        return devices.back().second;
-    };
-    std::pair<bool, Table*> on_cpu = {false, nullptr};
-    const auto table_of = [&](py::handle tensor) {
-        if (attribute(tensor, is_cpu_).ptr() != Py_True) return table_on(attribute(tensor, device_));
-        if (!on_cpu.first) on_cpu = {true, table_on(attribute(tensor, device_))};
-        return on_cpu.second;
-    };
-    struct Form {  // of a distribution and a dtype that live as long as the jobs
-        PyObject *distribution, *dtype;
-        const Transform* made;
-        py::object keep;
-    } recent[kRecent] = {};
-    const auto form = [&](py::handle distribution, py::handle dtype) {
-        Form& known = recent[(reinterpret_cast<uintptr_t>(distribution.ptr()) >> 4) % kRecent];
+        return devices_.back().second;
+    }
+
+    Table* table_of(py::handle tensor) {
+        if (attribute(tensor, plain_.is_cpu_).ptr() != Py_True) return table_on(attribute(tensor, plain_.device_));
+        if (!on_cpu_.first) on_cpu_ = {true, table_on(attribute(tensor, plain_.device_))};
+        return on_cpu_.second;
+    }
+
+    const Transform* form(py::handle distribution, py::handle dtype) {
+        Form& known = recent_[(reinterpret_cast<uintptr_t>(distribution.ptr()) >> 4) % kRecent];
         if (known.distribution != distribution.ptr() || known.dtype != dtype.ptr()) {
             known.distribution = nullptr;
-            known.made = transform(distribution, dtype, known.keep);
+            known.made = plain_.transform(distribution, dtype, known.keep);
             known.distribution = distribution.ptr();
             known.dtype = dtype.ptr();
         }
         return known.made;
+    }
+
+    struct Form {  // of a distribution and a dtype that live as long as the jobs
+        PyObject *distribution, *dtype;
+        const Transform* made;
+        py::object keep;
     };
-    Plain plain;
-    const Py_ssize_t n = PySequence_Fast_GET_SIZE(all.ptr());
-    gathered.begins.reserve(size_t(n));
-    gathered.ends.reserve(size_t(n));
+
+    const PlainTensors& plain_;
+    Py_ssize_t left_;
+    std::vector<std::pair<py::object, Table*>> devices_;  // null: the kernels do not write there
+    std::pair<bool, Table*> on_cpu_ = {false, nullptr};
+    Form recent_[kRecent] = {};
+};
+
+Gathered PlainTensors::gather(const py::object& jobs) const {
+    return gather_whole(py::list(), py::list(), py::list(), 0, jobs);
+}
+
+Gathered PlainTensors::gather_whole(const py::list& tensors, const py::list& distributions, const py::list& streams,
+                                    uint64_t seed, const py::object& jobs) const {
+    const auto all = py::reinterpret_steal<py::object>(PySequence_Fast(jobs.ptr(), "jobs must be a sequence"));
+    if (!all) throw py::error_already_set();
+    const auto rows = Py_ssize_t(tensors.size()), n = PySequence_Fast_GET_SIZE(all.ptr());
+    if (Py_ssize_t(distributions.size()) != rows || Py_ssize_t(streams.size()) != rows)
+        throw std::invalid_argument("columns must have one length");
+    Gathering gathering(*this, rows + n);
+    py::list& others = gathering.gathered.others;
+    for (Py_ssize_t i = 0; i < rows; ++i) {
+        const py::object tensor = tensors[size_t(i)], distribution = distributions[size_t(i)], stream = streams[size_t(i)];
+        if (!gathering.add(tensor, distribution, {seed, bits64(stream.ptr())})) others.append(py::int_(i));
+    }
     for (Py_ssize_t i = 0; i < n; ++i) {
         PyObject* const job = PySequence_Fast_GET_ITEM(all.ptr(), i);
         if (!PyTuple_Check(job) || PyTuple_GET_SIZE(job) != kFields)
             throw std::invalid_argument("a job must have seven fields");
         const auto field = [job](Field which) { return py::handle(PyTuple_GET_ITEM(job, which)); };
-        const py::handle tensor = field(kTensor);
         const bool whole = field(kRegion).is_none() && field(kCombine).is(store_);
-        Table* const table = whole && read(tensor, plain) ? table_of(tensor) : nullptr;
-        const Transform* const made = table ? form(field(kDistribution), plain.dtype) : nullptr;
-        if (!made) {
-            gathered.others.append(py::handle(job));
-            continue;
-        }
-        const Storage storage = checked_storage(*made, plain.storage);
-        const Draw draw = {bits64(field(kSeed).ptr()), bits64(field(kStream).ptr())};
-        if (table->jobs.empty()) table->jobs.reserve(size_t(n - i));
-        put_contiguous(table->jobs.emplace_back(), plain.data, storage, plain.count, *made, draw);
-        gathered.tensors.append(tensor);
-        gathered.begins.push_back(plain.data);
-        gathered.ends.push_back(plain.data + plain.count * uint64_t(item_size(storage)));
+        const Draw draw = whole ? Draw{bits64(field(kSeed).ptr()), bits64(field(kStream).ptr())} : Draw{};
+        if (!whole || !gathering.add(field(kTensor), field(kDistribution), draw)) others.append(py::handle(job));
     }
-    return gathered;
+    return std::move(gathering.gathered);
 }
 
 }  // namespace wi

@@ -16,7 +16,7 @@ namespace py = pybind11;
 struct Gathered {
     py::list tables;                     // of (device, Table)
     py::list tensors;                    // that are plain
-    py::list others;                     // jobs
+    py::list others;                     // jobs; of columns their numbers
     std::vector<uint64_t> begins, ends;  // addresses of the plain ones
 
     // Whether none of them shares memory with another one, or with [begin, end) of an other job.
@@ -37,6 +37,10 @@ class PlainTensors {
 
     Gathered gather(const py::object& jobs) const;
 
+    // The same of jobs that fill whole tensors, as columns, and of others after them.
+    Gathered gather_whole(const py::list& tensors, const py::list& distributions, const py::list& streams, uint64_t seed,
+                          const py::object& jobs) const;
+
     // Fills a plain tensor of the CPU. False, and nothing is drawn or written, for any other tensor.
     bool fill(py::handle tensor, py::handle distribution, uint64_t seed, uint64_t stream) const;
 
@@ -45,6 +49,7 @@ class PlainTensors {
 
   private:
     struct Plain;
+    class Gathering;
     bool read(py::handle tensor, Plain& plain) const;
     bool holds(py::handle question, py::handle tensor) const;
     const Transform* transform(py::handle distribution, py::handle dtype, py::object& keep) const;

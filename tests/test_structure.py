@@ -88,6 +88,10 @@ INCLUDES: dict[str, set[str]] = {
     "named_tensors.cpp": {"named_tensors.h"},
     "plain_tensors.h": {"table.h"},
     "plain_tensors.cpp": {"plain_tensors.h"},
+    "plain_tape.h": set(),
+    "plain_tape.cpp": {"plain_tape.h"},
+    "registered.h": set(),
+    "registered.cpp": {"registered.h"},
     "bindings.cpp": {
         "blake2b.h",
         "cpu/dispatch.h",
@@ -95,7 +99,9 @@ INCLUDES: dict[str, set[str]] = {
         "cuda/fill_cuda.h",
         "job.h",
         "named_tensors.h",
+        "plain_tape.h",
         "plain_tensors.h",
+        "registered.h",
         "table.h",
     },
 }
@@ -104,7 +110,7 @@ ANY_CUDA = {name for name in INCLUDES if name.startswith("core/")} - (LANES - {"
 # Headers that are not ours, and the only files that may see them.
 SYSTEM: dict[str, str] = {
     r"(immintrin|arm_neon)\.h": r"cpu/(fill_(avx2|avx512|avx512bf16|neon)|parallel)\.cpp",
-    r"pybind11/.*": r"(bindings\.cpp|(named|plain)_tensors\.(h|cpp))",
+    r"pybind11/.*": r"(bindings\.cpp|(named_tensors|plain_tape|plain_tensors|registered)\.(h|cpp))",
     r"(cuda|cuda_runtime|cuda_.*|device_.*)\.h": r"cuda/.*",
     r"(torch|ATen|c10)/.*": r"nowhere",
     r"(omp|cmath|math)\.h?": r"nowhere",

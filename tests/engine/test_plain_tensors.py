@@ -52,6 +52,50 @@ NOT_PLAIN: dict[str, Callable[[], torch.Tensor]] = {
 }
 
 
+def test_columns_are_filled_as_jobs_are() -> None:
+    def tensors() -> list[torch.Tensor]:
+        return [
+            torch.empty(5, 3),
+            torch.empty(3, 5).T,
+            torch.empty(4, dtype=torch.complex64),
+            torch.empty(2, dtype=torch.int64),
+            torch.empty(7, dtype=torch.bfloat16),
+            torch.empty(0),
+        ]
+
+    distributions: list[Distribution] = [NORMAL, Uniform(0.0, 1.0), NORMAL, Constant(3.0), NORMAL, NORMAL]
+    columns, jobs, streams, names = tensors(), tensors(), list(range(2**64 - 6, 2**64)), list("abcdef")
+    more = [torch.empty(3), torch.empty(3)]
+    engine.fill_whole(columns, distributions, 2**64 - 1, streams, names, [FillJob(more[0], NORMAL, 1, 1)])
+    rows = zip(jobs, distributions, streams, strict=True)
+    engine.fill([*(FillJob(tensor, made, 2**64 - 1, at) for tensor, made, at in rows), FillJob(more[1], NORMAL, 1, 1)])
+    for one, other in zip([*columns, more[0]], [*jobs, more[1]], strict=True):
+        assert torch.equal(one, other)
+    assert [tensor._version for tensor in columns] == [tensor._version for tensor in jobs]
+
+
+def test_columns_on_one_memory_are_filled_one_after_another() -> None:
+    whole, expected = torch.empty(8), torch.empty(8)
+    engine.fill_whole([whole, whole[2:4], whole[3:5]], [NORMAL, NORMAL, Constant(1.0)], 3, [1, 2, 3], ["a", "b", "c"])
+    for part, distribution, stream in ((expected, NORMAL, 1), (expected[2:4], NORMAL, 2), (expected[3:5], Constant(1.0), 3)):
+        engine.fill_tensor(part, distribution, 3, stream)
+    assert torch.equal(whole, expected)
+
+
+def test_columns_are_checked_before_any_is_written() -> None:
+    first, wrong = torch.zeros(3), torch.zeros(1).expand(4)
+    with pytest.raises(RuntimeError, match="more than one element"):
+        engine.fill_whole([first, wrong], [NORMAL, NORMAL], 1, [1, 2], ["a", "b"])
+    assert not first.any()
+    engine.fill_whole([], [], 1, [], [])
+
+
+@needs_kernels
+def test_columns_have_one_length() -> None:
+    with pytest.raises(ValueError, match="one length"):
+        native.plain_tensors.gather_whole([torch.zeros(3)], [], [1], 0, ())
+
+
 @needs_kernels
 @pytest.mark.parametrize("make", NOT_PLAIN.values(), ids=NOT_PLAIN)
 def test_what_is_not_plain_is_left_to_others(make: Callable[[], torch.Tensor]) -> None:

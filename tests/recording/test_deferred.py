@@ -482,10 +482,61 @@ def test_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     with wi.deferred() as recording:
         net = nn.Transformer(8, 2, 1, 1, 16)
     calls: list[int] = []
-    fill = engine.fill
-    monkeypatch.setattr(engine, "fill", lambda jobs: (calls.append(len(jobs)), fill(jobs)))
+    fill = engine.fill_whole
+
+    def counted(tensors: list[torch.Tensor], *rest: Any) -> None:
+        calls.append(len(tensors) + len(rest[-1]))
+        fill(tensors, *rest)
+
+    monkeypatch.setattr(engine, "fill_whole", counted)
     recording.materialize_(net)
     assert calls == [sum(1 for _ in net.parameters())]
+
+
+def test_each_tensor_has_memory_and_hooks_of_its_own() -> None:
+    with wi.deferred() as recording:
+        net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4))
+        net[2].weight.requires_grad_(False)
+        seen: list[torch.Size] = []
+        net[0].weight.register_hook(lambda gradient: seen.append(gradient.shape))
+    tensors = {id(tensor): name for name, tensor in net.state_dict(keep_vars=True).items()}
+    recording.materialize_(net, seed=0)
+    found = net.state_dict(keep_vars=True)
+    assert {id(tensor): name for name, tensor in found.items()} == tensors
+    assert len({tensor.untyped_storage().data_ptr() for tensor in found.values()}) == len(found)
+    for name, tensor in found.items():
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
+        assert tensor.is_leaf
+        assert tensor.requires_grad == (isinstance(tensor, nn.Parameter) and name != "2.weight")
+    net(torch.ones(2, 4)).sum().backward()
+    assert seen == [(4, 4)]
+    assert net[2].weight.grad is None
+
+
+def test_tensors_alone_and_others_have_the_values_of_the_plan() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.second.weight = self.first.weight
+            self.row = self.first.bias[:2]
+            self.register_buffer("steps", torch.arange(3.0))
+            self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+            self.register_buffer("ones", torch.ones(2, dtype=torch.int64))
+            self.extra = [torch.full((2,), 3.0)]
+            self.real = nn.Parameter(torch.empty(0))
+
+    with wi.deferred() as recording:
+        net = Net()
+    plan = recording.plan(net, seed=0)
+    recording.materialize_(net, seed=0)
+    expected = plan.apply_(Net())
+    expected.steps = torch.arange(3.0)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(net.state_dict()[name], tensor), name
+    assert net.second.weight is net.first.weight
+    assert net.row.untyped_storage().data_ptr() == net.first.bias.untyped_storage().data_ptr()
+    assert net.extra[0].tolist() == [3.0, 3.0]
 
 
 def test_huge_pages_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

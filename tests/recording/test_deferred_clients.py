@@ -239,6 +239,12 @@ def test_nothing_is_filled_twice_or_left_out(name: str, recordings: Any, monkeyp
     real = {key: torch.full(t.shape, -77, dtype=t.dtype) for key, t in shapes.items()}
     written: list[Any] = []
     monkeypatch.setattr(engine, "fill", written.extend)
+
+    def columns(tensors: Any, distributions: Any, seed: int, streams: Any, names: Any) -> None:
+        rows = zip(tensors, distributions, streams, names, strict=True)
+        written.extend(engine.FillJob(tensor, made, seed, stream, None, name) for tensor, made, stream, name in rows)
+
+    monkeypatch.setattr(engine, "fill_whole", columns)
     plan.fill_({key: t for key, t in real.items() if not isinstance(plan[key][0].distribution, Orthogonal)})
     for key, tensor in real.items():
         count = torch.zeros(tensor.shape, dtype=torch.int32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +61,74 @@ def test_every_walk_is_that_of_torch(make: Callable[[], nn.Module]) -> None:
                 holder, _, attribute = name.rpartition(".")
                 assert one[2:] == ((), modules[holder], attribute, buffer)
                 assert one.tensor is tensor or (one.tensor.data_ptr() == tensor.data_ptr() and "script" in repr(type(model)))
+
+
+class Holding(nn.Module):
+    """Plain attributes of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes, self.nothing, self.text = (1, 2), None, "text"
+        self.scale = torch.ones(2)
+        self.listed, self.named = [1, torch.ones(1)], {"a": {"b": torch.ones(1)}}
+        self.function = len
+        self.inner = Odd()
+        self.inner.held = torch.ones(3)
+        self._modules["again"] = self.inner
+        vars(self)["_parameters_too"] = (torch.ones(1),)
+
+
+def looks() -> list[Callable[..., Any]]:
+    return [named.look_through] + ([engine.backend.kernels.look_through] if engine.backend.kernels is not None else [])
+
+
+@pytest.mark.parametrize("make", [*MODELS.values(), Holding], ids=[*MODELS, "holding"])
+def test_every_look_finds_tensors_modules_and_attributes(make: Callable[[], nn.Module]) -> None:
+    model = make()
+    own, kept = list[Named](), list[Named]()
+    named.collect(model, Named, own, kept)
+    for look in looks():
+        *tensors, modules, held = look(model, Named, named.EVERY_MODULE, named.LEAFLESS, torch.Tensor)
+        for found, expected in zip(tensors, (own, kept), strict=True):
+            assert [one[:1] + one[2:] for one in found] == [one[:1] + one[2:] for one in expected]
+        assert [name for name, _ in modules] == [name for name, _ in model.named_modules()]
+        assert [module for _, module in modules] == list(model.modules())
+        if make is Holding:
+            assert [(name, module) for name, _, module in held] == [
+                *((name, model) for name in ("scale", "listed", "named", "_parameters_too")),
+                ("inner.held", model.inner),
+            ]
+            assert [value is vars(module)[name.rpartition(".")[2]] for name, value, module in held] == [True] * len(held)
+
+
+def test_modules_whose_attributes_begin_otherwise() -> None:
+    model = nn.Linear(2, 2)
+    training = vars(model).pop("training")
+    vars(model)["first"] = torch.ones(1)
+    vars(model)["training"] = training
+    for look in looks():
+        *_, held = look(model, Named, named.EVERY_MODULE, named.LEAFLESS, torch.Tensor)
+        assert [name for name, _, _ in held] == ["first"]
+
+
+def test_tensors_are_alike_as_columns_say() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    found = named_tensors(model)
+    listed = [one for one in found if "batches" not in one.name]
+    names = {one.name: one.name for one in listed}
+    columns = tuple(zip(*((one.name, tuple(one.tensor.shape), one.tensor.dtype, ()) for one in listed), strict=True))
+    for alike in {named.alike, named.tensors_alike}:
+        by_name = alike(found, names, *columns)
+        assert list(by_name) == list(names)
+        assert all(by_name[one.name] is one.tensor for one in listed)
+        for at, other in enumerate(("0.weigth", (3, 4), torch.float16, ("0.bias",))):
+            wrong = list(columns)
+            wrong[at] = (other, *columns[at][1:])
+            assert alike(found, names, *wrong) is None
+        assert alike(found[:1], names, *columns) is None
+        assert alike([*found, Named("more", torch.ones(1))], names, *columns) is None
+        assert alike([], names, (), (), (), ()) is None
+        assert alike([*found[:-1], found[-1]._replace(tensor=torch.empty((), device="meta"))], names, *columns) is None
 
 
 def test_tied_tensors_are_listed_once() -> None:

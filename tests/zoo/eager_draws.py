@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from weightinit_cuda.recording import recorder
 from weightinit_cuda.recording.operators import Call, leaves
+from weightinit_cuda.recording.plain_tape import PlainTape
 from weightinit_cuda.recording.recorder import Recorder
 from weightinit_cuda.recording.replay import is_random
 from weightinit_cuda.tensors.torch_private import without_modes
@@ -85,7 +87,7 @@ def logged() -> Iterator[Log]:
 def drawing(log: Log) -> Iterator[None]:
     """Recorders draw what eager code has drawn."""
     rest = iter(log.draws)
-    append, fill_plain, run = Recorder._append, Recorder.fill_plain, Recorder._run
+    append, fill_plain, run = Recorder._append, PlainTape.fill_plain, Recorder._run
 
     def take(what: str) -> Draw:
         draw = next(rest, None)
@@ -106,7 +108,7 @@ def drawing(log: Log) -> Iterator[None]:
         append(self, step)
         give(step)
 
-    def filled(self: Recorder, memory: Any, distribution: Any, place: Any) -> None:
+    def filled(self: PlainTape, memory: Any, distribution: Any, place: Any) -> None:
         fill_plain(self, memory, distribution, place)
         if distribution.is_random:
             memory.plain = False
@@ -121,7 +123,8 @@ def drawing(log: Log) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Recorder, "_append", appended)
-        patch.setattr(Recorder, "fill_plain", filled)
+        patch.setattr(recorder, "fastest", lambda tape: tape)  # what is to be watched must be Python
+        patch.setattr(PlainTape, "fill_plain", filled)
         patch.setattr(Recorder, "_run", runs)
         yield
     left = [draw.what for draw in rest]

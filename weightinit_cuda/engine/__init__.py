@@ -9,7 +9,7 @@ from .backend import BackendInfo, backend_info, has_kernels, reference_only, sel
 from .drop_in import draw_and_fill, fill_tensor
 from .job import FillJob
 from .prepared import Prepared
-from .run import fill
+from .run import fill, fill_whole
 from .words import bits, draw_seed, streams_of
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "draw_seed",
     "fill",
     "fill_tensor",
+    "fill_whole",
     "has_kernels",
     "reference_only",
     "select_cpu",

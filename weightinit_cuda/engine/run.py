@@ -10,13 +10,13 @@ import math
 import operator
 from bisect import bisect
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any
 
 import torch
 
 from ..numerics.combine import STORE, Combine, made_dtype, settled
-from ..numerics.distributions import Normal, SparseNormal
+from ..numerics.distributions import Distribution, Normal, SparseNormal
 from ..numerics.lowering import Transform, lower
 from ..numerics.rounding import REAL_DTYPE
 from ..tensors.boxes import Region
@@ -26,8 +26,11 @@ from .checks import check
 from .job import FillJob
 from .orthogonal import computing_dtype, orthogonal_matrix
 from .sparse import write_zeros
+from .words import MASK64
 
-__all__ = ["Batch", "batches", "fill", "without_overlap"]
+__all__ = ["Batch", "batches", "fill", "fill_whole", "without_overlap"]
+
+_new = tuple.__new__  # what a NamedTuple's name calls, in half the time: a model has thousands of tensors
 
 
 def fill(jobs: Sequence[FillJob]) -> None:
@@ -46,6 +49,30 @@ def fill(jobs: Sequence[FillJob]) -> None:
             batch.run()
 
 
+def fill_whole(
+    tensors: list[torch.Tensor],
+    distributions: list[Distribution],
+    seed: int,
+    streams: list[int],
+    names: list[str],
+    more: Sequence[FillJob] = (),
+) -> None:
+    """:func:`fill` of jobs on whole tensors, which come as columns, and of a few more: no job is made of what is plain."""
+    if backend.native and tensors:
+        gathered = native.plain_tensors.gather_whole(tensors, distributions, streams, seed & MASK64, more)
+        others = [
+            FillJob(tensors[i], distributions[i], seed, streams[i], None, names[i]) if isinstance(i, int) else i
+            for i in gathered.others
+        ]
+        with without_modes():
+            batch = Batch(others, gathered)
+            if batch.apart():
+                batch.run()
+                return
+    fields = zip(tensors, distributions, repeat(seed), streams, repeat(None), names, repeat(STORE), strict=False)
+    fill([*map(_new, repeat(FillJob), fields), *more])
+
+
 def batches(jobs: Sequence[FillJob]) -> Iterator[Batch]:
     """The jobs in order, all checked before the first batch; cut before each one whose memory may overlap that of one since the
     last cut."""
@@ -61,6 +88,7 @@ class Batch:
 
     Args:
         jobs: as for :func:`fill`.
+        gathered: what the kernels' module has made of them and more; the jobs are then those that are left.
 
     Attributes:
         plain: the plain tensors.
@@ -68,14 +96,15 @@ class Batch:
         others: the jobs that are more than that, without those that leave their tensors as they are.
     """
 
-    def __init__(self, jobs: Sequence[FillJob]) -> None:
+    def __init__(self, jobs: Sequence[FillJob], gathered: Any = None) -> None:
         self.jobs = jobs
         self.plain: Sequence[torch.Tensor] = ()
         self.tables: dict[tuple[torch.device, Combine], Any] = {}
         if backend.native:
-            self._gathered = native.plain_tensors.gather(jobs)
-            self.plain, jobs = self._gathered.tensors, self._gathered.others
+            self._gathered = native.plain_tensors.gather(jobs) if gathered is None else gathered
+            self.plain = self._gathered.tensors
             self.tables = {(device, STORE): table for device, table in self._gathered.tables}
+            jobs = self._gathered.others if gathered is None else jobs
         self.others = [one for job in jobs if (one := _checked(job))]
 
     def apart(self) -> bool:

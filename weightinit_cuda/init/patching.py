@@ -64,8 +64,10 @@ class Records(Protocol):
     def value(self, tensor: Tensor) -> Tensor:
         """The real values of a tensor on meta."""
 
-    def called(self, function: Function, tensor: Tensor, own: tuple[Any, ...]) -> bool:
-        """Records a call of a function; False, and nothing is recorded, where it is to be run."""
+    @property
+    def called(self) -> Callable[[Function, tuple[Any, ...], int], bool]:
+        """Records a call of a function, of whose arguments that many are the tensor and its own, and one may be a generator;
+        False, and nothing is recorded, where it is to be run."""
 
     def seeded(self, generator: torch.Generator | None) -> bool:
         """Whether a draw is under a seed that the code has set: torch's function then runs."""
@@ -148,7 +150,7 @@ def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable
     row = _ROWS.get(torchs.__name__)
     code = torchs.__code__
     generators = "generator" in code.co_varnames[: code.co_argcount]
-    own = slice(1, code.co_argcount - generators)  # it comes last
+    own = code.co_argcount - generators  # it comes last
 
     def call(*args: Any) -> Any:
         if _dynamo_traces():
@@ -156,10 +158,10 @@ def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable
             return ours(*args) if row is not None and _ours_in_graphs(drawn) else torchs(*args)
         recorder = _thread.recorder
         if recorder is not None and row is not None:
+            if recorder.called(row, args, own):
+                return args[0]
             if generators and recorder.seeded(args[-1]):
                 return torchs(*args)
-            if recorder.called(row, args[0], args[own]):
-                return args[0]
             if row.recorded and isinstance(args[0], Tensor) and args[0].is_meta and not is_lazy(args[0]):
                 return ours(*args)
         if generators and args[-1] is not None and not _draws_from_generators():
@@ -209,7 +211,7 @@ def _forked_method(name: str) -> Callable[..., Any]:
             and len(args) <= 2
             and not (self.requires_grad and torch.is_grad_enabled())
             and not self.is_inference()
-            and recorder.called(row, self, (*args, *(0.0, 1.0)[len(args) :]))
+            and recorder.called(row, (self, *args, *(0.0, 1.0)[len(args) :]), 3)
         ):
             return self
         if not (_ours_now() and fillable(self)) or (self.requires_grad and torch.is_grad_enabled()):

@@ -65,15 +65,17 @@ class Seen(NamedTuple):
 
 def put_methods(methods: Mapping[str, Any], kind: type = Tensor) -> None:
     """Puts methods, or properties, under ``Tensor``, or another class that inherits them."""
+    there = vars(kind)
     for name, method in methods.items():
-        if name not in vars(kind):  # else somebody's own
+        if name not in there:  # else somebody's own
             setattr(kind, name, method)
 
 
 def remove_methods(methods: Mapping[str, Any], kind: type = Tensor) -> None:
     """Takes them away, where they are still these."""
+    there = vars(kind)
     for name, method in methods.items():
-        if vars(kind).get(name) is method:
+        if there.get(name) is method:
             delattr(kind, name)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import SupportsIndex, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from .. import engine
-from ..engine.job import FillJob
-from ..numerics.combine import STORE
 from ..numerics.streams import stream_of
 from ..rules import Fill, Rules, RuleSet, resolve
 from ..tensors.kinds import MODULE, must_be
@@ -26,6 +25,7 @@ __all__ = ["initialize_", "plan"]
 Root = TypeVar("Root", bound=nn.Module)
 Covered = tuple[Named, list[Fill]]
 _new = tuple.__new__  # as in plan.py
+_IS_META, _SHAPE = attrgetter("is_meta"), attrgetter("shape")
 
 
 def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex | None = None, *, prefix: str = "") -> Plan:
@@ -75,19 +75,17 @@ def _streams(covered: Sequence[Covered], prefix: str) -> list[int]:
     return engine.streams_of([joined(prefix, named.name) if prefix else named.name for named, _ in covered])
 
 
-def _is_plain(covered: Sequence[Covered]) -> bool:
+def _is_plain(tensors: Sequence[Tensor], fills: Sequence[list[Fill]]) -> bool:
     """Whether all are plain tensors with memory, each filled as a whole, and with what can fill it."""
-    known = set()  # what was looked at: tensors that get the same share one list of fills
-    for (_, tensor, _, _, _, _), fills in covered:
-        if type(tensor) not in PLAIN_TYPES or tensor.is_meta:
+    if not PLAIN_TYPES.issuperset(map(type, tensors)) or any(map(_IS_META, tensors)):
+        return False
+    keys = zip(map(id, fills), map(_SHAPE, tensors), strict=True)  # tensors that get the same share one list of fills
+    for each, tensor in dict(zip(keys, zip(fills, tensors, strict=True), strict=True)).values():
+        distribution, box, _ = each[0]
+        if len(each) > 1 or box is not None or not distribution.is_fill:
             return False
-        if (key := (id(fills), tensor.shape)) not in known:
-            distribution, box, _ = fills[0]
-            if len(fills) > 1 or box is not None or not distribution.is_fill:
-                return False
-            if not can_fill(distribution, tensor.dtype, tensor.shape):
-                return False
-            known.add(key)
+        if not can_fill(distribution, tensor.dtype, tensor.shape):
+            return False
     return True
 
 
@@ -136,18 +134,14 @@ def _fill(
     model: Root,
     tensors: Sequence[Named],
     covered: Sequence[Covered],
-    streams: Sequence[int],
+    streams: list[int],
     seed: SupportsIndex | None,
     rules: Rules,
 ) -> Root:
-    if _is_plain(covered):  # then the plan would be gone through once, and forgotten
-        key = seed_or_drawn("initialize_", seed, ())
-        engine.fill(
-            [
-                _new(FillJob, (tensor, fills[0][0], key, stream, None, name, STORE))
-                for ((name, tensor, _, _, _, _), fills), stream in zip(covered, streams, strict=True)
-            ]
-        )
+    plain, fills = [named.tensor for named, _ in covered], [each for _, each in covered]
+    if _is_plain(plain, fills):  # then the plan would be gone through once, and forgotten
+        key, names = seed_or_drawn("initialize_", seed, ()), [named.name for named, _ in covered]
+        engine.fill_whole(plain, [each[0][0] for each in fills], key, streams, names)
         return model
     made = Plan(_entries(covered, streams), rules=_name_of(rules))
     made.fill_(

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import repeat
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from pathlib import Path
-from typing import SupportsIndex, TypeVar
+from typing import Any, SupportsIndex, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from ..numerics.combine import STORE
 from ..numerics.distributions import Distribution
 from ..tensors.boxes import Box, Region, intersection, visible
 from ..tensors.kinds import MODEL, PATH, TENSORS, ArgumentKind, must_be
-from ..tensors.named import PLAIN_TYPES, Model, Named, named_tensors
+from ..tensors.named import PLAIN_TYPES, Model, Named, alike, named_tensors
 from ..tensors.shards import Part, is_spread, mark_written, parts_to_write
 from .buffers import must_recompute, recomputed, way_off_meta, write
 from .checks import require_sound, shown
@@ -41,7 +41,6 @@ SCHEMA = 1  # of the file. A reader refuses any other
 Module = TypeVar("Module", bound=Model)
 _new = tuple.__new__  # what a NamedTuple's name calls, in half the time: a model has thousands of tensors
 Held = Tensor | Sequence[Part]  # all that this rank holds of a tensor, or just the parts that are wanted
-_tensor, _shape, _dtype, _is_meta, _buffer = map(attrgetter, ("tensor", "shape", "dtype", "is_meta", "buffer"))
 _COMPARED = ("name", "shape", "dtype", "aliases")
 LocalFill = tuple[Entry, Tensor, Region | None]  # an entry, the local memory that it fills, and where that lies
 
@@ -171,8 +170,8 @@ class Plan(Readable):
 
     def matched(self, function: str, named: Sequence[Named]) -> dict[str, Tensor]:
         """The model's tensors by the names that the plan lists them under."""
-        if alike := self._alike(named):
-            return alike
+        if found := alike(list(named), self._names, *self._columns):
+            return found
         if problems := list(self._problems(named)):
             raise ValueError(
                 "\n  ".join(
@@ -185,17 +184,8 @@ class Plan(Readable):
             )
         return {self._names[name]: n.tensor for n in named for name in (n.name, *n.aliases) if name in self._names}
 
-    def _alike(self, named: Sequence[Named]) -> dict[str, Tensor] | None:
-        """The tensors by name if they are the plan's in its order, as far as a look at all of them at once can tell."""
-        listed = [one for one in named if not one.buffer or one.name in self._names] if any(map(_buffer, named)) else named
-        if not listed or any(map(_is_meta, map(_tensor, named))):
-            return None
-        names, tensors, aliases, *_ = zip(*listed, strict=True)
-        columns = names, tuple(map(_shape, tensors)), tuple(map(_dtype, tensors)), aliases
-        return dict(zip(names, tensors, strict=True)) if columns == self._columns else None
-
     @cached_property
-    def _columns(self) -> tuple[tuple[object, ...], ...]:
+    def _columns(self) -> tuple[tuple[Any, ...], ...]:
         """Names, shapes, dtypes and aliases of its tensors."""
         first = [entries[0] for entries in self._by_name.values()]
         return tuple(tuple(map(itemgetter(field), first)) for field in map(Entry._fields.index, _COMPARED))
@@ -265,6 +255,10 @@ class Plan(Readable):
     def fill_(self, tensors: Mapping[str, Held], *, seed: SupportsIndex | None = None) -> None:
         """As :meth:`apply_`, of the tensors (or parts of them) of a mapping only, which are not checked against the plan."""
         key = self.seed if seed is None else seed_of("fill_", seed)
+        if whole := self._all_whole(tensors):
+            names, distributions, streams = self._whole_fills
+            engine.fill_whole(whole, distributions, key, streams, names)
+            return
         engine.fill(self._jobs(tensors, key))
         if not PLAIN_TYPES.issuperset(map(type, tensors.values())):
             for tensor in tensors.values():
@@ -274,8 +268,7 @@ class Plan(Readable):
     def _jobs(self, tensors: Mapping[str, Held], seed: int) -> list[FillJob]:
         """Every fill of local memory, without what only the model's own code makes."""
         names, distributions, streams = self._whole_fills
-        whole = list(map(tensors.get, names))
-        if names and PLAIN_TYPES.issuperset(map(type, whole)):  # most models: no line of Python for each tensor
+        if whole := self._all_whole(tensors):  # most models: no line of Python for each tensor
             fields = zip(whole, distributions, repeat(seed), streams, repeat(None), names, repeat(STORE), strict=False)
             return list(map(_new, repeat(FillJob), fields))
         jobs = []
@@ -294,13 +287,18 @@ class Plan(Readable):
             ]
         return jobs
 
+    def _all_whole(self, tensors: Mapping[str, Held]) -> list[Tensor] | None:
+        """The tensors of the plan if all are there, plain, and filled as a whole; None if not, or if there are none."""
+        whole = list(map(tensors.get, self._whole_fills[0]))
+        return cast("list[Tensor]", whole) if whole and PLAIN_TYPES.issuperset(map(type, whole)) else None
+
     @cached_property
-    def _whole_fills(self) -> tuple[tuple[str, ...], tuple[Distribution, ...], tuple[int, ...]]:
+    def _whole_fills(self) -> tuple[list[str], list[Distribution], list[int]]:
         """Names, distributions and streams if every tensor has one fill of all of it; else nothing."""
         entries = [entries[0] for entries in self._by_name.values() if len(entries) == 1]
         if len(entries) < len(self._by_name) or any(e.box is not None or not e.distribution.is_fill for e in entries):
-            return (), (), ()
-        return tuple(self._by_name), tuple(e.distribution for e in entries), tuple(e.stream for e in entries)
+            return [], [], []
+        return list(self._by_name), [e.distribution for e in entries], [e.stream for e in entries]
 
     def _local_fills(self, name: str, held: Held) -> Iterator[LocalFill]:
         """The entries of a tensor with the local memory that each fills: what later entries take is cut out, and what other

@@ -8,12 +8,11 @@ fill, a replay for the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import SupportsIndex, TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from ..plans.without_elements import with_those_without_elements
 from ..rules import Rules
 from ..tensors.boxes import remainder
 from ..tensors.kinds import MODULE, must_be
-from ..tensors.named import PLAIN_TYPES, Named, named_tensors
+from ..tensors.named import PLAIN_TYPES, TENSOR, Named, look_inside
 from ..tensors.shards import is_dtensor
 from ..tensors.torch_private import default_device
 from .answers import answering
@@ -51,9 +50,9 @@ from .recorder import Recorder
 from .replay import place_of, replay
 from .stand_ins import standing_in
 from .tape import CPU, META, FillStep, Memory, View
-from .targets import Found, Target, attributes, kept
+from .targets import NOBODY, Found, Target, attributes, kept, without_elements
 from .views import box_of
-from .wholes import Made, Whole, Wholes, registered
+from .wholes import ByModule, Made, Whole, Wholes, registered
 
 __all__ = ["Recording", "deferred"]
 
@@ -74,7 +73,7 @@ class Recording:
 
     def __init__(self) -> None:
         self._recorder = Recorder()
-        self._modules: WeakKeyDictionary[nn.Module, dict[str, View | Memory]] = WeakKeyDictionary()
+        self._modules = ByModule[dict[str, View | Memory]]()
         self._wholes = Wholes(self._modules)
         self._elsewhere = Whole(lambda: None, made=False)  # of all parts that come with a prefix
         self._active = False
@@ -119,12 +118,11 @@ class Recording:
             ValueError: the code leaves tensors unwritten, or never made them; all of them are named.
         """
         found = self._found("plan", model)
-        whole, claims = self._claims("plan", model, found.targets, prefix)
+        whole, claims = self._claims("plan", model, found, found.held(), prefix)
         made = self._plan("plan", model, [t for t in found.targets if not t.attribute], whole, claims, seed, rules)
-        if not (bare := found.without_elements()):
+        if not (bare := without_elements(found.targets, found.others)):
             return made
-        names = (named.name for named in named_tensors(model))
-        return replace(made, entries=with_those_without_elements(made.entries, bare, names, claims.stream))
+        return replace(made, entries=with_those_without_elements(made.entries, bare, found.names(), claims.stream))
 
     def materialize_(
         self,
@@ -158,12 +156,15 @@ class Recording:
             ValueError: as :meth:`plan`; or a glob matches nothing. Nothing is allocated then.
             RuntimeError: called inside the block.
         """
-        found, claims, plan = self._decided("materialize_", model, seed, dtype, rules, prefix, keep, lean=dtype is None)
+        found = self._found("materialize_", model)
+        unchanged = kept("materialize_", found, keep)
+        alone, targets, held = found.apart() if dtype is None else (NOBODY, found.targets, found.held())
+        claims, plan = self._decided("materialize_", model, found, targets, held, unchanged, seed, dtype, rules, prefix)
+        where = None if device is None else torch.device(device)
         with torch.no_grad():
-            where = None if device is None else torch.device(device)
-            materialize(found, claims, plan, where, partial(self._compute, claims, plan))
-            move_others((*found.others, *found.without_elements()), device, dtype, kept("materialize_", found, keep))
-            finish(model, [named.tensor for named in (*(t.named for t in found.targets), *found.others)])
+            materialize(alone, targets, claims, plan, where, partial(self._compute, claims, plan))
+            move_others((*found.others, *without_elements(targets, found.others)), device, dtype, unchanged)
+            finish(model, found.modules, [named.tensor for named in (*(t.named for t in targets), *found.others)])
         return model
 
     def values(
@@ -194,13 +195,15 @@ class Recording:
         >>> recorded.values(net)("steps")
         tensor([0., 1., 4.])
         """
-        found, claims, plan = self._decided("values", model, seed, dtype, rules, prefix, keep)
+        found = self._found("values", model)
+        unchanged = kept("values", found, keep)
+        claims, plan = self._decided("values", model, found, found.targets, found.held(), unchanged, seed, dtype, rules, prefix)
         by_name = {t.named.name: t for t in found.targets}
-        bare = {name: named for named in found.without_elements() for name in (named.name, *named.aliases)}
+        bare = {n: named for named in without_elements(found.targets, found.others) for n in (named.name, *named.aliases)}
 
         def value(name: str) -> Tensor:
             if name in bare and name not in plan:
-                return one_like(bare[name], None if bare[name].name in kept("values", found, keep) else dtype)
+                return one_like(bare[name], None if bare[name].name in unchanged else dtype)
             target = by_name[plan[name][0].name]
             chosen = [by_name[target.within], target] if target.within else [target]
             with torch.no_grad():
@@ -213,9 +216,9 @@ class Recording:
 
     def unwritten(self, model: nn.Module) -> list[str]:
         """The tensors that the code only allocates (``torch.empty``), wholly or in part."""
-        targets = self._found("unwritten", model).targets
-        names = Claims(self._recorder.steps, self._folded, _held(targets)).unwritten
-        return [target.named.name for target in targets if target.named.name in names and not target.attribute]
+        found = self._found("unwritten", model)
+        names = Claims(self._recorder.steps, self._folded, found.held()).unwritten
+        return [target.named.name for target in found.targets if target.named.name in names and not target.attribute]
 
     def overwritten(self, model: nn.Module) -> dict[str, list[str]]:
         """For each tensor the lines of code whose random fill later fills overwrite wholly: what eager construction draws in
@@ -237,26 +240,27 @@ class Recording:
         self,
         function: str,
         model: nn.Module,
+        found: Found,
+        targets: Sequence[Target],
+        held: dict[str, View | Memory],
+        unchanged: Collection[str],
         seed: SupportsIndex | None,
         dtype: torch.dtype | None,
         rules: Rules | None,
         prefix: str | None,
-        keep: str | Sequence[str],
-        lean: bool = False,
-    ) -> tuple[Found, Claims, Plan]:
-        """All tensors of the model, plain attributes too, what is claimed of them, and their plan; lean: without those that
-        the claims know to be one fill."""
-        found = self._found(function, model)
-        unchanged = kept(function, found, keep)
-        whole, claims = self._claims(function, model, found.targets, prefix)
-        targets = [t for t in found.targets if not (lean and is_one_fill(t, claims))]
+    ) -> tuple[Claims, Plan]:
+        """What is claimed of all tensors of the model, plain attributes too, and the plan of these targets, but for those that
+        need none: of one fill, in their own dtype."""
+        whole, claims = self._claims(function, model, found, held, prefix)
+        if dtype is None and function == "materialize_":
+            targets = [t for t in targets if not is_one_fill(t, claims)]
         plan = self._plan(function, model, targets, whole, claims, seed, rules)
         if dtype is None:
-            return found, claims, unmixed(plan, targets)
-        unchanged |= {t.named.name for t in targets if t.attribute and not t.within}  # `.to()` leaves plain attributes alone
+            return claims, unmixed(plan, targets)
+        as_recorded = {*unchanged, *(t.named.name for t in targets if t.attribute and not t.within)}  # as `.to()` leaves them
         cast = plan.with_dtype(dtype)
-        entries = tuple(a if a.name in unchanged else b for a, b in zip(plan, cast, strict=True))
-        return found, claims, unmixed(Plan(entries, cast.seed, "deferred"), targets)
+        entries = tuple(a if a.name in as_recorded else b for a, b in zip(plan, cast, strict=True))
+        return claims, unmixed(Plan(entries, cast.seed, "deferred"), targets)
 
     def _plan(
         self,
@@ -279,18 +283,20 @@ class Recording:
         """What the memories of the tape hold at its end."""
         return Folded(self._recorder.steps)
 
-    def _claims(self, function: str, model: nn.Module, targets: Sequence[Target], prefix: str | None) -> tuple[Whole, Claims]:
+    def _claims(
+        self, function: str, model: nn.Module, found: Found, held: dict[str, View | Memory], prefix: str | None
+    ) -> tuple[Whole, Claims]:
         """What the tensors hold, and the model that they are a part of."""
-        steps, held = self._recorder.steps, _held(targets)
+        steps = self._recorder.steps
         if prefix is not None:
             return self._elsewhere, Claims(steps, self._folded, held, prefix_of(function, prefix))
-        whole, name = self._wholes.place(model)
+        whole, name = self._wholes.place(model, found.modules)
         if not whole.made:
             return whole, Claims(steps, self._folded, held)
         if not name or whole.claims is None:
             root = whole.root()
             assert root is not None
-            self._claim(whole, held if not name else _held(self._found(function, root, strict=False).targets))
+            self._claim(whole, held if not name else self._found(function, root, strict=False).held())
         assert whole.claims is not None
         if not name:
             return whole, whole.claims
@@ -327,14 +333,13 @@ class Recording:
         must_be(MODULE, function, model=model)
         if self._active:
             raise RuntimeError(f"{function}: must be called after the block, got a call inside. Leave `with deferred()` first.")
-        found = Found()
-        plain_memory, add = self._recorder.plain_memory, found.add
-        for named in (*named_tensors(model), *attributes(model)):
-            held = plain_memory(named.tensor) or self._held(named)
-            if held is not None:
-                add(named, held)
-            elif named.attribute:
-                found.others.append(named)
+        inside = look_inside(model)
+        tensors = [*inside.tensors, *attributes(inside.held)] if inside.held else inside.tensors
+        plain = list(map(self._recorder.plain_memory, map(TENSOR, tensors)))
+        held: Sequence[View | Memory | None] = plain
+        if None in plain:
+            held = [self._held(named) if memory is None else memory for named, memory in zip(tensors, plain, strict=True)]
+        found = Found(tensors, plain, held, inside.modules)
         missing = [named.name for named in found.others if named.tensor.is_meta] if strict else []
         if missing:
             raise ValueError(
@@ -350,7 +355,7 @@ class Recording:
             return None
         held: View | Memory | None = self._recorder.view_of(tensor)
         if held is None and named.module is not None and named.attribute:
-            held = self._modules.get(named.module, {}).get(named.attribute)
+            held = (self._modules.get(named.module) or {}).get(named.attribute)
             if held is None or held.shape != tuple(tensor.shape):
                 return None
             if isinstance(held, Memory) and type(tensor) not in PLAIN_TYPES:
@@ -361,20 +366,28 @@ class Recording:
 
     def _remember(self, made: Made) -> None:
         """Where the tensors are, for the time when others have taken their places; shards may have done so in the block."""
-        plain_memory = self._recorder.plain_memory
-        for module in made.all_modules():
-            held = self._modules[module] = {}
+        plain_memory, modules = self._recorder.plain_memory, made.all_modules()
+        all_held: list[dict[str, View | Memory]] = []
+        for module in modules:
+            held: dict[str, View | Memory] = {}
             for tensors in (module._parameters, module._buffers):
                 for key, tensor in tensors.items():
-                    if type(tensor) not in PLAIN_TYPES and is_dtensor(tensor):
-                        tensor = made.tensors.get((id(module), key))
-                    if tensor is None:
-                        continue
-                    one: View | Memory | None = plain_memory(tensor)
-                    if one is None and not is_lazy(tensor):
-                        one = self._recorder.view_of(tensor)
+                    one: View | Memory | None = None if tensor is None else plain_memory(tensor)
+                    if one is None and tensor is not None:
+                        one = self._held_other(tensor, made.tensors.get((id(module), key)))
                     if one is not None:
                         held[key] = one
+            all_held.append(held)
+        self._modules.update(modules, all_held)
+
+    def _held_other(self, tensor: Tensor, registered: Tensor | None) -> View | Memory | None:
+        """What a tensor holds that is all of no plain memory; of a sharded one, what was registered before it."""
+        if is_dtensor(tensor):
+            return None if registered is None else self._recorder.plain_memory(registered) or self._view_of(registered)
+        return self._view_of(tensor)
+
+    def _view_of(self, tensor: Tensor) -> View | None:
+        return None if is_lazy(tensor) else self._recorder.view_of(tensor)
 
 
 @contextmanager
@@ -425,7 +438,3 @@ def deferred() -> Iterator[Recording]:
         finally:
             recording._active = False
             recording._remember(made)
-
-
-def _held(targets: Sequence[Target]) -> dict[str, View | Memory]:
-    return {target.named.name: target.held for target in targets if not target.within}

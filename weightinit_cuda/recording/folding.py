@@ -31,19 +31,24 @@ MANY = 300  # pieces of one memory that are kept apart; their number enters squa
 
 
 class Folded:
-    """All memories of a tape at its end. Of plain ones only the last fill is looked at, and when somebody asks."""
+    """All memories of a tape at its end, when somebody asks. Of plain ones only the last fill is looked at."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = steps
         self._pieces: dict[Memory, list[Written]] = {}
-        self._done = False
-        for step in steps:
+        self._begun = self._done = False
+
+    def _fold(self) -> None:
+        self._begun = True
+        for step in self._steps:
             if not _is_on_plain(step):
                 self._take(step)
         self._done = True
 
     def _of(self, memory: Memory) -> list[Written]:
         """What lies in a memory, in the order in which it was written."""
+        if not self._begun:
+            self._fold()
         known = self._pieces.get(memory)
         if known is None:
             known = self._pieces[memory] = []
@@ -200,7 +205,7 @@ class Folded:
             return None
         if name in ("cat", "stack"):
             return _worth_telling(self._joined(given["tensors"], given.get("dim", 0), out, stacked=name == "stack"))
-        if step.call.nature.written - {"self"}:  # out=, which is no operand
+        if any(name != "self" for _, name in step.call.nature.written):  # out=, which is no operand
             return None
         if name == "copy" or (name == "fill" and isinstance(given.get("value"), View)):
             given = {"self": given["src" if name == "copy" else "value"]}

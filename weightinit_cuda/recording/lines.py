@@ -29,6 +29,8 @@ def entries_of(target: Target, claims: Claims) -> list[Entry]:
 
 def by_rules(model: nn.Module, targets: Sequence[Target], rules: Rules | None, claims: Claims) -> dict[str, list[Entry]]:
     """Lines for tensors that the code leaves unwritten, wholly or in part. What it does write lies over them."""
+    if not targets:
+        return {}
     unwritten = [target.named for target in targets]
     if unwritten and rules is None:
         raise ValueError(

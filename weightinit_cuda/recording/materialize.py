@@ -6,23 +6,25 @@ A tensor that is all of a plain memory is one fill under its own name: neither a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import compress, repeat
+from operator import attrgetter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .. import engine
-from ..engine.job import FillJob
-from ..numerics.distributions import Computed, Constant
+from ..numerics.distributions import Computed, Constant, Distribution
 from ..plans.plan import Plan
 from ..tensors.boxes import Box, intersection
 from ..tensors.named import PLAIN_TYPES, Named
 from ..tensors.shards import is_dtensor, mark_written, parts
 from ..tensors.torch_private import is_traceable_wrapper_subclass, overlaps_itself
-from .memory import LARGE, allocate, ask_for_huge_pages, put_under, refresh
+from .memory import LARGE, allocate, allocate_alike, ask_for_huge_pages, put_under, put_under_all, refresh
 from .ownership import Claims
 from .replay import has_long_words
 from .tape import CPU, META, Memory
-from .targets import Found, Target
+from .targets import Alone, Target
 
 __all__ = [
     "computed_boxes",
@@ -37,6 +39,7 @@ __all__ = [
     "unmixed",
 ]
 
+DTYPE = attrgetter("dtype")
 Compute = Callable[[Sequence[Target], dict[str, Tensor]], None]
 
 
@@ -45,28 +48,42 @@ def is_one_fill(target: Target, claims: Claims) -> bool:
     return isinstance(target.held, Memory) and target.named.name not in claims.unwritten
 
 
-def materialize(found: Found, claims: Claims, plan: Plan, device: torch.device | None, compute: Compute) -> None:
-    """Memory and values for all targets.
+def materialize(
+    alone: Alone, targets: Sequence[Target], claims: Claims, plan: Plan, device: torch.device | None, compute: Compute
+) -> None:
+    """Memory and values for tensors that are alone on a memory, and for the other targets.
 
     Args:
         plan: of those that are more than one fill.
         device: for all of them; None: for each the one that the code asked for.
         compute: computes what is no fill.
     """
+    tensors = alone.tensors()
+    made = allocate_alike(tensors, _places(alone.memories, device))
+    fills = _columns(made, alone.names(), claims, plan.seed)
+    if targets:
+        _with_others(fills, targets, claims, plan, device, compute)
+    else:
+        engine.fill_whole(*fills)
+    put_under_all(tensors, made)
+
+
+def _with_others(
+    fills: _Columns, targets: Sequence[Target], claims: Claims, plan: Plan, device: torch.device | None, compute: Compute
+) -> None:
+    """Memory and values for targets, by one call of the engine together with other fills."""
     listed = set(plan.names())
-    planned = [target for target in found.targets if target.named.name in listed] if listed else []
-    rest = [target for target in found.targets if target.named.name not in listed]
+    planned = [target for target in targets if target.named.name in listed]
+    rest = [target for target in targets if target.named.name not in listed]
     single = [target for target in rest if isinstance(target.held, Memory)]
-    made = [_whole(target, device) for target in single]
+    whole = [_whole(target, device) for target in single]
     real = real_memory(planned, plan, device)
     names = [target.named.name for target in single]
-    fills = zip(made, claims.plain_fills(names), names, strict=True)
-    jobs = [FillJob(tensor, distribution, plan.seed, stream, None, name) for tensor, (distribution, stream), name in fills]
-    engine.fill([job for job in jobs if not _counts(job)] + plan.jobs(real))
+    engine.fill_whole(*fills.and_(_columns(whole, names, claims, plan.seed)), plan.jobs(real))
     for tensor in real.values():
         mark_written(tensor)
     compute(planned, real)
-    for target, tensor in zip(single, made, strict=True):
+    for target, tensor in zip(single, whole, strict=True):
         _settle(target, tensor)
     for target in rest:
         if not isinstance(target.held, Memory):  # it has no elements, and so no line in a plan
@@ -75,9 +92,45 @@ def materialize(found: Found, claims: Claims, plan: Plan, device: torch.device |
         _settle(target, real[target.named.name])
 
 
-def _counts(job: FillJob) -> bool:
-    """Whether it is an integer that begins at 0, as batch norms count with. Then it does, which is no work for the engine."""
-    tensor, distribution = job.tensor, job.distribution
+class _Columns(NamedTuple):
+    """Fills of whole tensors, as :func:`.engine.fill_whole` takes them."""
+
+    tensors: list[Tensor]
+    distributions: list[Distribution]
+    seed: int
+    streams: list[int]
+    names: list[str]
+
+    def and_(self, other: _Columns) -> _Columns:
+        return _Columns(
+            self.tensors + other.tensors,
+            self.distributions + other.distributions,
+            self.seed,
+            self.streams + other.streams,
+            self.names + other.names,
+        )
+
+
+def _places(memories: Sequence[Memory], device: torch.device | None) -> Iterable[torch.device]:
+    """Where each memory is to be."""
+    if device is not None:
+        return repeat(device, len(memories))
+    return [CPU if memory.device == META else memory.device for memory in memories]
+
+
+def _columns(tensors: list[Tensor], names: list[str], claims: Claims, seed: int) -> _Columns:
+    """The one fill of each tensor, but for integers that begin at 0, as batch norms count with: they do, which is no work for
+    the engine."""
+    distributions, streams = claims.plain_fills(names)
+    integers = [at for at, dtype in enumerate(map(DTYPE, tensors)) if dtype is torch.int64]
+    if counters := {at for at in integers if _counts(tensors[at], distributions[at])}:
+        kept = [at not in counters for at in range(len(tensors))]
+        tensors, distributions = list(compress(tensors, kept)), list(compress(distributions, kept))
+        streams, names = list(compress(streams, kept)), list(compress(names, kept))
+    return _Columns(tensors, distributions, seed, streams, names)
+
+
+def _counts(tensor: Tensor, distribution: Distribution) -> bool:
     if tensor.dtype is not torch.int64 or tensor.dim() or not isinstance(distribution, Constant) or distribution.value != 0:
         return False
     tensor.zero_()
@@ -141,6 +194,8 @@ def computed_boxes(target: Target, plan: Plan) -> list[Box]:
 def unmixed(plan: Plan, targets: Sequence[Target]) -> Plan:
     """The plan, in which of tensors with one stream all are drawn from 64 bits, or none is: where a cast has changed that of
     some, these are computed as the code has them, and cast then."""
+    if not targets:
+        return plan
     before = {target.named.name: has_long_words(target.held.dtype) for target in targets}
     drawn = [entry for entry in plan if entry.distribution.is_random]
     changed = [entry for entry in drawn if has_long_words(entry.dtype) != before[entry.name]]
@@ -194,7 +249,7 @@ def move_others(
             tensor.data = tensor.data.to(device, dtype if cast else None)
 
 
-def finish(model: nn.Module, tensors: Iterable[Tensor]) -> None:
-    """What modules do after their tensors have moved."""
+def finish(model: nn.Module, modules: Iterable[tuple[str, nn.Module]], tensors: Iterable[Tensor]) -> None:
+    """What a model and its modules do after their tensors have moved."""
     wrapped = any(type(tensor) not in PLAIN_TYPES and is_traceable_wrapper_subclass(tensor) for tensor in tensors)
-    refresh(model, wrapped)
+    refresh(model, [module for _, module in modules], wrapped)

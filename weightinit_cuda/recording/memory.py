@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..tensors.named import PLAIN_TYPES, modules_of
+from ..tensors.named import PLAIN_TYPES
 from ..tensors.torch_private import as_seen, is_traceable_wrapper_subclass, storage_key, swap_tensor_impl
 
-__all__ = ["LARGE", "allocate", "ask_for_huge_pages", "put_under", "refresh"]
+__all__ = ["LARGE", "allocate", "allocate_alike", "ask_for_huge_pages", "put_under", "put_under_all", "refresh"]
 
 LARGE = 1 << 22  # bytes; below, two huge pages are not worth a system call
 
@@ -49,6 +49,25 @@ def _allocated(tensor: Tensor, device: torch.device, dtype: torch.dtype, storage
     memory = storages[key].untyped_storage()
     made.set_(memory, tensor.storage_offset(), tensor.size(), tensor.stride())
     return as_seen(made, tensor.is_conj(), tensor.is_neg())
+
+
+def allocate_alike(tensors: Iterable[Tensor], devices: Iterable[torch.device]) -> list[Tensor]:
+    """Real, unwritten tensors for plain, contiguous tensors on meta, each with a storage of its own: :func:`put_under_all`."""
+    empty = torch.empty_strided  # torch.empty takes twice the time to read its arguments
+    made = [
+        empty(
+            tensor.shape,
+            tensor.stride(),
+            dtype=tensor.dtype,
+            device=device,
+            requires_grad=tensor.requires_grad and tensor.is_leaf,
+        )
+        for tensor, device in zip(tensors, devices, strict=True)
+    ]
+    for tensor in made:
+        if tensor.nbytes >= LARGE:
+            ask_for_huge_pages(tensor)
+    return made
 
 
 # The order of the blocks of free pages that the kernel gives back to the host of a virtual machine; -1: it gives back none.
@@ -116,10 +135,19 @@ def put_under(tensor: Tensor, real: Tensor) -> None:
         setattr(tensor, name, registered)
 
 
-def refresh(model: nn.Module, wrapped: bool) -> None:
+def put_under_all(tensors: Iterable[Tensor], made: Iterable[Tensor]) -> None:
+    """:func:`put_under` for plain tensors and what :func:`allocate_alike` has made for them."""
+    for tensor, real in zip(tensors, made, strict=True):
+        if tensor._backward_hooks or tensor._post_accumulate_grad_hooks:
+            put_under(tensor, real)
+        else:
+            swap_tensor_impl(tensor, real)
+
+
+def refresh(model: nn.Module, modules: Iterable[nn.Module], wrapped: bool) -> None:
     """What modules do after their parameters have moved: cuDNN's flat weights, FSDP2's views of shards; and the graph of what
     the old ``weight_norm`` has computed."""
-    for module in modules_of(model):
+    for module in modules:
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()
         if module._forward_pre_hooks:

@@ -29,7 +29,7 @@ class Nature(NamedTuple):
 
     name: str  # without namespace, overload and the underscore of operators in place
     parameters: tuple[str, ...]
-    written: frozenset[str]  # arguments whose values it changes
+    written: tuple[tuple[int, str], ...]  # arguments whose values it changes, in order, with their places
     takes_device: bool
     random: bool
     only_views: bool  # it changes what a tensor refers to (resize_, set_, squeeze_), not values
@@ -49,12 +49,13 @@ def nature(operator: torch._ops.OpOverload) -> Nature:
 def _nature(operator: torch._ops.OpOverload) -> Nature:
     schema = schema_of(operator)
     names = tuple(argument.name for argument in schema.arguments)
-    written = frozenset(a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write)
     name = schema.name.rpartition(":")[2]
+    said = {a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write}
+    written = said | _UNSAID.get(name, frozenset())
     return Nature(
         name[:-1] if name.endswith("_") and not name.endswith("__") else name,
         names,
-        written | _UNSAID.get(name, frozenset()),
+        tuple((at, parameter) for at, parameter in enumerate(names) if parameter in written),
         "device" in names,
         torch.Tag.nondeterministic_seeded in operator.tags,
         torch.Tag.inplace_view in operator.tags,
@@ -70,7 +71,7 @@ class Call(NamedTuple):
 
     @property
     def nature(self) -> Nature:
-        return nature(self.operator)
+        return _natures.get(id(self.operator)) or nature(self.operator)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -84,20 +85,19 @@ class Call(NamedTuple):
 
     def map(self, kind: type, change: Callable[[Any], Any]) -> Call:
         """The call with another tensor for each of its tensors, which are of a class ``kind``."""
-        args = tuple([_changed(x, kind, change) for x in self.args])
+        args = tuple([change(x) if isinstance(x, kind) else _changed(x, kind, change) for x in self.args])
         kwargs = {key: _changed(x, kind, change) for key, x in self.kwargs.items()} if self.kwargs else self.kwargs
         return Call(self.operator, args, kwargs)
 
     def tensors(self, kind: type = Tensor) -> list[Any]:
-        return leaves((*self.args, *self.kwargs.values()), kind)
+        return leaves((*self.args, *self.kwargs.values()) if self.kwargs else self.args, kind)
 
     def written(self, kind: type = Tensor) -> list[Any]:
         """The tensors that the operator changes."""
-        nature = self.nature
-        if not nature.written:
-            return []
-        given = self.given
-        return [x for name in nature.parameters if name in nature.written for x in leaves(given.get(name), kind)]
+        found: list[Any] = []
+        for at, name in self.nature.written:
+            found += leaves(self.args[at] if at < len(self.args) else self.kwargs.get(name), kind)
+        return found
 
     def with_device(self, device: torch.device) -> Call:
         """The call as it is made on another device: memory there is not pinned, and generators are of no use."""

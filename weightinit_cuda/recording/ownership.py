@@ -14,8 +14,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+from .. import engine
 from ..numerics.distributions import Computed, Distribution
 from ..numerics.streams import stream_of
 from ..tensors.boxes import Box, are_apart, intersection, remainder
@@ -69,32 +70,35 @@ class Claims:
         self._steps, self.held, self._prefix = steps, held, prefix
         known = {one: (claims, name) for claims in reversed(before) for name, one in claims.held.items()}
         self._elsewhere = {name: known[one] for name, one in held.items() if one in known} if known else {}
-        self._plain: dict[str, tuple[FillStep, Distribution]] = {}  # what it has become
-        self.unwritten: set[str] = set()
-        self._views: dict[str, View] = {}
+        own = {name: one for name, one in held.items() if name not in self._elsewhere} if self._elsewhere else held
+        self._plain = {name: one for name, one in own.items() if type(one) is Memory and one.steps}
+        self._views = {name: one for name, one in own.items() if type(one) is View} if len(self._plain) < len(own) else {}
         self._behind: dict[Memory, list[Step]] = {}
-        for name, one in held.items():
-            if name in self._elsewhere:
-                continue
-            if isinstance(one, View):
-                self._views[name] = one
-            elif one.steps:
-                self._plain[name] = _plain_fill(steps[one.steps[-1]])
-            else:
-                self.unwritten.add(name)
+        self.unwritten = own.keys() - self._plain.keys() - self._views.keys()
         self._owners: dict[Step, Source] = {}
-        self._given: dict[Step, Source] = {step: owner for claims in reversed(before) for step, owner in claims.owners.items()}
+        self._given: dict[Step, Source] = {}
+        self._parts: dict[str, list[tuple[Box, Value]]] = {}
+        self._shown: dict[str, dict[int, list[Box]]] = defaultdict(dict)
+        self._side_by_side: set[str] = set()
+        self.mixed: set[str] = set()
+        self.linked: list[Claims] = []
+        self._taken: set[str] = set()
+        self._number = len(before)
+        if self._views or before:
+            self._decide(folded, before)
+
+    def _decide(self, folded: Folded, before: Sequence[Claims]) -> None:
+        """Whose draws the views hold, and what is to be replayed."""
+        self._given = {step: owner for claims in reversed(before) for step, owner in claims.owners.items()}
         self._parts = {name: self._read(folded, view) for name, view in self._views.items()}
         self.unwritten |= {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
         self.unwritten |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.unwritten}
         self.mixed = {n for n, parts in self._parts.items() if any(isinstance(v, Nothing) and v.mixed for _, v in parts)}
         self.mixed |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.mixed}
-        self._shown: dict[str, dict[int, list[Box]]] = defaultdict(dict)
         self._side_by_side = {name for name, parts in self._parts.items() if _is_sum(parts, self._views[name].shape)}
         self._settle()
         self.linked = self._linked(before)
         self._taken = {claims.stream_name(name) for claims in self.linked for name in claims.held}
-        self._number = len(before)
         self._owners = self._given | self._owned() | self._free()
 
     def entries(self, name: str) -> list[Claimed]:
@@ -107,7 +111,7 @@ class Claims:
             claims, there = self._elsewhere[name]
             return claims.entries(there)
         if name in self._plain:
-            return [Claimed(*self._plain_fill(name), self._plain[name][0].source, None)]
+            return [Claimed(*self._plain_fill(name), _fill_of(self._last(name)).source, None)]
         parts = self._parts.get(name, ())
         entries = [self._claimed(name, at, *part) for at, part in enumerate(parts) if not isinstance(part[1], Nothing)]
         alike = len({(entry.distribution, entry.stream) for entry in entries}) == 1 and name not in self.unwritten
@@ -115,29 +119,41 @@ class Claims:
             return entries
         return [entries[0]._replace(box=None, source=", ".join(dict.fromkeys(entry.source for entry in entries)))]
 
-    def plain_fills(self, names: Sequence[str]) -> list[tuple[Distribution, int]]:
+    def plain_fills(self, names: Sequence[str]) -> tuple[list[Distribution], list[int]]:
         """The one fill of each of these tensors, which are all of a plain memory, and its stream."""
         if not (self._elsewhere or self._taken):
-            full = [joined(self._prefix, name) for name in names] if self._prefix else names
-            return [(self._plain[name][1], stream_of(one)) for name, one in zip(names, full, strict=True)]
-        return [self._plain_fill(name) for name in names]
+            full = [joined(self._prefix, name) for name in names] if self._prefix else list(names)
+            steps, plain = cast("Sequence[FillStep]", self._steps), self._plain  # a ChangedFill says the same
+            made = [steps[plain[name].steps[-1]].distribution for name in names]
+            return cast("list[Distribution]", made), engine.streams_of(full)
+        fills = list(map(self._plain_fill, names))
+        return [distribution for distribution, _ in fills], [stream for _, stream in fills]
 
     def _plain_fill(self, name: str) -> tuple[Distribution, int]:
         if name in self._elsewhere:
             claims, there = self._elsewhere[name]
             return claims._plain_fill(there)
-        distribution = self._plain[name][1]
+        distribution = self._distribution(name)
         return distribution, stream_of(self.stream_name(name)) if distribution.is_random else self.stream(name)
+
+    def _last(self, name: str) -> FillStep | ChangedFill:
+        """The last of the steps on a plain memory."""
+        return cast("FillStep | ChangedFill", self._steps[self._plain[name].steps[-1]])
+
+    def _distribution(self, name: str) -> Distribution:
+        distribution = self._last(name).distribution
+        assert distribution is not None
+        return distribution
 
     @cached_property
     def owners(self) -> dict[Step, Source]:
         """Whose numbers each draw has."""
         plain = {}
-        for name, (step, _) in self._plain.items():
-            one = self.held[name]
-            if isinstance(one, Memory):
-                stream, shape = stream_of(self.stream_name(name)), one.frame.shape
-                plain[step] = Source(0, stream, (Place(stream, shape, Box.whole(shape), one.frame, one.dtype),))
+        for name, one in self._plain.items():
+            stream, shape = stream_of(self.stream_name(name)), one.frame.shape
+            plain[_fill_of(self._last(name))] = Source(
+                0, stream, (Place(stream, shape, Box.whole(shape), one.frame, one.dtype),)
+            )
         return self._owners | plain
 
     def computed(self, name: str) -> list[Box]:
@@ -374,10 +390,6 @@ def _apart(step: FillStep, claims: Sequence[_Claim]) -> bool:
     return len(known) == len(claims) and are_apart(known)
 
 
-def _plain_fill(last: Step) -> tuple[FillStep, Distribution]:
-    """The fill that a plain memory holds, and what it has become, by the last of its steps."""
-    fill = last.fill if isinstance(last, ChangedFill) else last
-    assert isinstance(fill, FillStep)
-    distribution = (last if isinstance(last, ChangedFill) else fill).distribution
-    assert distribution is not None
-    return fill, distribution
+def _fill_of(last: FillStep | ChangedFill) -> FillStep:
+    """The fill that a plain memory holds, by the last of its steps."""
+    return last.fill if isinstance(last, ChangedFill) else last

@@ -11,6 +11,7 @@ from ..init.torch_draws import put_methods, remove_methods
 from ..tensors.torch_private import dispatch_modes
 
 if TYPE_CHECKING:
+    from .plain_tape import PlainCalls
     from .recorder import Recorder
 
 __all__ = ["RecordedThread", "while_recorded"]
@@ -21,6 +22,7 @@ class RecordedThread(threading.local):
 
     def __init__(self) -> None:
         self.recorder: Recorder | None = None
+        self.plain: PlainCalls | None = None  # of the recorder
         self.depth = 0  # of modes, while the recorder is the last of them
 
 
@@ -53,11 +55,11 @@ def while_recorded(
                     undo()
                 raise
             users += 1
-        thread.recorder, thread.depth = recorder, dispatch_modes()
+        thread.recorder, thread.plain, thread.depth = recorder, recorder.plain, dispatch_modes()
         try:
             yield
         finally:
-            thread.recorder = None
+            thread.recorder = thread.plain = None
             with lock:
                 users -= 1
                 if users == 0:

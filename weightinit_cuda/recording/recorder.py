@@ -18,14 +18,13 @@ from torch import Tensor
 from ..engine import draw_seed
 from ..engine.checks import OVERLAPPING
 from ..init import schemes
-from ..init.catalog import Function, distribution_of
+from ..init.catalog import distribution_of
 from ..init.torch_ops import by_name
 from ..numerics.distributions import Constant, Distribution
 from ..tensors.named import PLAIN_TYPES
 from ..tensors.torch_private import (
     TorchDispatchMode,
     dispatch_modes,
-    function_modes,
     is_traceable_wrapper_subclass,
     overlaps_itself,
     schema_of,
@@ -35,6 +34,7 @@ from ..tensors.torch_private import (
 )
 from .on_meta import IMPOSSIBLE, on_meta
 from .operators import Call, is_meta, leaves
+from .plain_tape import PlainTape, fastest
 from .replay import evaluate
 from .seeding import Seeding
 from .short_ways import SHORT_WAYS
@@ -60,10 +60,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._memories: dict[int, Memory] = {}
         self.seeding = Seeding()
-        self._depth = 0  # of the stack of modes that this one is on top of
+        self._tape = PlainTape(self.steps, self._memories, self.seeding)
+        self.plain = plain = fastest(self._tape)
+        self.plain_memory, self.called = plain.plain_memory, plain.called  # looked up once
+        self.enter, self.fill_plain = self._tape.enter, self._tape.fill_plain
 
     def __enter__(self) -> Recorder:
-        self._depth = dispatch_modes() + 1
+        self.plain.depth = dispatch_modes() + 1
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -87,37 +90,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """As :meth:`device_of`."""
         memory = self._memories.get(storage_key(storage))
         return None if memory is None else memory.device
-
-    def plain_memory(self, tensor: Tensor) -> Memory | None:
-        """The memory that the tensor is all of, as it was made, if nobody has read it; None for any other tensor."""
-        if type(tensor) not in PLAIN_TYPES:
-            return None
-        try:
-            memory = self._memories.get(storage_key(tensor.untyped_storage()))
-        except RuntimeError:  # a layout, or a wrapper, that has none
-            return None
-        if (
-            memory is not None
-            and memory.plain
-            and tensor.shape == memory.shape
-            and tensor.dtype is memory.dtype
-            and tensor.is_contiguous()
-            and not (tensor.is_conj() or tensor.is_neg())
-        ):
-            return memory
-        return None
-
-    def enter(self, made: Tensor, device: torch.device) -> Memory:
-        """A tensor on meta that was made as a whole, contiguous, with memory of its own."""
-        storage = made.untyped_storage()
-        memory = Memory(storage, device, made.dtype, made.shape, None, True)
-        self._memories[storage_key(storage)] = memory
-        return memory
-
-    def fill_plain(self, memory: Memory, distribution: Distribution, place: Place) -> None:
-        """Records a fill of all of a plain memory."""
-        memory.steps.append(len(self.steps))
-        self.steps.append(FillStep(place, memory, distribution))
 
     def held(self, memory: Memory) -> Distribution | None:
         """What a plain memory is filled with; None if nobody has written it."""
@@ -143,20 +115,22 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if memory is None:
             frame = _geometry(tensor)
             memory = self._memories[storage_key(storage)] = Memory(storage, device, tensor.dtype, frame.shape, frame)
+            return View(memory, tensor.dtype, frame, tensor.is_conj(), tensor.is_neg())
         elif memory.plain:
             memory.plain = False
             if not memory.steps:
                 self._append(FillStep(here(), memory, None))
-        return _view(memory, tensor)
+        frame = Geometry(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride())
+        return View(memory, tensor.dtype, frame, tensor.is_conj(), tensor.is_neg())
 
     def look_into(self, tensor: Tensor) -> bool:
         """Notes that a view of a tensor is made; False if it is none of the tape's."""
         if type(tensor) not in PLAIN_TYPES or not _recordable(tensor):
             return False
-        if storage_key(tensor.untyped_storage()) not in self._memories:
-            return False
-        self._known_view(tensor)
-        return True
+        memory = self._memories.get(storage_key(tensor.untyped_storage()))
+        if memory is not None and memory.plain:
+            self._known_view(tensor)
+        return memory is not None
 
     def _append(self, step: Step) -> None:
         for view in step.writes:
@@ -188,26 +162,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def seeded(self, generator: torch.Generator | None) -> bool:
         """Whether a draw is under a seed of the code's own, and to be left to torch."""
         return self.seeding.rules(generator)
-
-    def called(self, function: Function, tensor: Tensor, own: tuple[Any, ...]) -> bool:
-        """Records a call of a function of ``torch.nn.init`` as the one fill that it is.
-
-        Returns:
-            False, and nothing is recorded, where that is not so plain: the function then runs, and its operators are seen.
-        """
-        if dispatch_modes() != self._depth or function_modes():
-            return False
-        memory = self.plain_memory(tensor)
-        if memory is None:
-            return False
-        try:
-            distribution = function.distribution(memory.dtype, memory.shape, *own)
-        except Exception:
-            return False  # torch words it
-        if self.seeding.is_set and distribution.is_random:
-            return False
-        self.fill_plain(memory, distribution, here())
-        return True
 
     # ---- operators -------------------------------------------------------------------------------------------------
 
@@ -249,15 +203,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if result is IMPOSSIBLE:
             return self._run(call)
         on_tape = call.map(Tensor, self._outside)
-        views = on_tape.tensors(View)
-        device = call.device or (views[0].memory.device if views else CPU)
-        writes = on_tape.written(View) if nature.written else []
+        device = call.device or next((view.memory.device for view in on_tape.tensors(View)), CPU)
+        writes = on_tape.written(View)
         made: list[int | None] = []
         for r in leaves(result):
-            is_new = storage_key(r.untyped_storage()) not in self._memories
-            view = self._known_view(r, device)
-            made.append(len(writes) if is_new else None)
-            writes += [view] if is_new else []
+            memory = self._memories.get(storage_key(r.untyped_storage()))
+            made.append(len(writes) if memory is None else None)
+            if memory is None:
+                writes.append(self._known_view(r, device))
+            elif memory.plain:
+                self._known_view(r)
         if writes and not nature.only_views:
             self._append(_step(on_tape, tuple(writes), tuple(made)))
         return result

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from ..init import schemes
 from ..numerics.distributions import Constant, Distribution
-from ..tensors.torch_private import PYTHON_KEY as _PYTHON
-from ..tensors.torch_private import set_excluded
 from .changes import RULES
 from .on_meta import CHANGES
 from .operators import Call, nature
+from .plain_tape import made_on_meta
 from .source_line import here
 from .tape import META
 
@@ -53,14 +52,8 @@ def make(
 ) -> Tensor | None:
     """``torch.empty(*size)``: memory with a tensor that is all of it, filled if a distribution is given. None if it would have
     no elements, or a size is a recorded tensor."""
-    set_excluded(_PYTHON, True)  # on meta, whatever modes there are
-    try:
-        made = _torchs_empty(*size, dtype=dtype, device=META)
-    except RuntimeError:
-        return None
-    finally:
-        set_excluded(_PYTHON, False)
-    if 0 in made.shape:
+    made = made_on_meta(size, dtype)
+    if made is None or 0 in made.shape:
         return None
     memory = recorder.enter(made, device)
     if distribution is not None:
@@ -75,9 +68,6 @@ def fill(recorder: Recorder, tensor: Tensor, distribution: Distribution) -> bool
         return False
     recorder.fill_plain(memory, distribution, here())
     return True
-
-
-_torchs_empty = torch.empty
 
 
 def _made(recorder: Recorder, size: Any, named: Named, distribution: Distribution | None = None) -> Tensor | None:

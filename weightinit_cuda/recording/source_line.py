@@ -13,7 +13,7 @@ from types import CodeType, FrameType
 
 import torch
 
-__all__ = ["Place", "described", "here"]
+__all__ = ["Place", "described", "here", "is_own"]
 
 Place = tuple[CodeType, int] | None
 """An instruction of somebody's own code; None: there was none on the stack."""
@@ -28,7 +28,7 @@ _judged: dict[int, tuple[bool, CodeType]] = {}
 _names: dict[tuple[int, int], tuple[str, CodeType]] = {}
 
 
-def _is_own(code: CodeType) -> bool:
+def is_own(code: CodeType) -> bool:
     """Whether the code belongs to a model: not to torch, to us, or to what stands between."""
     path = code.co_filename
     is_standard = path.startswith(_STANDARD) and "site-packages" not in path
@@ -48,7 +48,7 @@ def here() -> Place:
     while frame is not None:
         code = frame.f_code
         known = _judged.get(id(code))
-        if known[0] if known is not None else _is_own(code):
+        if known[0] if known is not None else is_own(code):
             return code, frame.f_lasti
         frame = frame.f_back
     return None

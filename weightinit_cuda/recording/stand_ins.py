@@ -25,9 +25,11 @@ from ..tensors.torch_private import (
     known_to_dynamo,
     register_builtin,
 )
+from . import plain_attributes
+from .plain_tape import torchs_data
 from .python_values import known
 from .recorded_threads import RecordedThread, while_recorded
-from .short_ways import ONE, ZERO, constant, fill, make
+from .short_ways import ONE, ZERO, constant
 from .tape import CPU, META
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["standing_in"]
 
 _dynamo_traces = torch.compiler.is_dynamo_compiling
-_grad_enabled = torch.is_grad_enabled
 
 
 _thread = RecordedThread()
@@ -58,18 +59,13 @@ def _making(name: str, distribution: Distribution | None) -> Callable[..., Any]:
 
     @functools.wraps(torchs)
     def function(*args: Any, **kwargs: Any) -> Any:
-        if (recorder := _recorder()) is not None and kwargs.keys() <= _ASKED:
-            device = kwargs.get("device")
-            if device is None or (device := torch.device(device)) != META:
-                made = make(recorder, args, kwargs.get("dtype"), device or CPU, distribution)
-                if made is not None:
-                    return made
+        if not _dynamo_traces() and (plain := _thread.plain) is not None:
+            made = plain.make(args, kwargs, distribution)
+            if made is not None:
+                return made
         return torchs(*args, **kwargs)
 
     return function
-
-
-_ASKED = {"dtype", "device"}
 
 
 def _keeping(name: str) -> Callable[..., Any]:
@@ -122,37 +118,34 @@ def _one_number(keeping: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(keeping)
     def tensor(*args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and type(args[0]) in (int, float) and kwargs.get("dtype") in _EXACT and kwargs.keys() <= _ASKED:
-            recorder, value = _recorder(), constant(args[0])
-            if recorder is not None and value is not None and kwargs.get("device") is None:
-                return make(recorder, ((),), kwargs["dtype"], CPU, value)
+            plain, value = None if _dynamo_traces() else _thread.plain, constant(args[0])
+            if plain is not None and value is not None and kwargs.get("device") is None:
+                made = plain.make(_NO_SIZES, kwargs, value)
+                if made is not None:
+                    return made
         return keeping(*args, **kwargs)
 
     return tensor
 
 
+_NO_SIZES = ((),)
+_ASKED = {"dtype", "device"}
 _EXACT = {torch.int64, torch.float64}  # hold every number that a constant can be, as it is
 
 
 # ---- methods ----------------------------------------------------------------------------------------------------------
 
 
-def _fillable(tensor: Tensor) -> bool:
-    """Whether autograd has no objection."""
-    return not (tensor.requires_grad and _grad_enabled()) and not tensor.is_inference()
-
-
 def _zero_(self: Tensor) -> Tensor:
-    recorder = _recorder()
-    if recorder is not None and _fillable(self) and fill(recorder, self, ZERO):
+    if not _dynamo_traces() and (plain := _thread.plain) is not None and plain.fill(self, ZERO):
         return self
     return TensorBase.zero_(self)
 
 
 def _fill_(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    recorder = _recorder()
-    if recorder is not None and len(args) == 1 and not kwargs and _fillable(self):
+    if not _dynamo_traces() and (plain := _thread.plain) is not None and len(args) == 1 and not kwargs:
         value = constant(args[0])
-        if value is not None and fill(recorder, self, value):
+        if value is not None and plain.fill(self, value):
             return self
     return TensorBase.fill_(self, *args, **kwargs)
 
@@ -161,6 +154,12 @@ def _new_tensor(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if not _dynamo_traces() and _thread.recorder is not None and self.is_meta and "device" not in kwargs:
         return torch.tensor(*args, **{"dtype": self.dtype, **kwargs, "device": CPU})
     return TensorBase.new_tensor(self, *args, **kwargs)
+
+
+def _data(self: Tensor) -> Tensor:
+    if not _dynamo_traces() and (plain := _thread.plain) is not None and (seen := plain.data(self)) is not None:
+        return seen
+    return torchs_data(self)
 
 
 # ---- while a thread is recorded ---------------------------------------------------------------------------------------
@@ -174,7 +173,12 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "asarray": _keeping("asarray"),
 }
 _TORCHS = {name: getattr(torch, name) for name in _FUNCTIONS}
-_METHODS: dict[str, Callable[..., Any]] = {"zero_": _zero_, "fill_": _fill_, "new_tensor": _new_tensor}
+_METHODS: dict[str, Any] = {
+    "zero_": _zero_,
+    "fill_": _fill_,
+    "new_tensor": _new_tensor,
+    "data": property(_data, TensorBase.data.__set__, TensorBase.data.__delete__),  # type: ignore[attr-defined]
+}
 for _name, _function in _FUNCTIONS.items():
     register_builtin(_function, f"aten::{_name}")  # what torch.jit.script compiles meanwhile is torch's own
 _dynamo_knew = False  # whether torch.compile had its table of functions before the first of them
@@ -185,11 +189,13 @@ def _put(first: bool) -> None:
     if first:
         device_constructors()  # remembers functions by their identity, for as long as the process lives
         _dynamo_knew = known_to_dynamo()
+        plain_attributes.put()
     _exchange(_TORCHS, _FUNCTIONS)
 
 
 def _remove() -> None:
     _exchange(_FUNCTIONS, _TORCHS)
+    plain_attributes.remove()
     if not _dynamo_knew and known_to_dynamo():
         forget_what_dynamo_knows()
 

@@ -22,19 +22,11 @@ def put(methods: dict[str, Callable[..., Any]]) -> None:
     """Puts ``__getitem__`` and ``__setitem__`` there."""
     if kernels is not None and not methods.keys() & vars(Tensor).keys():  # else somebody's own
         put_methods(methods)
-        _no_sequences()
+        kernels.no_sequences(Tensor, Tensor.__getitem__)
 
 
 def remove(methods: dict[str, Callable[..., Any]]) -> None:
     """Takes them away, if they are still these."""
     if any(vars(Tensor).get(name) is method for name, method in methods.items()):
         remove_methods(methods)
-        _no_sequences()
-
-
-def _no_sequences() -> None:
-    getitem, kinds = Tensor.__getitem__, [Tensor]
-    for kind in kinds:  # which grows
-        kinds += type.__subclasses__(kind)
-        if kind.__getitem__ is getitem:
-            kernels.no_sequence(kind)
+        kernels.no_sequences(Tensor, Tensor.__getitem__)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import islice
-from operator import eq
-from typing import Any
+from functools import cached_property
+from itertools import compress
+from operator import attrgetter
+from typing import Any, NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..tensors.boxes import are_apart
 from ..tensors.kinds import globs
-from ..tensors.named import Named
+from ..tensors.named import NAME, TENSOR, Named
 from ..tensors.torch_private import keystr, tree_flatten_with_path
 from .tape import Memory, View
 from .views import box_of
 
-__all__ = ["Found", "Target", "attributes", "kept", "overlapping"]
+__all__ = ["NOBODY", "Alone", "Found", "Target", "attributes", "kept", "overlapping", "without_elements"]
 
 
 @dataclass(eq=False, slots=True)
@@ -58,19 +58,105 @@ class Target:
         self.named = self.named._replace(aliases=(*self.named.aliases, *aliases))
 
 
-@dataclass(eq=False)
+STEPS = attrgetter("steps")
+
+
+class Alone(NamedTuple):
+    """Tensors on meta, each all of a plain memory that is filled and that no other tensor of the model has."""
+
+    named: list[Named]
+    memories: list[Memory]
+
+    def tensors(self) -> list[Tensor]:
+        return list(map(TENSOR, self.named))
+
+    def names(self) -> list[str]:
+        return list(map(NAME, self.named))
+
+
+NOBODY = Alone([], [])
+
+
 class Found:
-    """The targets of a model, and what else it has.
+    """The tensors of a model.
 
     Args:
-        targets: in the order of the model.
-        others: its parameters and buffers that are none.
+        named: all of them, plain attributes too, in the order of the model.
+        plain: for each the plain memory that it is all of, as it is now, or None.
+        held: what each is of the tape, by whatever way it was found; None if it is none of the tape's.
+        modules: the modules of the model with their names.
+
+    Attributes:
+        others: parameters and buffers that are no targets.
     """
 
-    targets: list[Target] = field(default_factory=list)
-    others: list[Named] = field(default_factory=list)
-    _by_held: dict[View | Memory, Target] = field(default_factory=dict)
-    _on: defaultdict[Memory, list[Target]] = field(default_factory=lambda: defaultdict(list))
+    def __init__(
+        self,
+        named: list[Named],
+        plain: list[Memory | None],
+        held: Sequence[View | Memory | None],
+        modules: list[tuple[str, nn.Module]],
+    ) -> None:
+        self._named, self._plain, self._held, self.modules = named, plain, held, modules
+        rows = zip(named, held, strict=True) if None in held else ()
+        self.others = [one for one, found in rows if found is None and one.attribute]
+
+    @cached_property
+    def targets(self) -> list[Target]:
+        """What the tape knows, in the order of the model."""
+        return _entered(zip(self._named, self._held, strict=True))
+
+    def apart(self) -> tuple[Alone, list[Target], dict[str, View | Memory]]:
+        """Those that are alone on a memory, for which no target needs to be made; the other targets; and what each target
+        holds that is no view of another one, by name in the order of the model."""
+        once = len(set(self._plain)) == len(self._plain) and None not in self._plain
+        memories = cast("list[Memory]", self._plain)
+        if once and all(map(STEPS, memories)):
+            return Alone(self._named, memories), [], dict(zip(map(NAME, self._named), memories, strict=True))
+        seen = {held.memory for held in self._held if type(held) is View}
+        times = Counter(self._held)
+        alone = [
+            memory is not None and times[memory] == 1 and memory not in seen and bool(memory.steps) for memory in self._plain
+        ]
+        others = [not one for one in alone]
+        rest = _entered(zip(compress(self._named, others), compress(self._held, others), strict=True))
+        held = {target.named.name: target.held for target in rest if not target.within}
+        by_name = {
+            named.name: memory if is_alone else held[named.name]
+            for named, memory, is_alone in zip(self._named, memories, alone, strict=True)
+            if is_alone or named.name in held
+        }
+        return Alone(list(compress(self._named, alone)), list(compress(memories, alone))), rest, by_name
+
+    def names(self) -> list[str]:
+        """Of its parameters and buffers, in its order."""
+        return [named.name for named in self._named if named.attribute]
+
+    def held(self) -> dict[str, View | Memory]:
+        """What each target holds that is no view of another one."""
+        return {target.named.name: target.held for target in self.targets if not target.within}
+
+
+def without_elements(targets: Iterable[Target], others: Iterable[Named]) -> list[Named]:
+    """Parameters and buffers that no plan needs to list: there is nothing to be filled."""
+    named = [*(target.named for target in targets if not target.attribute), *others]
+    return [one for one in named if not (is_lazy(one.tensor) or one.tensor.numel())]
+
+
+def _entered(rows: Iterable[tuple[Named, View | Memory | None]]) -> list[Target]:
+    """The targets that named tensors are, by what they hold."""
+    entered = _Entered()
+    for named, held in rows:
+        if held is not None:
+            entered.add(named, held)
+    return entered.targets
+
+
+class _Entered:
+    def __init__(self) -> None:
+        self.targets: list[Target] = []
+        self._by_held: dict[View | Memory, Target] = {}
+        self._on: defaultdict[Memory, list[Target]] = defaultdict(list)
 
     def add(self, named: Named, held: View | Memory) -> None:
         """Enters a tensor, as one more name of another one or as a target."""
@@ -87,11 +173,6 @@ class Found:
             alike = (t for t in self._on[held.memory] if t.view.dtype == held.dtype)  # others count other elements
             target.within = next((t.named.name for t in alike if box_of(t.view.geometry, held.geometry)), "")
             self._on[held.memory].append(target)
-
-    def without_elements(self) -> list[Named]:
-        """Parameters and buffers that no plan needs to list: there is nothing to be filled."""
-        named = [*(target.named for target in self.targets if not target.attribute), *self.others]
-        return [one for one in named if not (is_lazy(one.tensor) or one.tensor.numel())]
 
     def _look_into(self, memory: Memory) -> None:
         """A part of plain memory, or a wrapper of it: all that lies there are views from now on."""
@@ -122,9 +203,10 @@ def kept(function: str, found: Found, keep: str | Sequence[str]) -> set[str]:
     Raises:
         TypeError, ValueError: these are no globs, or one matches nothing.
     """
-    named = [*(target.named for target in found.targets), *found.others]
     chosen: set[str] = set()
-    for glob in globs(function, "keep", keep):
+    wanted = globs(function, "keep", keep)
+    named = [*(target.named for target in found.targets), *found.others] if wanted else []
+    for glob in wanted:
         matching = {n.name for n in named if any(fnmatchcase(name, glob) for name in (n.name, *n.aliases))}
         if not matching:
             raise ValueError(f"{function}: every glob of keep must match a name of the model, got {glob!r} without one.")
@@ -132,15 +214,13 @@ def kept(function: str, found: Found, keep: str | Sequence[str]) -> set[str]:
     return chosen
 
 
-# What every module has, first of all it has: without tensors in it, or with those that are found under their names.
-_EVERY_MODULE = dict.fromkeys(vars(nn.Module()))
+def attributes(held: Iterable[tuple[str, Any, nn.Module]]) -> list[Named]:
+    """Tensors that modules hold as plain attributes, in lists and dicts too.
 
-
-def attributes(model: nn.Module) -> list[Named]:
-    """Tensors that modules hold as plain attributes, in lists and dicts too."""
-    found: list[Named] = []
-    _collect(model, "", set(), found)
-    return found
+    Args:
+        held: :attr:`.Inside.held`.
+    """
+    return [Named(name + at, tensor, (), module) for name, value, module in held for at, tensor in _leaves(value)]
 
 
 def _leaves(value: Tensor | list[Any] | tuple[Any, ...] | dict[Any, Any]) -> list[tuple[str, Tensor]]:
@@ -148,21 +228,3 @@ def _leaves(value: Tensor | list[Any] | tuple[Any, ...] | dict[Any, Any]) -> lis
     if isinstance(value, Tensor):
         return [("", value)]
     return [(keystr(at), leaf) for at, leaf in tree_flatten_with_path(value)[0] if isinstance(leaf, Tensor)]
-
-
-_NO_LEAVES = frozenset((int, float, str, bool, type(None), torch.Size))
-
-
-def _collect(module: nn.Module, prefix: str, seen: set[int], found: list[Named]) -> None:
-    seen.add(id(module))
-    held = vars(module)
-    known = len(_EVERY_MODULE) if all(map(eq, held, _EVERY_MODULE)) else 0
-    for key, value in islice(held.items(), known, None):
-        if type(value) in _NO_LEAVES or not isinstance(value, (Tensor, list, tuple, dict)) or key in _EVERY_MODULE:
-            continue
-        inside = value.values() if isinstance(value, dict) else value
-        if isinstance(value, Tensor) or not _NO_LEAVES.issuperset(map(type, inside)):  # sizes of layers: pytree takes its time
-            found += [Named(prefix + key + at, tensor, (), module) for at, tensor in _leaves(value)]
-    for name, child in module._modules.items():
-        if child is not None and id(child) not in seen:
-            _collect(child, f"{prefix}{name}.", seen, found)

@@ -7,22 +7,25 @@ was put together of these after the block is a whole of its own. Knows modules a
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FunctionType
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary, ref
+from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
 
+from ..engine.backend import kernels
 from ..plans.seeds import drawn_seed
 from ..tensors.shards import agreed
 from .ownership import Claims
 
-__all__ = ["Made", "Whole", "Wholes", "registered"]
+__all__ = ["ByModule", "Made", "Whole", "Wholes", "registered"]
+
+T = TypeVar("T")
 
 
 class Made(NamedTuple):
@@ -61,31 +64,40 @@ class Made(NamedTuple):
 def registered() -> Iterator[Made]:
     """Notes what this thread registers while it is open."""
     made = Made({}, {})
-    modules, tensors = made
-    thread, current = threading.get_ident(), threading.get_ident
-
-    def tensor_hook(module: nn.Module, name: str, registered: Tensor | None) -> None:
-        if current() == thread:
-            modules[id(module)] = module
-            if registered is not None:
-                tensors[id(module), name] = registered
-
-    def module_hook(module: nn.Module, name: str, registered: nn.Module | None) -> None:
-        if current() == thread:
-            modules[id(module)] = module
-            if registered is not None:
-                modules[id(registered)] = registered
-
-    def copied(module: nn.Module) -> None:
-        if current() == thread:
-            modules[id(module)] = module
-
+    hooks = Hooks(made.modules, made.tensors) if kernels is None else kernels.Registered(made.modules, made.tensors)
     with ExitStack() as stack:
-        stack.enter_context(_told_of_copies(copied))
-        stack.enter_context(module_hooks.register_module_parameter_registration_hook(tensor_hook))
-        stack.enter_context(module_hooks.register_module_buffer_registration_hook(tensor_hook))
-        stack.enter_context(module_hooks.register_module_module_registration_hook(module_hook))
+        stack.enter_context(_told_of_copies(hooks.copied))
+        stack.enter_context(module_hooks.register_module_parameter_registration_hook(hooks.tensor))
+        stack.enter_context(module_hooks.register_module_buffer_registration_hook(hooks.tensor))
+        stack.enter_context(module_hooks.register_module_module_registration_hook(hooks.module))
         yield made
+
+
+class Hooks:
+    """Note what the thread that made them registers, and copies. The native module has the same (csrc/registered.cpp).
+
+    Args:
+        modules, tensors: of :class:`Made`.
+    """
+
+    def __init__(self, modules: dict[int, nn.Module], tensors: dict[tuple[int, str], Tensor]) -> None:
+        self._modules, self._tensors, self._thread = modules, tensors, threading.get_ident()
+
+    def tensor(self, module: nn.Module, name: str, registered: Tensor | None) -> None:
+        if threading.get_ident() == self._thread:
+            self._modules[id(module)] = module
+            if registered is not None:
+                self._tensors[id(module), name] = registered
+
+    def module(self, module: nn.Module, name: str, registered: nn.Module | None) -> None:
+        if threading.get_ident() == self._thread:
+            self._modules[id(module)] = module
+            if registered is not None:
+                self._modules[id(registered)] = registered
+
+    def copied(self, module: nn.Module) -> None:
+        if threading.get_ident() == self._thread:
+            self._modules[id(module)] = module
 
 
 _copies = threading.Lock()
@@ -149,6 +161,28 @@ class Whole:
     seed: int | None = None
 
 
+class ByModule(Generic[T]):
+    """Something for each of many modules, none of which it keeps alive. It asks for no word when one goes, which would take
+    most of the time; a module that has the place of one that is gone is told from it."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[ref[nn.Module], T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, module: nn.Module) -> T | None:
+        known = self._known.get(id(module))
+        return known[1] if known is not None and known[0]() is module else None
+
+    def update(self, modules: Sequence[nn.Module], things: Iterable[T]) -> None:
+        self._known.update(zip(map(id, modules), zip(map(ref, modules), things, strict=False), strict=True))
+
+    def alive(self) -> list[nn.Module]:
+        """The modules that are still there."""
+        return [module for there, _ in self._known.values() if (module := there()) is not None]
+
+
 class Wholes:
     """The models of a tape.
 
@@ -156,40 +190,53 @@ class Wholes:
         modules: that the block has made.
     """
 
-    def __init__(self, modules: Collection[nn.Module]) -> None:
+    def __init__(self, modules: ByModule[Any]) -> None:
         self._modules = modules
-        self._places: WeakKeyDictionary[nn.Module, tuple[Whole, str]] = WeakKeyDictionary()
+        self._places = ByModule[tuple[Whole, str]]()
         self._needed: list[Whole] = []
 
-    def place(self, model: nn.Module) -> tuple[Whole, str]:
-        """The whole of a module, and the name that the module has there; "" is the whole itself."""
-        place = self._places.get(model)
-        if place is None or (place[0].claims is None and place[0].root() is None):
-            self._look()
-        if model not in self._places:
-            if not any(inside in self._places for inside in model.modules()):  # they hold tensors as plain attributes only
-                self._enter(model)
-            else:
-                self._places[model] = Whole(ref(model), made=False), ""
-        return self._places[model]
+    def place(self, model: nn.Module, inside: Sequence[tuple[str, nn.Module]] = ()) -> tuple[Whole, str]:
+        """The whole of a module, and the name that the module has there; "" is the whole itself.
 
-    def _enter(self, root: nn.Module) -> None:
+        Args:
+            inside: the modules of the model with their names, if the caller has them.
+        """
+        place = self._place(model)
+        if place is None:
+            self._look(model, inside)
+            place = self._place(model)
+        if place is None:
+            if any(self._place(one) is not None for one in model.modules()):
+                self._places.update([model], [(Whole(ref(model), made=False), "")])
+            else:
+                self._enter(model)  # they hold tensors as plain attributes only
+            place = self._places.get(model)
+            assert place is not None
+        return place
+
+    def _place(self, module: nn.Module) -> tuple[Whole, str] | None:
+        """As it is known. A whole that is gone, and was never needed, was only scaffolding."""
+        place = self._places.get(module)
+        return None if place is None or (place[0].claims is None and place[0].root() is None) else place
+
+    def _enter(self, root: nn.Module, inside: Sequence[tuple[str, nn.Module]] = ()) -> None:
         """Gives a module, and those inside it that have no place yet, their places in one whole."""
         whole = Whole(ref(root))
-        for name, module in root.named_modules():
-            self._places.setdefault(module, (whole, name))
+        named = inside or list(root.named_modules())
+        if self._places:
+            named = [(name, module) for name, module in named if self._place(module) is None]
+        self._places.update([module for _, module in named], [(whole, name) for name, _ in named])
 
-    def _look(self) -> None:
-        """Enters modules that have no place yet. A whole that is gone, and was never needed, was only scaffolding."""
-        gone = [module for module, (whole, _) in self._places.items() if whole.claims is None and whole.root() is None]
-        for module in gone:
-            del self._places[module]
-        alive = list(self._modules)
-        inside: set[int] = set()
+    def _look(self, model: nn.Module, inside: Sequence[tuple[str, nn.Module]]) -> None:
+        """Enters modules that have no place yet."""
+        alive = self._modules.alive()
+        below: set[int] = set()
         for module in alive:
-            inside.update(map(id, module._modules.values()))
-        for root in (module for module in alive if id(module) not in inside and module not in self._places):
-            self._enter(root)
+            if children := module._modules:
+                below.update(map(id, children.values()))
+        for root in alive:
+            if id(root) not in below and self._place(root) is None:
+                self._enter(root, inside if root is model else ())
 
     def needed(self, whole: Whole) -> None:
         """Notes that a model has its claims from now on."""

@@ -154,12 +154,13 @@ class _Watch(Following):  # type: ignore[no-untyped-call]
     def seeded(self, generator: torch.Generator | None) -> bool:
         return False
 
-    def called(self, function: Function, tensor: Tensor, own: tuple[Any, ...]) -> bool:
+    def called(self, function: Function, args: tuple[Any, ...], own: int) -> bool:
+        tensor: Tensor = args[0]
         stand_in = self._of(tensor)
         if stand_in is None:
             return False
         try:
-            made = function.distribution(tensor.dtype, tuple(tensor.shape), *own)
+            made = function.distribution(tensor.dtype, tuple(tensor.shape), *args[1:own])
         except Exception:
             return False  # torch words it
         if own and self.shadows.are_drawn():

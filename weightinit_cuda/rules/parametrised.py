@@ -36,17 +36,19 @@ class Parts(NamedTuple):
 
 def is_part(named: Named) -> bool:
     """The tensor is part of a weight that the old weight_norm took apart."""
-    held = named.module._parameters if named.module is not None else {}
     other = _OLD.get(named.attribute[-2:])
-    return other is not None and named.attribute[:-2] not in held and f"{named.attribute[:-2]}{other}" in held
+    if other is None or named.module is None:
+        return False
+    held, stem = named.module._parameters, named.attribute[:-2]
+    return stem not in held and f"{stem}{other}" in held
 
 
 def weight_behind(module: nn.Module) -> Tensor | None:
     """The weight of a layer, or the part of the same shape that it is computed from."""
     held: Any = module._parameters
     for name in ("weight", "weight_v", "weight_orig"):
-        if held.get(name) is not None:
-            return held[name]  # type: ignore[no-any-return]
+        if (weight := held.get(name)) is not None:
+            return weight  # type: ignore[no-any-return]
     lists = module._modules.get("parametrizations")
     made = getattr(lists, "weight", None)
     return _layers_own(made)[1] if isinstance(made, ParametrizationList) else None

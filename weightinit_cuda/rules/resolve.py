@@ -137,10 +137,11 @@ def first_match(rules: Iterable[tuple[str, Rule]], named: Named, seen: Seen | No
             made, box, source = fills[0]
             if seen is None or len(fills) > 1 or box is not None:
                 return [_sound(fill, origin, rule, named) for fill in fills]
-            key = (id(made), named.tensor.dtype, id(rule), origin, source)
-            if key not in seen:
-                seen[key] = [_sound(fills[0], origin, rule, named)]
-            return seen[key]
+            key = (id(made), named[1].dtype, id(rule), origin, source)
+            known = seen.get(key)
+            if known is None:
+                known = seen[key] = [_sound(fills[0], origin, rule, named)]
+            return known
         except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
             raise ValueError(f"{error} ({origin}: {rule})") from error
     return []

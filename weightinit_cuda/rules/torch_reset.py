@@ -123,18 +123,20 @@ def _resets(kind: type[nn.Module]) -> Callable[[type[nn.Module]], Any]:
 
 def torch_reset(named: Named) -> list[Fill] | None:
     """What the module that holds the tensor gives it; None where it is no module of torch.nn, or has its own reset."""
-    module = named.module
+    _, _, _, module, attribute, _ = named
     if module is None or is_part(named):
         return None
     kind: Any = type(module)  # mypy takes no type for hashable
-    row = _row(kind, named.attribute, _resets(kind)(kind))
+    row = _row(kind, attribute, _resets(kind)(kind))
     if row is None:
         return None
     label, give = row
     given = give(named, module)
+    if given is None:
+        return None
     if isinstance(given, list):
         return [(made, box, f"{label}, {note}" if note else label) for made, box, note in given]
-    return None if given is None else [(given, None, label)]
+    return [(given, None, label)]
 
 
 @lru_cache(maxsize=4096)

@@ -7,14 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from operator import attrgetter
-from typing import NamedTuple
+from itertools import islice
+from operator import attrgetter, eq
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from .partitioned import shown_whole
 
-__all__ = ["PLAIN_TYPES", "Model", "Named", "joined", "modules_of", "named_tensors"]
+__all__ = [
+    "NAME",
+    "PLAIN_TYPES",
+    "TENSOR",
+    "Inside",
+    "Model",
+    "Named",
+    "alike",
+    "joined",
+    "look_inside",
+    "modules_of",
+    "named_tensors",
+]
 
 PLAIN_TYPES = frozenset((Tensor, nn.Parameter, nn.Buffer))
 """Whose objects are the memory that they show; a subclass may mean other memory."""
@@ -43,6 +57,20 @@ class Named(NamedTuple):
     buffer: bool = False
 
 
+class Inside(NamedTuple):
+    """What one look through a module finds.
+
+    Args:
+        tensors: as :func:`named_tensors` has them.
+        modules: it and all modules inside it, each once, with their names, in the order of ``named_modules()``.
+        held: what may be tensors or hold some among the plain attributes of modules: qualified names, values, and the modules.
+    """
+
+    tensors: list[Named]
+    modules: list[tuple[str, nn.Module]]
+    held: list[tuple[str, Any, nn.Module]]
+
+
 def joined(prefix: str, name: str) -> str:
     """The qualified name of what is called ``name`` in the module called ``prefix``; of a model itself that is ""."""
     return f"{prefix}.{name}" if prefix else name
@@ -65,7 +93,22 @@ def named_tensors(model: Model, *, buffers: bool = True) -> list[Named]:
         found = own + kept if buffers else own
     else:
         found = [Named(name, tensor, attribute=name.rpartition(".")[2]) for name, tensor in model.items()]
-    tensors = list(map(_tensor_of, found))
+    return _shown(found)
+
+
+def look_inside(model: nn.Module) -> Inside:
+    """The tensors of a model, its modules, and what may be tensors among their plain attributes.
+
+    Raises:
+        NotImplementedError: as :func:`named_tensors`.
+    """
+    own, kept, modules, held = _look_through(model, Named, EVERY_MODULE, LEAFLESS, Tensor)
+    return Inside(_shown(own + kept), modules, held)
+
+
+def _shown(found: list[Named]) -> list[Named]:
+    """Each tensor once, whole."""
+    tensors = list(map(TENSOR, found))
     once = found if len(set(map(id, tensors))) == len(found) else _each_once(found)
     partitioned = any(hasattr(tensor, "ds_id") for tensor in tensors)
     return _whole(once) if partitioned else once
@@ -110,7 +153,7 @@ def _whole(found: Iterable[Named]) -> list[Named]:
 
 
 _held_by, _children_of = attrgetter("_parameters", "_buffers", "_modules"), attrgetter("_modules")
-_tensor_of = attrgetter("tensor")
+TENSOR, NAME = attrgetter("tensor"), attrgetter("name")
 
 
 def collect(module: nn.Module, named: type[Named], own: list[Named], kept: list[Named], prefix: str = "") -> None:
@@ -128,6 +171,65 @@ def collect(module: nn.Module, named: type[Named], own: list[Named], kept: list[
             collect(child, named, own, kept, f"{prefix}{name}.")
 
 
+# What every module has, first of all it has: without tensors in it, or with those that are found under their names.
+EVERY_MODULE: dict[str, Any] = dict.fromkeys(vars(nn.Module()))
+LEAFLESS = (int, float, str, bool, type(None), torch.Size)
+"""Types of values that are no tensors and hold none."""
+
+
+def look_through(
+    module: nn.Module, named: type[Named], every: Mapping[str, Any], leafless: tuple[type, ...], tensor: type
+) -> tuple[list[Named], list[Named], list[tuple[str, nn.Module]], list[tuple[str, Any, nn.Module]]]:
+    """The lists of :func:`collect`, and the last two of :class:`Inside`. The kernels' module has the same function."""
+    own, kept, without = list[Named](), list[Named](), frozenset(leafless)
+    collect(module, named, own, kept)
+    modules, held = list(module.named_modules()), list[tuple[str, Any, nn.Module]]()
+    for name, one in modules:
+        attributes = vars(one)
+        known = len(every) if all(map(eq, attributes, every)) else 0
+        for key, value in islice(attributes.items(), known, None):
+            if type(value) in without or not isinstance(value, (tensor, list, tuple, dict)) or key in every:
+                continue
+            inside: Any = value.values() if isinstance(value, dict) else value
+            if isinstance(value, tensor) or not without.issuperset(map(type, inside)):
+                held.append((joined(name, key), value, one))
+    return own, kept, modules, held
+
+
+_SHAPE, _DTYPE, _IS_META, _BUFFER = map(attrgetter, ("shape", "dtype", "is_meta", "buffer"))
+
+
+def tensors_alike(
+    named: list[Named],
+    known: dict[str, str],
+    names: tuple[str, ...],
+    shapes: tuple[tuple[int, ...], ...],
+    dtypes: tuple[torch.dtype, ...],
+    aliases: tuple[tuple[str, ...], ...],
+) -> dict[str, Tensor] | None:
+    """The tensors of a model by name, if they are those of a plan in its order, as far as its columns tell. The kernels' module
+    has the same function, which takes half of the time.
+
+    Args:
+        named: as :func:`named_tensors` has them.
+        known: every name of the plan; other buffers are left out.
+        names, shapes, dtypes, aliases: the plan's.
+
+    Returns:
+        None if they are not, or if some are on meta.
+    """
+    listed = [one for one in named if not one.buffer or one.name in known] if any(map(_BUFFER, named)) else named
+    if not listed or any(map(_IS_META, map(TENSOR, named))):
+        return None
+    have, tensors, others, *_ = zip(*listed, strict=True)
+    columns = have, tuple(map(_SHAPE, tensors)), tuple(map(_DTYPE, tensors)), others
+    return dict(zip(names, tensors, strict=True)) if columns == (names, shapes, dtypes, aliases) else None
+
+
 _collect: Callable[..., None] = collect
+alike: Callable[..., dict[str, Tensor] | None] = tensors_alike
+_look_through: Callable[..., Any] = look_through
 with suppress(ImportError):
     from .._C import collect as _collect
+    from .._C import look_through as _look_through
+    from .._C import tensors_alike as alike

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
+from torch._ops import _len_torch_dispatch_stack_pre_dispatch as modes_before_dispatch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.jit._builtins import _register_builtin as register_builtin
 from torch.utils._contextlib import _NoParamDecoratorContextManager as DecoratorContextManager
 from torch.utils._device import _device_constructors as device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
-from torch.utils._python_dispatch import _disable_current_modes as without_modes
+from torch.utils._python_dispatch import _disable_current_modes as disable_current_modes
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 
 __all__ = [
     "PRIVATE",
-    "PYTHON_KEY",
     "DecoratorContextManager",
     "FakeTensor",
     "FakeTensorMode",
@@ -51,7 +51,6 @@ __all__ = [
     "overlaps_itself",
     "register_builtin",
     "schema_of",
-    "set_excluded",
     "set_grad_enabled",
     "storage_key",
     "strided_shard",
@@ -59,6 +58,7 @@ __all__ = [
     "tree_flatten_with_path",
     "tree_map",
     "unseen_by_compile",
+    "without_dispatch",
     "without_functions",
     "without_modes",
 ]
@@ -75,11 +75,11 @@ PRIVATE: dict[str, str] = {
     "torch.utils._pytree.tree_map": "arguments of recorded operators; inputs of traced models",
     "torch._C._increment_version": "a fill writes through a pointer: else a re-initialised weight gives wrong gradients",
     "torch._C._len_torch_dispatch_stack": "whether a fill must be an operator. Else: FakeTensor and make_fx miss it",
+    "torch._ops._len_torch_dispatch_stack_pre_dispatch": "the same in torch.export, before autograd",
     "torch._C._len_torch_function_stack": "whether a default device, or another mode, is asked at every call",
     "torch.utils._device._device_constructors": "remembered before torch.tensor is exchanged. Else: devices are not set later",
     "torch.jit._builtins._register_builtin": "torch.jit.script knows what stands under torch.tensor",
-    "torch._C._dispatch_tls_set_dispatch_key_excluded": "deferred() makes tensors on meta without asking its own mode",
-    "torch._C.DispatchKey.Python": "the same",
+    "torch._C._disabled_torch_dispatch_impl": "deferred() makes tensors on meta without asking its own mode",
     "torch._C._functorch.peek_interpreter_stack": "the same for vmap and grad",
     "torch._C._functorch.is_functorch_wrapped_tensor": "the probe looks at no tensor of vmap, which has no values",
     "torch._functorch.pyfunctorch.temporarily_clear_interpreter_stack": "checks draw on scratch tensors, which vmap refuses",
@@ -108,13 +108,21 @@ function_modes = torch._C._len_torch_function_stack
 functorch_transform = torch._C._functorch.peek_interpreter_stack
 is_transformed = torch._C._functorch.is_functorch_wrapped_tensor
 jit_trace = torch._C._is_tracing
-set_excluded = torch._C._dispatch_tls_set_dispatch_key_excluded
-PYTHON_KEY = torch._C.DispatchKey.Python
+without_dispatch = torch._C._disabled_torch_dispatch_impl
 set_grad_enabled = torch._C._set_grad_enabled
 assert_async = torch._assert_async
 swap_tensor_impl = torch._C._swap_tensor_impl
 TensorBase = torch._C.TensorBase
 without_functions = torch._C.DisableTorchFunction
+
+
+_modes_before_dispatch: Callable[[], int] = modes_before_dispatch
+_nothing = nullcontext[Any]()
+
+
+def without_modes() -> AbstractContextManager[Any]:
+    """A context in which no mode sees an operator. Mostly there is none, which torch takes 5 us to find."""
+    return disable_current_modes() if dispatch_modes() or _modes_before_dispatch() else _nothing
 
 
 def cuda_stream(device: int) -> int:
