@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 import torch
+from meshes import rank_of
 from torch import Tensor, nn
+from torch.distributed.tensor import distribute_module
 
 import weightinit_cuda as wi
 from weightinit_cuda.numerics.distributions import Computed, Constant
@@ -21,7 +24,7 @@ def emptied(model: nn.Module) -> nn.Module:
     model.to_empty(device="cpu")
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
-            tensor.fill_(GARBAGE if tensor.is_floating_point() else 77)
+            tensor.fill_(77 if tensor.dtype == torch.int64 else GARBAGE)
     return model
 
 
@@ -129,6 +132,72 @@ def test_what_a_plan_says_of_a_part_lies_over_the_modules_own_code() -> None:
     assert plan.apply_(emptied(Resets())).get_buffer("steps").tolist() == [torch.tensor(GARBAGE), 9, torch.tensor(GARBAGE)]
 
 
+def planned(kind: type[Holder], *more: Entry) -> wi.Plan:
+    return wi.Plan((*wi.plan(kind(), "xavier", seed=0).entries, *more))
+
+
+def nines(box: Box | None, name: str = "steps") -> Entry:
+    return Entry(name, (3,), torch.float32, Constant(9.0), 7, "", box, (), True)
+
+
+def test_a_plan_that_says_nothing_of_the_rest_of_a_buffer_does_not_fill_it() -> None:
+    plan = planned(Resets, nines(Box((1,), (1,))))
+    assert plan.apply_(emptied(Resets()), buffers="recompute").get_buffer("steps").tolist() == [0, 9, 2]
+    halves = planned(Holder, nines(Box((1,), (2,))), nines(Box((0,), (1,))))  # without code of its own
+    assert halves.apply_(emptied(Holder()), buffers="recompute").get_buffer("steps").tolist() == [9, 9, 9]
+
+
+def test_a_plan_may_have_a_tied_buffer_under_another_name() -> None:
+    model: Any = nn.Module()
+    model.one, model.two = emptied(Resets()), emptied(Resets())  # which unties
+    model.two.steps = model.one.steps
+    entries = [entry for entry in wi.plan(model, "xavier", seed=0) if not entry.buffer]
+    wi.Plan((*entries, nines(None, "two.steps"))).apply_(model, buffers="recompute")
+    assert model.two.steps.tolist() == [9, 9, 9]
+
+
+TABLE = torch.arange(3.0)
+
+
+class Shares(Holder):
+    def reset_buffers(self) -> None:
+        self.steps = TABLE
+
+
+class Expands(Holder):
+    def reset_buffers(self) -> None:
+        self.steps = torch.zeros(1, dtype=torch.float64).expand(3)
+
+
+@pytest.mark.parametrize(("kind", "rest"), [(Shares, 2), (Expands, 0)])
+def test_what_the_code_keeps_elsewhere_is_not_written(kind: type[Holder], rest: float) -> None:
+    plan = planned(kind, nines(Box((0,), (2,))))
+    assert plan.apply_(emptied(kind()), buffers="recompute").get_buffer("steps").tolist() == [9, 9, rest]
+    assert TABLE.tolist() == [0, 1, 2]
+
+
+class Draws(Holder):
+    def reset_buffers(self) -> None:
+        assert isinstance(self.steps, Tensor)
+        self.steps.fill_(random.random() + float(torch.rand(())))
+
+
+def test_the_generators_stay_where_they_are() -> None:
+    plan, model = planned(Draws), emptied(Draws())
+    before = random.getstate(), torch.get_rng_state().tolist()
+    plan.apply_(model, buffers="recompute")
+    assert before == (random.getstate(), torch.get_rng_state().tolist())
+
+
+class Complex(Holder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = self.steps.to(torch.complex64)
+
+    def reset_buffers(self) -> None:
+        self.steps[:2] = 1
+
+
 @pytest.mark.parametrize("kind", [Resets, Replaces, AsTimm])
 def test_modules_with_code_of_their_own(kind: type[Holder]) -> None:
     model = emptied(nn.Sequential(kind()))
@@ -141,7 +210,9 @@ def test_modules_with_code_of_their_own(kind: type[Holder]) -> None:
     assert torch.equal(model[0].fc.weight, wi.initialize_(nn.Sequential(kind()), "xavier", seed=3)[0].fc.weight)
 
 
-@pytest.mark.parametrize(("kind", "why"), [(Holder, ""), (WritesPart, ""), (Raises, r" \(reset_buffers: OSError: no table\)")])
+@pytest.mark.parametrize(
+    ("kind", "why"), [(Holder, ""), (WritesPart, ""), (Complex, ""), (Raises, r" \(reset_buffers: OSError: no table\)")]
+)
 def test_what_cannot_be_computed_is_named(kind: type[Holder], why: str) -> None:
     model = emptied(nn.Sequential(kind()))
     named = rf"got 1 that are not\. .*deferred.*\n  0\.steps \(3,\) of {kind.__name__}{why}$"
@@ -180,6 +251,16 @@ def test_buffers_must_be_known(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r'^apply_: buffers must be "keep" or "recompute", got '):
         plan.apply_(model, buffers=wrong)
     assert model.weight.tolist() == before
+
+
+@pytest.mark.parametrize("kind", [Replaces, AsTimm])
+def test_buffers_over_a_mesh_that_the_code_makes_plain_are_named(kind: type[Holder]) -> None:
+    with rank_of(0, (1,)) as mesh:
+        model = distribute_module(kind(), mesh)
+        plan, before = wi.plan(model, "xavier", seed=0), model.fc.weight.to_local().tolist()
+        with pytest.raises(ValueError, match=rf"steps \(3,\) of {kind.__name__}"):
+            plan.apply_(model, buffers="recompute")
+        assert model.fc.weight.to_local().tolist() == before
 
 
 def test_tensors_by_name_have_no_code() -> None:

@@ -80,6 +80,11 @@ def test_plans_without_them_fit_as_well(which: str) -> None:
     assert len(bare) == 2
     assert not plan.diff(bare)
     assert wi.verify(plan, bare.apply_(net())).ok
+    for tensors in ({k: v for k, v in net().state_dict().items() if k not in EMPTY}, net().state_dict()):
+        assert wi.verify(bare, plan.apply_(tensors)).ok  # a state_dict lacks buffers that are not persistent
+        plan.bind(tensors)(2)
+        assert wi.verify(bare.with_seed(2), tensors).ok
+        assert wi.verify(bare, wi.restore_(tensors, plan)).ok
     assert wi.verify(bare, plan.apply_(net())).ok
 
 

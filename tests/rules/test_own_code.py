@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -193,6 +196,119 @@ def test_what_is_drawn_or_too_much_is_named() -> None:
     ]
 
 
+class Once(PreTrainedModel):
+    """One parameter, and the code that fills it."""
+
+    def __init__(self, code: Callable[[Once, Tensor], object], **made: Any) -> None:
+        super().__init__()
+        self.code, self.table = code, torch.rand(4)
+        self.vector = nn.Parameter(torch.empty(4, **made))
+
+    def _init_weights(self, module: nn.Module) -> None:
+        self.code(self, self.vector)
+
+
+OF_DRAWS: dict[str, Callable[[Once, Tensor], object]] = {
+    "number": lambda self, p: p.fill_(torch.rand(()).item()),
+    "tensor": lambda self, p: p.fill_(torch.rand(())),
+    "factor": lambda self, p: p.normal_().mul_(float(torch.rand(()))),
+    "of Python": lambda self, p: p.fill_(random.random()),
+    "of Python, by torch": lambda self, p: nn.init.constant_(p, random.random()),
+    "of Python, as a table": lambda self, p: p.copy_(torch.full_like(p, random.random())),
+    "of numpy": lambda self, p: nn.init.normal_(p, std=np.random.rand()),
+    "in the model": lambda self, p: p.copy_(self.table),
+    "beside": lambda self, p: p.copy_(torch.rand(4, device=p.device)),
+    "choice": lambda self, p: p.copy_(torch.ones(4) if torch.rand(()) > 0.5 else torch.zeros(4)),
+}
+
+
+@pytest.mark.parametrize("name", OF_DRAWS)
+def test_numbers_of_draws_are_no_constants(name: str) -> None:
+    with pytest.warns(UserWarning, match=r"vector: Once\._init_weights, Once computes it"):
+        plan = wi.plan(Once(OF_DRAWS[name]), ["transformers", wi.Rule("vector", "zeros_")], seed=0)
+    assert [entry.distribution for entry in plan] == [Constant(0.0)]
+
+
+@pytest.mark.filterwarnings("ignore:transformers")
+def test_the_generators_of_others_stay_where_they_are() -> None:
+    def code(self: Once, p: Tensor) -> None:
+        p.fill_(random.random() + np.random.rand())
+
+    def late() -> float:
+        return random.random() + float(np.random.rand())
+
+    before = random.getstate(), np.random.get_state(legacy=False)["state"]["pos"]
+    wi.plan(Once(code), ["transformers", wi.Rule("vector", "zeros_")], seed=0)
+    model = constructed(lambda: 0.5)
+    model.config.late = late
+    wi.plan(model, [OTHERS, "transformers", wi.Rule("*", "zeros_")], seed=0)
+    assert before == (random.getstate(), np.random.get_state(legacy=False)["state"]["pos"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_after_draws_of_their_own() -> None:
+    def code(self: Once, p: Tensor) -> None:
+        p.normal_()
+        torch.rand(2)
+        p.fill_(3.0)
+        p[:0].copy_(torch.rand(0))
+
+    assert given(Once(code), "vector") == [(Constant(3.0), None)]
+
+
+class Parts(PreTrainedModel):
+    """What is filled in part, over what constructors of torch, of transformers and of nobody known have made."""
+
+    __module__ = "transformers.models.none"
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.layer, self.lstm, self.norm = nn.Linear(2, 4), nn.LSTM(2, 3), nn.LayerNorm(4)
+        self.config, self.numbers, self.drawn = config, nn.Parameter(torch.full((4,), 2.0)), nn.Parameter(torch.rand(4))
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if module is self:
+            for part in (self.layer.bias[1:3], self.lstm.bias_ih_l0[3:6], self.numbers[1:], self.drawn[1:]):
+                part.fill_(7.0)
+            self.norm.weight[:2].copy_(torch.tensor([5.0, 6.0]))
+
+
+def test_what_is_filled_in_part_has_the_rest_of_its_constructor() -> None:
+    model = Parts(SimpleNamespace(initializer_range=0.5))
+    with pytest.warns(UserWarning, match=r"drawn: Parts\._init_weights, Parts of a part") as seen:
+        plan = wi.plan(model, ["transformers", wi.Rule("drawn", "zeros_")], seed=0)
+    assert len(str(seen[0].message).splitlines()) == 2
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 77.0)
+    plan.apply_(model)
+    assert all(77.0 not in parameter for parameter in model.parameters())
+    assert model.norm.weight.tolist() == [5, 6, 1, 1]
+    assert model.numbers.tolist() == [2, 7, 7, 7]
+    assert (model.layer.bias == 7).tolist() == [False, True, True, False]
+    assert [(type(e.distribution), e.box) for e in plan["lstm.bias_ih_l0"]] == [(Uniform, None), (Constant, Box((3,), (3,)))]
+
+
+@pytest.mark.parametrize("code", [lambda self, p: p.copy_(torch.ones(4)), lambda self, p: p.fill_(1.0)])
+def test_other_bits_of_a_parameter(code: Any) -> None:
+    model = Once(lambda self, p: code(self, p.view(torch.int32)))
+    with pytest.warns(UserWarning, match=r"vector: Once\._init_weights, Once of other bits"):
+        wi.plan(model, ["transformers", wi.Rule("vector", "zeros_")], seed=0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_expanded_costs_no_memory() -> None:
+    model = Once(lambda self, p: p.copy_(torch.tensor([1.0, 2.0])[:, None]))
+    model.vector = nn.Parameter(torch.empty(2, 1 << 50, device="meta"))
+    assert given(model, "vector") == [(Constant(float(n + 1)), Box((n, 0), (1, 1 << 50))) for n in range(2)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float16, torch.float64])
+def test_constants_of_every_dtype(dtype: torch.dtype) -> None:
+    ((made, box),) = given(Once(lambda self, p: p.copy_(torch.tensor(0.1)), dtype=dtype), "vector")
+    assert (made, box) == (Constant(torch.tensor(0.1).to(dtype).item()), None)
+
+
 class Constructed(PreTrainedModel):
     """Parameters that only the constructor writes, in a class of transformers."""
 
@@ -239,6 +355,19 @@ def test_what_constructors_draw_is_named() -> None:
         wi.plan(constructed(), [OTHERS, "transformers"], seed=0)
     lines = str(seen[0].message).splitlines()[1:]
     assert lines == [f"  {name}: only its constructor writes it" for name in ("drawn", "bare", "resized")]
+
+
+def test_a_module_that_is_not_the_constructors() -> None:
+    model = constructed()
+    model.biases = type("Mine", (nn.ParameterList,), {})(model.biases)
+    with pytest.warns(UserWarning, match=r"biases\.0: only its constructor writes it\n  biases\.1: only"):
+        wi.plan(model, [OTHERS, "transformers", wi.Rule("*", "zeros_")], seed=0)
+
+
+@pytest.mark.parametrize("late", [random.random, lambda: torch.rand(()).item()])
+def test_constructors_that_read_what_they_draw(late: Any) -> None:
+    with pytest.warns(UserWarning, match="late: only its constructor writes it"):
+        wi.plan(constructed(late), [OTHERS, "transformers", wi.Rule("*", "zeros_")], seed=0)
 
 
 def test_constructors_that_fail_or_are_of_others() -> None:

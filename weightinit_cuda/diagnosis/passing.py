@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils import checkpoint
 
 from ..init import normal_
+from ..init.generators import generators_kept
 from .measures import local
 from .observing import Observer
 from .row import Row, Seen
@@ -154,20 +155,14 @@ def _generators(model: nn.Module, seed: int) -> Iterator[None]:
     """Those of Python, NumPy (if loaded) and torch, of the CPU and of the model's GPUs, are seeded, and put back."""
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
     numpy: Any = sys.modules.get("numpy.random")
-    python, array = random.getstate(), numpy.get_state() if numpy else None
-    try:
-        with torch.random.fork_rng(devices):
-            torch.default_generator.manual_seed(seed)
-            for device in devices:
-                torch.cuda.default_generators[device].manual_seed(seed)
-            random.seed(seed)
-            if numpy:
-                numpy.seed(seed % (1 << 32))
-            yield
-    finally:
-        random.setstate(python)
+    with generators_kept(devices):
+        torch.default_generator.manual_seed(seed)
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(seed)
+        random.seed(seed)
         if numpy:
-            numpy.set_state(array)
+            numpy.seed(seed % (1 << 32))
+        yield
 
 
 @contextmanager

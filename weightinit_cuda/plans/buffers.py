@@ -13,8 +13,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 import torch
 from torch import Tensor, nn
 
+from ..init.generators import generators_kept
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import Model, Named
+from ..tensors.shards import is_dtensor
 
 __all__ = ["must_recompute", "recomputed", "way_off_meta", "write"]
 
@@ -55,7 +57,7 @@ def recomputed(function: str, model: Model, named: Collection[Named], covered: C
             by_module.setdefault(id(each.module), (each.module, []))[1].append(each)
     found: list[tuple[Named, Tensor]] = []
     problems: list[str] = []
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with generators_kept(), torch.no_grad():
         for module, held in by_module.values():
             values, errors = _of_module(module, [each.attribute for each in held], around.get(id(module)))
             found += [(each, values[each.attribute]) for each in held if each.attribute in values]
@@ -141,4 +143,6 @@ def _if_written(after: Tensor | None, before: Tensor, version: int) -> Tensor | 
     """The buffer, if something wrote all of it."""
     if after is None or after.is_meta or after.shape != before.shape or (after is before and after._version == version):
         return None
-    return None if after.is_floating_point() and bool(after.isnan().any()) else after
+    if is_dtensor(after) != is_dtensor(before):  # neither can be copied into the other
+        return None
+    return None if bool(after.isnan().any()) else after

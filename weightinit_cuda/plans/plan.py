@@ -139,18 +139,16 @@ class Plan(Readable):
         buffers without an entry.
 
         Args:
-            model: a module, or its tensors by name. It has every name of the plan and no parameter more, unless that has no
-                elements, in the same shapes and dtypes, on any devices.
+            model: a module, or its tensors by name. It has every name of the plan and no parameter more, in the same shapes and
+                dtypes, on any devices; what has no elements may be missing in either.
             seed: instead of the plan's.
-            buffers: what becomes of buffers of which the plan does not say every value, as for :func:`.initialize_`: "keep", or
-                "recompute", for which the model must be a module.
+            buffers: what becomes of those that fills do not decide wholly, as for :func:`.initialize_`; "keep" or "recompute".
 
         Returns:
             The model.
 
         Raises:
-            ValueError: names, shapes or dtypes differ, a tensor has no memory, or a buffer cannot be recomputed. All of them
-                are named; nothing is written.
+            ValueError: names, shapes or dtypes differ, memory is missing, a buffer cannot be recomputed; nothing is written.
         """
         must_be(MODEL, "apply_", model=model)
         recompute, named = must_recompute("apply_", buffers), named_tensors(model)
@@ -158,12 +156,17 @@ class Plan(Readable):
         if not recompute:
             self.fill_(tensors, seed=seed)
             return model
-        filled = {name for name in self._names if all(entry.distribution.is_fill for entry in self[name])}
-        values = recomputed("apply_", model, named, filled)
+        filled = {id(tensor) for name, tensor in tensors.items() if self._is_filled(name)}
+        values = recomputed("apply_", model, named, {n.name for n in named if id(n.tensor) in filled})
         self.fill_(tensors, seed=seed)
-        self.fill_({self._names[n.name]: value for n, value in values if n.name in self}, seed=seed)  # over a part of them
         write(values)
+        self.fill_({name: tensor for name, tensor in tensors.items() if id(tensor) not in filled}, seed=seed)  # parts of them
         return model
+
+    def _is_filled(self, name: str) -> bool:
+        """Whether fills decide every element of a tensor."""
+        boxes = [box for entry, left in self.shares(name) if entry.distribution.is_fill for box in left]
+        return sum(box.numel for box in boxes) == Box.whole(self[name][0].shape).numel
 
     def matched(self, function: str, named: Sequence[Named]) -> dict[str, Tensor]:
         """The model's tensors by the names that the plan lists them under."""
@@ -235,7 +238,7 @@ class Plan(Readable):
                 yield from misfits(tensor, self._by_name[name][0])
             if tensor.tensor.is_meta:
                 yield f"{tensor.name}: on meta, without memory."
-        for name in [name for name in self._by_name if name not in seen]:
+        for name in [name for name in self._by_name if name not in seen and not self._is_empty(name)]:
             yield f"{name}: in the plan, but not in the model."
 
     def jobs(self, tensors: Mapping[str, Tensor], *, seed: SupportsIndex | None = None) -> list[FillJob]:

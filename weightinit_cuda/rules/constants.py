@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from ..tensors.boxes import Box
@@ -11,15 +14,20 @@ __all__ = ["MOST", "constants"]
 MOST = 128  # boxes of one tensor: 32 layers with so many are checked in 0.05 s and applied in 0.3
 
 
-def constants(values: Tensor) -> list[tuple[float, Box]] | None:
-    """Boxes that together are the tensor, each with the number that is everywhere in it; None if they are too many, or if there
-    are numbers that are not finite.
+def constants(values: Tensor, dtype: torch.dtype) -> list[tuple[float, Box]] | None:
+    """Boxes that together are the tensor in that dtype, each with the number that is everywhere in it; None if they are too
+    many, or if numbers are complex or not finite. An expanded tensor costs no more than what it is expanded from.
 
-    >>> import torch
-    >>> constants(torch.tensor([[1.0, 2.0, 2.0], [1.0, 2.0, 2.0]]))
+    >>> constants(torch.tensor([[1.0, 2.0, 2.0], [1.0, 2.0, 2.0]]), torch.float32)
     [(1.0, Box(offset=(0, 0), shape=(2, 1))), (2.0, Box(offset=(0, 1), shape=(2, 2)))]
     """
-    if not values.numel() or values.is_complex() or not bool(values.isfinite().all()):
+    if not values.numel() or values.is_complex() or dtype.is_complex:
+        return None
+    shape, expanded = values.shape, [stride == 0 for stride in values.stride()]
+    for dim in (dim for dim, is_expanded in enumerate(expanded) if is_expanded):
+        values = values.narrow(dim, 0, 1)
+    values = values.to(dtype).double()  # in which every dtype can be compared
+    if not bool(values.isfinite().all()):
         return None
     found: list[tuple[float, Box]] = []
     waiting = [Box.whole(values.shape)]
@@ -33,7 +41,13 @@ def constants(values: Tensor) -> list[tuple[float, Box]] | None:
             waiting += reversed(parts)
         if len(found) + len(waiting) > MOST:
             return None
-    return found
+    return [(value, _expanded(box, shape, expanded)) for value, box in found]
+
+
+def _expanded(box: Box, shape: Sequence[int], expanded: Sequence[bool]) -> Box:
+    return box._replace(
+        shape=tuple(whole if all_of_it else n for n, whole, all_of_it in zip(box.shape, shape, expanded, strict=True))
+    )
 
 
 def _runs(inside: Tensor, box: Box, dim: int) -> list[Box]:

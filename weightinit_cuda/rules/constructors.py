@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..init.generators import generators_kept
+from ..tensors.named import joined
 from ..tensors.torch_private import device_constructors
 from .shadows import Following
 
@@ -31,16 +33,23 @@ class _OnMeta(TorchFunctionMode):
 
 
 def constructed(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters of a model, by name, of which its constructor says every number; none if it cannot run on meta."""
+    """Parameters of a model, by name, of which its constructor says every number, in modules of the classes that it makes; none
+    if it cannot run on meta."""
     kind: Any = type(model)
     if not kind.__module__.startswith("transformers."):
         return {}
+    kinds = {path: type(module) for path, module in model.named_modules()}
     watch = Following()
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), watch, _OnMeta():
-            twin: nn.Module = kind(copy.deepcopy(model.config))
+        with generators_kept(), torch.no_grad():
+            with watch, _OnMeta():
+                twin: nn.Module = kind(copy.deepcopy(model.config))
+            found = {
+                joined(path, name): watch.shadows.numbers(parameter)
+                for path, module in twin.named_modules()
+                for name, parameter in module.named_parameters(recurse=False)
+                if type(module) is kinds.get(path) and parameter.is_meta
+            }
     except Exception:  # of the library's code
         return {}
-    on_meta = {name: parameter for name, parameter in twin.named_parameters() if parameter.is_meta}
-    found = {name: watch.shadows.numbers(parameter) for name, parameter in on_meta.items()}
     return {name: numbers for name, numbers in found.items() if numbers is not None}

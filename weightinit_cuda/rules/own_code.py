@@ -10,8 +10,6 @@ tensor's memory, is no fill; both are said.
 from __future__ import annotations
 
 import copy
-import random
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -20,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from ..init.catalog import CATALOG, Function, distribution_of
+from ..init.generators import generators_kept
 from ..init.patching import recording
 from ..numerics.arithmetic import scaled
 from ..numerics.distributions import Constant, Distribution, Normal, TruncNormal, Uniform
-from ..tensors.boxes import Box
+from ..tensors.boxes import Box, remainder
 from ..tensors.named import Named, named_tensors
 from ..tensors.torch_private import schema_of, storage_key
 from .constants import constants
@@ -89,6 +88,12 @@ class _StandIn:
         """Whether nothing is known to have been written into it."""
         return not (self.fills or self.why)
 
+    @property
+    def is_filled(self) -> bool:
+        """Whether each of its elements is."""
+        whole = Box.whole(self.tensor.shape)
+        return bool(self.fills) and not remainder(whole, [box or whole for _, box, _ in self.fills])
+
     def is_in(self, module: nn.Module, attribute: str) -> bool:
         """Whether the module still has it."""
         now = module._parameters.get(attribute)
@@ -96,10 +101,12 @@ class _StandIn:
 
     def written(self, view: Tensor, made: Distribution, source: str) -> None:
         """A view of it gets a distribution."""
-        if not self.tensor.numel():
+        if not view.numel():
             return
         box = Box.whole(self.tensor.shape) if _is_reshaped(self.tensor, view, made) else _box_of(self.tensor, view)
-        if box is None or (box.shape != tuple(self.tensor.shape) and not isinstance(made, _BY_ELEMENT)):
+        if view.dtype != self.tensor.dtype:
+            self.why = f"{source} of other bits"
+        elif box is None or (box.shape != tuple(self.tensor.shape) and not isinstance(made, _BY_ELEMENT)):
             self.why = f"{source} of a part"
         elif box.shape == tuple(self.tensor.shape):
             self.fills, self.why = [(made, None, source)], ""
@@ -108,7 +115,7 @@ class _StandIn:
 
     def copied(self, view: Tensor, values: Tensor, source: str) -> bool:
         """A view of it gets numbers that the code has computed without drawing; False where these are too many."""
-        runs = constants(values.detach().to(view.dtype).expand(view.shape))
+        runs = constants(values.detach().expand(view.shape), view.dtype)
         if runs is None:
             return False
         if view.shape == self.tensor.shape:
@@ -119,24 +126,13 @@ class _StandIn:
 
     def scaled(self, view: Tensor, number: float, divided: bool) -> bool:
         """All of it is multiplied, or divided, by a number; False where what comes out is none of our distributions."""
-        if len(self.fills) != 1 or view.shape != self.tensor.shape:
+        if len(self.fills) != 1 or view.shape != self.tensor.shape or view.dtype != self.tensor.dtype:
             return False
         before, box, origin = self.fills[0]
         made = None if box is not None else scaled(before, 1 / number if divided else number)
         if made is not None:
             self.fills = [(made, None, f"{origin}, {'over' if divided else 'times'} {number:.6g}")]
         return made is not None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.dim() == 0 and not value.is_meta)
-
-
-def _other_generators() -> tuple[object, ...]:
-    """Where the generators are that are not torch's."""
-    numpy: Any = sys.modules.get("numpy")
-    of_numpy = numpy.random.get_state()[1:3] if numpy is not None else ((), 0)
-    return random.getstate(), tuple(of_numpy[0]), of_numpy[1]
 
 
 class _Watch(Following):  # type: ignore[no-untyped-call]
@@ -146,13 +142,11 @@ class _Watch(Following):  # type: ignore[no-untyped-call]
         super().__init__()
         self._stand_ins = {each.storage: each for each in stand_ins}
         self.source = ""
-        self._drawn = False
-        self._others = _other_generators()
 
     def begins(self, source: str) -> None:
         """The code for one module is about to run."""
-        self.source, self._drawn = source, False
-        self.shadows.forget()
+        self.source = source
+        self.shadows.begin()
 
     def value(self, tensor: Tensor) -> Tensor:
         raise NotImplementedError("values of tensors are asked for")
@@ -169,32 +163,36 @@ class _Watch(Following):  # type: ignore[no-untyped-call]
             made = function.distribution(tensor.dtype, tuple(tensor.shape), *args[1:own])
         except Exception:
             return False  # torch words it
-        stand_in.written(tensor, made, self.source)
+        if own and self.shadows.are_drawn():
+            stand_in.why = f"{self.source} computes it ({function.name})"
+        else:
+            stand_in.written(tensor, made, self.source)
         return True
 
     def _of(self, tensor: Tensor) -> _StandIn | None:
         return None if not tensor.is_meta else self._stand_ins.get(storage_key(tensor.untyped_storage()))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._drawn = self._drawn or torch.Tag.nondeterministic_seeded in func.tags
         given = {**dict(zip((each.name for each in schema_of(func).arguments), args, strict=False)), **(kwargs or {})}
         for argument in schema_of(func).arguments:
             if argument.alias_info is not None and argument.alias_info.is_write:
                 written = given.get(argument.name)
                 for view in written if isinstance(written, list) else [written]:
-                    if isinstance(view, Tensor) and (stand_in := self._of(view)) is not None:
+                    if isinstance(view, Tensor) and view.numel() and (stand_in := self._of(view)) is not None:
                         self._operator(schema_of(func).name.removeprefix("aten::"), stand_in, view, list(given.values())[1:])
         return super().__torch_dispatch__(func, types, args, kwargs)
 
     def _operator(self, name: str, stand_in: _StandIn, view: Tensor, others: list[Any]) -> None:
         """An operator that writes to a stand-in, and what it is given beside it."""
-        value = others[0] if others and _is_number(others[0]) else None
-        if name == "copy_":
-            table = self.shadows.numbers(others[0]) if not self._drawn and _other_generators() == self._others else None
+        value = self._number(others[0]) if others else None
+        if name == "zero_":
+            stand_in.written(view, Constant(0.0), self.source)
+        elif self.shadows.are_drawn():
+            stand_in.why = f"{self.source} computes it ({name})"
+        elif name == "copy_":
+            table = self.shadows.numbers(others[0])
             if table is None or not stand_in.copied(view, table, self.source):
                 stand_in.why = f"{self.source} computes it (copy_)"
-        elif name == "zero_":
-            stand_in.written(view, Constant(0.0), self.source)
         elif name == "fill_" and value is not None:
             stand_in.written(view, Constant(float(value)), self.source)
         elif name in ("normal_", "uniform_") and others[2:] in ([], [None]):
@@ -203,14 +201,25 @@ class _Watch(Following):  # type: ignore[no-untyped-call]
         elif not (name in ("mul_", "div_") and value and stand_in.scaled(view, float(value), name == "div_")):
             stand_in.why = f"{self.source} computes it ({name})"
 
+    def _number(self, value: object) -> float | None:
+        """A number that an operator is given, as it is or as a tensor; None where it is none, or not known."""
+        if isinstance(value, Tensor):
+            known = None if value.dim() else self.shadows.numbers(value)
+            value = None if known is None else known.item()
+        return value if isinstance(value, int | float) else None
+
 
 def _watched(root: nn.Module) -> Iterator[tuple[tuple[int, str], _StandIn]]:
     """The parameters of a model of transformers, by the module and attribute that hold them."""
     held = {named: _actual(named) for named in named_tensors(root)}
     stand_ins = {named.name: _StandIn(named, actual) for named, actual in held.items()}
-    memo: dict[int, Any] = {id(actual): stand_ins[named.name].tensor for named, actual in held.items()}
-    memo |= {id(config): config for module in root.modules() if (config := getattr(module, "config", None)) is not None}
+    inside = list(root.modules())
     try:
+        memo: dict[int, Any] = {  # whose numbers are the model's, not the code's
+            id(each): each.to("meta") for module in inside for each in vars(module).values() if isinstance(each, Tensor)
+        }
+        memo |= {id(actual): stand_ins[named.name].tensor for named, actual in held.items()}
+        memo |= {id(config): config for module in inside if (config := getattr(module, "config", None)) is not None}
         twin = copy.deepcopy(root, memo)
         _untie(twin)
         _run(twin, list(stand_ins.values()))
@@ -224,15 +233,21 @@ def _watched(root: nn.Module) -> Iterator[tuple[tuple[int, str], _StandIn]]:
 
 
 def _from_constructor(root: nn.Module, parameters: list[Named], stand_ins: dict[str, _StandIn]) -> None:
-    """Numbers for the parameters that only the constructor of the model writes, and that no layer of torch holds."""
-    left = [
-        named for named in parameters if not (stand_ins[named.name].fills or stand_ins[named.name].why or torch_reset(named))
-    ]
-    made = constructed(root) if any(named.tensor.numel() for named in left) else {}
+    """What a constructor has left in a parameter that ``_init_weights`` fills in part; and the numbers that only that of the
+    model writes, where no layer of torch holds them."""
+    left = [named for named in parameters if not (stand_ins[named.name].why or stand_ins[named.name].is_filled)]
+    bare = [named for named in left if not torch_reset(named)]
+    made = constructed(root) if any(named.tensor.numel() for named in bare) else {}
     for named in left:
-        numbers = made.get(named.name)
-        if numbers is not None and numbers.shape == named.tensor.shape:
-            stand_ins[named.name].copied(stand_ins[named.name].tensor, numbers, f"{type(named.module).__name__}.__init__")
+        stand_in, numbers = stand_ins[named.name], made.get(named.name)
+        parts, stand_in.fills = stand_in.fills, []
+        if parts and (reset := torch_reset(named)):
+            stand_in.fills = list(reset)
+        elif numbers is not None and numbers.shape == named.tensor.shape:
+            stand_in.copied(stand_in.tensor, numbers, f"{type(named.module).__name__}.__init__")
+        if parts and not stand_in.fills:
+            stand_in.why = f"{parts[0][2]} of a part"
+        stand_in.fills += parts
 
 
 def _untie(twin: nn.Module) -> None:
@@ -248,7 +263,7 @@ def _run(twin: nn.Module, stand_ins: list[_StandIn]) -> None:
     watch = _Watch(stand_ins)
     by_tensor = {id(each.tensor): each for each in stand_ins}
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(generators_kept())
         stack.enter_context(torch.no_grad())
         stack.enter_context(recording(watch))
         stack.enter_context(watch)

@@ -1,10 +1,13 @@
 """The numbers behind small tensors on meta that code computes from numbers alone: each operator runs on the CPU, too.
 
-For code that makes a table beside a parameter, on the parameter's device, and copies it there.
+For code that makes a table beside a parameter, on the parameter's device, and copies it there. Nothing is known of what was
+drawn, on meta or in memory; once code reads a number of what it has drawn, nothing is known of what it computes after that.
 """
 
 from __future__ import annotations
 
+import random
+import sys
 from typing import Any
 
 import torch
@@ -14,9 +17,7 @@ from ..tensors.torch_private import TorchDispatchMode, schema_of, storage_key, t
 
 __all__ = ["Following", "Shadows"]
 
-MOST = (
-    1 << 20
-)  # elements of a tensor: tables are small, and a position for each of 7,000 patches is the largest in transformers
+MOST = 1 << 20  # elements of a tensor: a position for each of 7,000 patches is the largest table in transformers
 _OF_SHAPES = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
 
 
@@ -29,15 +30,28 @@ class Shadows:
 
     def __init__(self) -> None:
         self._of: dict[int, tuple[Tensor, Tensor]] = {}  # by storage, which the first tensor keeps
+        self.begin()
 
-    def forget(self) -> None:
-        """Of all tensors."""
+    def begin(self) -> None:
+        """Other code begins, which knows nothing of the tensors until now."""
+        self._forget()
+        self._drawn = self._read = False
+        self._others = _other_generators()
+
+    def _forget(self) -> None:
         self._of.clear()
+
+    def are_drawn(self) -> bool:
+        """Whether numbers that the code has now may depend on draws."""
+        return self._read or _other_generators() != self._others
 
     def numbers(self, tensor: Tensor) -> Tensor | None:
         """What it would hold; None if that is not known."""
+        return None if self.are_drawn() else self._numbers(tensor)
+
+    def _numbers(self, tensor: Tensor) -> Tensor | None:
         if not tensor.is_meta:
-            return tensor
+            return None if self._drawn else tensor
         known, shadow = self._of.get(storage_key(tensor.untyped_storage()), (None, None))
         if known is None or shadow is None or known.dtype != tensor.dtype:
             return None
@@ -46,9 +60,13 @@ class Shadows:
     def follow(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         """Does on the CPU what an operator has done on meta."""
         writes = schema_of(func).is_mutable
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            made_here = result if isinstance(result, tuple | list) else (result,)
+            self._drawn = self._drawn or any(isinstance(each, Tensor) and not each.is_meta for each in made_here)
         if not isinstance(result, Tensor):
+            self._read = self._read or (self._drawn and isinstance(result, int | float | complex))
             if writes:
-                self.forget()
+                self._forget()
             return
         key = storage_key(result.untyped_storage())
         if not result.is_meta or (key in self._of) != writes:  # a view has the numbers of what it is a view of
@@ -80,9 +98,16 @@ class Shadows:
     def _known(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        if (numbers := self.numbers(value)) is None:
+        if (numbers := self._numbers(value)) is None:
             raise _UnknownError
         return numbers
+
+
+def _other_generators() -> tuple[object, ...]:
+    """Where the generators are that are not torch's: each draw moves a position, or changes the first word."""
+    of_python, numpy = random.getstate(), sys.modules.get("numpy")
+    of_numpy: Any = numpy.random.get_state() if numpy is not None else ("", (0,))
+    return of_python[1][0], of_python[1][-1], of_python[2], of_numpy[1][0], of_numpy[2:]
 
 
 def _lies_alike(one: Tensor, other: Tensor) -> bool:
