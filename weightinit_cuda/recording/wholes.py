@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import attrgetter
 from types import FunctionType
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import ref
@@ -65,12 +66,7 @@ def registered() -> Iterator[Made]:
     """Notes what this thread registers while it is open."""
     made = Made({}, {})
     hooks = Hooks(made.modules, made.tensors) if kernels is None else kernels.Registered(made.modules, made.tensors)
-    with (
-        _told_of_copies(hooks.copied),
-        module_hooks.register_module_parameter_registration_hook(hooks.tensor),
-        module_hooks.register_module_buffer_registration_hook(hooks.tensor),
-        module_hooks.register_module_module_registration_hook(hooks.module),
-    ):
+    with _told_of_copies(hooks.copied), _told_of_registrations(hooks):
         yield made
 
 
@@ -99,6 +95,53 @@ class Hooks:
     def copied(self, module: nn.Module) -> None:
         if threading.get_ident() == self._thread:
             self._modules[id(module)] = module
+
+
+_registrations = threading.Lock()
+_registering: list[Any] = []  # the hooks of all threads that are recorded
+_handles: list[Any] = []  # of torch's entries for them
+_REGISTER = (
+    module_hooks.register_module_parameter_registration_hook,
+    module_hooks.register_module_buffer_registration_hook,
+    module_hooks.register_module_module_registration_hook,
+)
+_HEARD = attrgetter("tensor", "tensor", "module")
+
+
+@contextmanager
+def _told_of_registrations(hooks: Any) -> Iterator[None]:
+    """Has torch call the hooks. All threads share one entry in each of torch's tables: another thread may be going through a
+    table, which fails if an entry comes or goes meanwhile."""
+    try:
+        with _registrations:
+            _registering.append(hooks)
+            _share_entries()
+        yield
+    finally:
+        with _registrations:
+            if hooks in _registering:  # else Ctrl-C came before
+                _registering.remove(hooks)
+            _share_entries()
+
+
+def _share_entries() -> None:
+    while _handles and not _registering:
+        _handles[-1].remove()
+        _handles.pop()
+    for at, calls in enumerate(zip(*map(_HEARD, _registering), strict=True)):
+        call = calls[0] if len(calls) == 1 else _each_of(calls)
+        if at < len(_handles):
+            _handles[at].hooks_dict_ref()[_handles[at].id] = call  # in place
+        else:
+            _handles.append(_REGISTER[at](call))
+
+
+def _each_of(calls: Sequence[Callable[..., None]]) -> Callable[..., None]:
+    def call(*registered: Any) -> None:
+        for one in calls:
+            one(*registered)
+
+    return call
 
 
 _copies = threading.Lock()
