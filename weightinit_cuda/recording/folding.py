@@ -181,7 +181,7 @@ class Folded:
             self._write(view, value)
 
     def _operate(self, step: OperatorStep) -> None:
-        if not step.call.nature.written and all(map(self._is_replayed, step.call.tensors(View))):
+        if all(map(self._is_replayed, step.call.tensors(View))):
             self._write_all(step, Replayed(step.source))  # most of what is computed is computed on
             return
         parts = None if step.call.nature.random or len(step.writes) != 1 else self._result(step)
