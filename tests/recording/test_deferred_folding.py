@@ -73,6 +73,7 @@ FOLDED: dict[str, tuple[Callable[[], Tensor], list[Any]]] = {
     "rand on an interval": (lambda: torch.rand(4) * 0.2 - 0.1, [(Uniform(-0.1, 0.1), None)]),
     "rand, dead first": (lambda: nn.init.normal_(nn.init.uniform_(torch.ones(4)), std=3.0), [(Normal(0.0, 3.0), None)]),
     "rand_like, cast": (lambda: torch.rand_like(torch.ones(4)).to(torch.bfloat16), [(Uniform(0.0, 1.0), None)]),
+    "drawn over what is computed": (lambda: torch.arange(4.0).cos().normal_() * 2, [(Normal(0.0, 2.0), None)]),
     "torch.normal": (lambda: torch.normal(1.0, 2.0, (4,)), [(Normal(1.0, 2.0), None)]),
     "clone of a transpose": (lambda: torch.randn(4, 2).t().contiguous(), [(Normal(0.0, 1.0), None)]),
     "flat": (lambda: torch.empty(4, 4).view(-1).normal_().view(4, 4), [(Normal(0.0, 1.0), None)]),

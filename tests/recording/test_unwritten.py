@@ -38,6 +38,12 @@ def stripes() -> Tensor:
     return v
 
 
+def half_computed() -> Tensor:
+    v = torch.empty(4)
+    v[:2].copy_(torch.arange(2.0))
+    return v
+
+
 def onto(v: Tensor) -> Tensor:
     return torch.zeros(3, 2, dtype=torch.float64).copy_(v.t())
 
@@ -57,6 +63,7 @@ FILLED: dict[str, tuple[Callable[[], Tensor], Any]] = {
     "in place": (lambda: rows().add_(1), [[N] * 3, [1.0] * 3]),
     "pointwise": (lambda: torch.empty(3).neg().exp(), [N, N, N]),
     "every other one": (lambda: torch.empty(6)[::2], [N, N, N]),
+    "doubled, half computed": (lambda: half_computed() * 2, [0.0, 2.0, N, N]),
 }
 MIXED: dict[str, Callable[[], Tensor]] = {
     "triangle": lambda: torch.empty(3, 3).tril(),

@@ -36,6 +36,7 @@ class Folded:
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = steps
         self._pieces: dict[Memory, list[Written]] = {}
+        self._replayed: set[Memory] = set()  # only a replay gives what these hold, wherever one looks
         self._begun = self._done = False
 
     def _fold(self) -> None:
@@ -126,11 +127,7 @@ class Folded:
         return None
 
     def _is_replayed(self, view: View) -> bool:
-        """Whether only a replay gives what a memory holds, wherever one looks: most of what is computed is computed on."""
-        pieces = self._of(view.memory)
-        if not pieces or any(type(piece.value) is not Replayed for piece in pieces):
-            return False
-        return View(view.memory, pieces[0].dtype, pieces[0].geometry).is_whole
+        return view.memory in self._replayed
 
     # ---- writing ----------------------------------------------------------------------------------------------------
 
@@ -139,8 +136,13 @@ class Folded:
 
     def _write_parts(self, view: View, parts: Sequence[BoxValue]) -> None:
         """Writes boxes that together are all of the view."""
-        pieces = self._of(view.memory)
-        if view.is_whole:
+        memory, pieces = view.memory, self._of(view.memory)
+        is_whole = view.is_whole
+        if is_whole and len(parts) == 1 and type(parts[0][1]) is Replayed:
+            self._replayed.add(memory)
+        elif is_whole or any(type(value) is not Replayed for _, value in parts):
+            self._replayed.discard(memory)
+        if is_whole:
             pieces.clear()
         elif len(pieces) <= MANY:
             pieces[:] = [p for p in pieces if p.dtype != view.dtype or box_of(view.geometry, p.geometry) is None]
@@ -179,6 +181,9 @@ class Folded:
             self._write(view, value)
 
     def _operate(self, step: OperatorStep) -> None:
+        if all(map(self._is_replayed, step.call.tensors(View))):
+            self._write_all(step, Replayed(step.source))  # most of what is computed is computed on
+            return
         parts = None if step.call.nature.random or len(step.writes) != 1 else self._result(step)
         if parts is None:
             self._write_all(step, self._read_nothing(step) or Replayed(step.source))
