@@ -122,7 +122,7 @@ def test_fills_are_what_a_replay_gives(name: str) -> None:
     with wi.deferred() as recording:
         model = ZOO[name]()
     found = recording._found("test", model)
-    _, claims = recording._claims("test", model, found.targets, None)
+    _, claims = recording._claims("test", model, found, found.held(), None)
     sources = claims._owners | claims.owners
     replayed = {}
     for target in found.targets:
