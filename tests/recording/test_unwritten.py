@@ -144,3 +144,19 @@ def test_views_without_elements_are_written(cut: Callable[[Tensor], Tensor]) -> 
     recording, model = recorded(lambda: {"empty": cut(torch.randn(6, 3)), "w": torch.randn(2)})
     assert recording.unwritten(model) == []
     assert recording.materialize_(model).empty.numel() == 0
+
+
+@pytest.mark.parametrize("values", [lambda: torch.arange(4.0), lambda: torch.randn(4)], ids=["computed", "drawn"])
+def test_what_nobody_has_written_over_values_is_refused(values: Callable[[], Tensor]) -> None:
+    def build() -> nn.Module:
+        model, w = nn.Module(), values()
+        w[:2].copy_(torch.empty(2))
+        model.register_buffer("w", w)
+        return model
+
+    with wi.deferred() as recorded:
+        model = build()
+    assert recorded.unwritten(model) == ["w"]
+    with pytest.raises(ValueError, match=r"lies among values that it writes \(w\)"):
+        recorded.materialize_(model, seed=0, rules=[wi.Rule("*", "normal_")])
+    assert model.w.is_meta

@@ -93,7 +93,7 @@ class Claims:
         self._parts = {name: self._read(folded, view) for name, view in self._views.items()}
         self.unwritten |= {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
         self.unwritten |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.unwritten}
-        self.mixed = {n for n, parts in self._parts.items() if any(isinstance(v, Nothing) and v.mixed for _, v in parts)}
+        self.mixed = {name for name, parts in self._parts.items() if _lies_among_values(parts)}
         self.mixed |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.mixed}
         self._side_by_side = {name for name, parts in self._parts.items() if _is_sum(parts, self._views[name].shape)}
         self._settle()
@@ -372,6 +372,15 @@ class Claims:
             called = self.stream_name(name)
             free |= {step: Source(0, stream_of(f"{called}/{n}")) for n, step in enumerate(draws)}
         return free
+
+
+def _lies_among_values(parts: Sequence[tuple[Box, Value]]) -> bool:
+    """Whether something that nobody has written has been mixed with values, or lies over some."""
+    bare = [(at, box, value) for at, (box, value) in enumerate(parts) if isinstance(value, Nothing)]
+    return any(
+        value.mixed or any(not isinstance(under, Nothing) and intersection(box, b) is not None for b, under in parts[:at])
+        for at, box, value in bare
+    )
 
 
 def _is_sum(parts: Sequence[tuple[Box, Value]], shape: tuple[int, ...]) -> bool:
