@@ -256,6 +256,16 @@ def test_numbers_after_draws_of_their_own() -> None:
     assert given(Once(code), "vector") == [(Constant(3.0), None)]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("function", "value"), [(nn.init.zeros_, 0.0), (nn.init.ones_, 1.0)])
+def test_functions_without_numbers_know_nothing_of_draws(function: Callable[[Tensor], Tensor], value: float) -> None:
+    def code(self: Once, p: Tensor) -> None:
+        random.random()
+        function(p)
+
+    assert given(Once(code), "vector") == [(Constant(value), None)]
+
+
 class Parts(PreTrainedModel):
     """What is filled in part, over what constructors of torch, of transformers and of nobody known have made."""
 

@@ -163,7 +163,7 @@ class _Watch(Following):  # type: ignore[no-untyped-call]
             made = function.distribution(tensor.dtype, tuple(tensor.shape), *args[1:own])
         except Exception:
             return False  # torch words it
-        if own and self.shadows.are_drawn():
+        if own > 1 and self.shadows.are_drawn():
             stand_in.why = f"{self.source} computes it ({function.name})"
         else:
             stand_in.written(tensor, made, self.source)
