@@ -159,7 +159,9 @@ class Recording:
         found = self._found("materialize_", model)
         unchanged = kept("materialize_", found, keep)
         alone, targets, held = found.apart() if dtype is None else (NOBODY, found.targets, found.held())
-        claims, plan = self._decided("materialize_", model, found, targets, held, unchanged, seed, dtype, rules, prefix)
+        whole, claims = self._claims("materialize_", model, found, held, prefix)
+        planned = targets if dtype is not None else [t for t in targets if not is_one_fill(t, claims)]
+        plan = self._decided("materialize_", model, planned, whole, claims, unchanged, seed, dtype, rules)
         where = None if device is None else torch.device(device)
         with torch.no_grad():
             materialize(alone, targets, claims, plan, where, partial(self._compute, claims, plan))
@@ -197,7 +199,8 @@ class Recording:
         """
         found = self._found("values", model)
         unchanged = kept("values", found, keep)
-        claims, plan = self._decided("values", model, found, found.targets, found.held(), unchanged, seed, dtype, rules, prefix)
+        whole, claims = self._claims("values", model, found, found.held(), prefix)
+        plan = self._decided("values", model, found.targets, whole, claims, unchanged, seed, dtype, rules)
         by_name = {t.named.name: t for t in found.targets}
         bare = {n: named for named in without_elements(found.targets, found.others) for n in (named.name, *named.aliases)}
 
@@ -240,27 +243,22 @@ class Recording:
         self,
         function: str,
         model: nn.Module,
-        found: Found,
         targets: Sequence[Target],
-        held: dict[str, View | Memory],
+        whole: Whole,
+        claims: Claims,
         unchanged: Collection[str],
         seed: SupportsIndex | None,
         dtype: torch.dtype | None,
         rules: Rules | None,
-        prefix: str | None,
-    ) -> tuple[Claims, Plan]:
-        """What is claimed of all tensors of the model, plain attributes too, and the plan of these targets, but for those that
-        need none: of one fill, in their own dtype."""
-        whole, claims = self._claims(function, model, found, held, prefix)
-        if dtype is None and function == "materialize_":
-            targets = [t for t in targets if not is_one_fill(t, claims)]
+    ) -> Plan:
+        """The plan of these targets, plain attributes too, in the dtype that is asked for."""
         plan = self._plan(function, model, targets, whole, claims, seed, rules)
         if dtype is None:
-            return claims, unmixed(plan, targets)
+            return unmixed(plan, targets)
         as_recorded = {*unchanged, *(t.named.name for t in targets if t.attribute and not t.within)}  # as `.to()` leaves them
         cast = plan.with_dtype(dtype)
         entries = tuple(a if a.name in as_recorded else b for a, b in zip(plan, cast, strict=True))
-        return claims, unmixed(Plan(entries, cast.seed, "deferred"), targets)
+        return unmixed(Plan(entries, cast.seed, "deferred"), targets)
 
     def _plan(
         self,

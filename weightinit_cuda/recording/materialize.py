@@ -115,7 +115,12 @@ def _places(memories: Sequence[Memory], device: torch.device | None) -> Iterable
     """Where each memory is to be."""
     if device is not None:
         return repeat(device, len(memories))
-    return [CPU if memory.device == META else memory.device for memory in memories]
+    return map(_asked, memories)
+
+
+def _asked(memory: Memory) -> torch.device:
+    """Where the code wants it."""
+    return CPU if memory.device == META else memory.device
 
 
 def _columns(tensors: list[Tensor], names: list[str], claims: Claims, seed: int) -> _Columns:
@@ -142,7 +147,7 @@ def _whole(target: Target, device: torch.device | None) -> Tensor:
     tensor = target.named.tensor
     if not tensor.is_meta:
         return tensor
-    where = device or (target.memory.device if target.memory.device.type != "meta" else CPU)
+    where = device or _asked(target.memory)
     if not tensor.is_contiguous():
         return allocate([(tensor, where, tensor.dtype)])[0]
     made = torch.empty(tensor.shape, dtype=tensor.dtype, device=where)
@@ -154,7 +159,7 @@ def _whole(target: Target, device: torch.device | None) -> Tensor:
 def real_memory(targets: Sequence[Target], plan: Plan, device: torch.device | None) -> dict[str, Tensor]:
     """Memory for every target: what it has, or new."""
     bare = [t for t in targets if t.named.tensor.is_meta]
-    asked = [device or _asked(t) for t in bare]
+    asked = [device or _place(t) for t in bare]
     dtypes = [plan[t.named.name][0].dtype for t in bare]
     made = allocate([(t.named.tensor, where, dtype) for t, where, dtype in zip(bare, asked, dtypes, strict=True)])
     real = {t.named.name: t.named.tensor for t in targets if not t.named.tensor.is_meta}
@@ -167,12 +172,10 @@ def one_like(named: Named, dtype: torch.dtype | None) -> Tensor:
     return torch.empty_like(named.tensor, dtype=cast, device=CPU, requires_grad=False)
 
 
-def _asked(target: Target) -> torch.device:
+def _place(target: Target) -> torch.device:
     """Where the code, or the mesh of a sharded tensor, wants it."""
-    tensor, device = target.named.tensor, target.memory.device
-    if is_dtensor(tensor):
-        return torch.device(tensor.device_mesh.device_type)
-    return CPU if device == META else device
+    tensor = target.named.tensor
+    return torch.device(tensor.device_mesh.device_type) if is_dtensor(tensor) else _asked(target.memory)
 
 
 def _settle(target: Target, real: Tensor) -> None:

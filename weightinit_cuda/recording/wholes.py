@@ -66,8 +66,16 @@ def registered() -> Iterator[Made]:
     """Notes what this thread registers while it is open."""
     made = Made({}, {})
     hooks = Hooks(made.modules, made.tensors) if kernels is None else kernels.Registered(made.modules, made.tensors)
-    with _told_of_copies(hooks.copied), _told_of_registrations(hooks):
+    try:
+        with _lock:
+            _listening.append(hooks)
+            _listen()
         yield made
+    finally:
+        with _lock:
+            if hooks in _listening:  # else Ctrl-C came before
+                _listening.remove(hooks)
+            _listen()
 
 
 class Hooks:
@@ -97,8 +105,8 @@ class Hooks:
             self._modules[id(module)] = module
 
 
-_registrations = threading.Lock()
-_registering: list[Any] = []  # the hooks of all threads that are recorded
+_lock = threading.Lock()
+_listening: list[Any] = []  # the hooks of all threads that are recorded
 _handles: list[Any] = []  # of torch's entries for them
 _REGISTER = (
     module_hooks.register_module_parameter_registration_hook,
@@ -108,27 +116,19 @@ _REGISTER = (
 _HEARD = attrgetter("tensor", "tensor", "module")
 
 
-@contextmanager
-def _told_of_registrations(hooks: Any) -> Iterator[None]:
-    """Has torch call the hooks. All threads share one entry in each of torch's tables: another thread may be going through a
-    table, which fails if an entry comes or goes meanwhile."""
-    try:
-        with _registrations:
-            _registering.append(hooks)
-            _share_entries()
-        yield
-    finally:
-        with _registrations:
-            if hooks in _registering:  # else Ctrl-C came before
-                _registering.remove(hooks)
-            _share_entries()
+def _listen() -> None:
+    """Has torch tell the hooks what is registered, and which modules are copied: such a one is given its tensors, and registers
+    nothing.
 
-
-def _share_entries() -> None:
-    while _handles and not _registering:
+    All threads share one entry in each of torch's tables: another thread may be going through a table, which fails if an entry
+    comes or goes meanwhile. Of the method that copies, the code is exchanged, and not the method: then Python need not look up
+    again all that it knows of every class of modules.
+    """
+    _set_state.__code__ = (_telling if _listening else _torchs).__code__
+    while _handles and not _listening:
         _handles[-1].remove()
         _handles.pop()
-    for at, calls in enumerate(zip(*map(_HEARD, _registering), strict=True)):
+    for at, calls in enumerate(zip(*map(_HEARD, _listening), strict=True)):
         call = calls[0] if len(calls) == 1 else _each_of(calls)
         if at < len(_handles):
             _handles[at].hooks_dict_ref()[_handles[at].id] = call  # in place
@@ -144,10 +144,6 @@ def _each_of(calls: Sequence[Callable[..., None]]) -> Callable[..., None]:
     return call
 
 
-_copies = threading.Lock()
-_listeners: list[Callable[[nn.Module], None]] = []
-
-
 def _innermost(function: Any) -> Any:
     """torch.compile, once used in the process, has put its own around torch's."""
     inside = [cell.cell_contents for cell in function.__closure__ or () if isinstance(cell.cell_contents, FunctionType)]
@@ -160,32 +156,13 @@ _torchs = FunctionType(_set_state.__code__, _set_state.__globals__)
 
 def _told(self: nn.Module, state: dict[str, object]) -> None:
     _torchs(self, state)
-    for listener in list(_listeners):
-        listener(self)
+    for hooks in list(_listening):
+        hooks.copied(self)
 
 
 def _telling(self: nn.Module, state: dict[str, object]) -> None:
     """Runs among the names of torch.nn."""
     torch.sys.modules["weightinit_cuda.recording.wholes"]._told(self, state)  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _told_of_copies(listener: Callable[[nn.Module], None]) -> Iterator[None]:
-    """Calls the listener for each module that is copied: such a one is given its tensors, and registers nothing.
-
-    The code of torch's method is exchanged, and not the method: then Python need not look up again all that it knows of every
-    class of modules.
-    """
-    with _copies:
-        _listeners.append(listener)
-        _set_state.__code__ = _telling.__code__
-    try:
-        yield
-    finally:
-        with _copies:
-            _listeners.remove(listener)
-            if not _listeners:
-                _set_state.__code__ = _torchs.__code__
 
 
 @dataclass(eq=False)
