@@ -5,26 +5,11 @@
 #include <unordered_set>
 #include <vector>
 
+#include "calls.h"
+
 namespace wi {
 namespace py = pybind11;
 namespace {
-
-py::object checked(PyObject* made) {
-    if (!made) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(made);
-}
-
-PyObject* interned(const char* name) {
-    PyObject* const made = PyUnicode_InternFromString(name);
-    if (!made) throw py::error_already_set();
-    return made;
-}
-
-bool same(const py::object& one, const py::object& other) {
-    const int equal = PyObject_RichCompareBool(one.ptr(), other.ptr(), Py_EQ);
-    if (equal < 0) throw py::error_already_set();
-    return equal;
-}
 
 // What a look through a model finds beside its parameters and buffers.
 struct Further {
@@ -56,9 +41,7 @@ struct Further {
                 if (!has_no_leaves(item)) return true;
             return false;
         }
-        const int is_tensor = PyObject_IsInstance(value, tensor.ptr());
-        if (is_tensor < 0) throw py::error_already_set();
-        return is_tensor;
+        return truth(PyObject_IsInstance(value, tensor.ptr()));
     }
 
     void look(const py::object& module, const py::str& name, const py::str& prefix) {
@@ -151,9 +134,7 @@ py::tuple look_through(py::handle module, py::handle named, py::dict every, py::
 
 py::object tensors_alike(const py::list& named, const py::dict& known, const py::tuple& names, const py::tuple& shapes,
                          const py::tuple& dtypes, const py::tuple& aliases) {
-    static PyObject* const kShape = interned("shape");
-    static PyObject* const kDtype = interned("dtype");
-    static PyObject* const kIsMeta = interned("is_meta");
+    static const Name shape("shape"), dtype("dtype"), is_meta("is_meta");
     const size_t planned = names.size();
     if (shapes.size() != planned || dtypes.size() != planned || aliases.size() != planned)
         throw std::invalid_argument("columns must have one length");
@@ -164,11 +145,10 @@ py::object tensors_alike(const py::list& named, const py::dict& known, const py:
         if (!PyTuple_Check(row.ptr()) || PyTuple_GET_SIZE(row.ptr()) != 6) throw py::type_error("named must be tuples of six");
         const auto one = py::reinterpret_borrow<py::tuple>(row);
         const py::object name = one[0], tensor = one[1];
-        if (checked(PyObject_GetAttr(tensor.ptr(), kIsMeta)).ptr() != Py_False) return py::none();
+        if (is_meta.of(tensor).ptr() != Py_False) return py::none();
         if (py::object(one[5]).ptr() == Py_True && !known.contains(name)) continue;
-        if (at == planned || !same(name, names[at]) || !same(one[2], aliases[at]) ||
-            !same(checked(PyObject_GetAttr(tensor.ptr(), kShape)), shapes[at]) ||
-            !same(checked(PyObject_GetAttr(tensor.ptr(), kDtype)), dtypes[at]))
+        if (at == planned || !equal(name, names[at]) || !equal(one[2], aliases[at]) || !equal(shape.of(tensor), shapes[at]) ||
+            !equal(dtype.of(tensor), dtypes[at]))
             return py::none();
         found[name] = tensor;
         ++at;

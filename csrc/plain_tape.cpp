@@ -7,37 +7,12 @@
 #include <string>
 #include <utility>
 
+#include "calls.h"
+
 namespace wi {
 namespace {
 
 constexpr size_t kCodes = 1024, kPlaces = 256, kMeanings = 1024;  // what is remembered; a model has fewer
-
-py::object checked(PyObject* made) {
-    if (!made) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(made);
-}
-
-bool truth(int answer) {
-    if (answer < 0) throw py::error_already_set();
-    return answer != 0;
-}
-
-bool equal(py::handle a, py::handle b) { return truth(PyObject_RichCompareBool(a.ptr(), b.ptr(), Py_EQ)); }
-
-py::object attribute(py::handle of, const char* name) { return checked(PyObject_GetAttrString(of.ptr(), name)); }
-
-// Names of attributes, made once.
-PyObject* interned(const char* name) {
-    PyObject* const made = PyUnicode_InternFromString(name);
-    if (!made) throw py::error_already_set();
-    return made;
-}
-
-struct Name {
-    explicit Name(const char* name) : text(interned(name)) {}
-    py::object of(py::handle object) const { return checked(PyObject_GetAttr(object.ptr(), text)); }
-    PyObject* const text;
-};
 
 py::object called_with(py::handle function) { return checked(PyObject_CallNoArgs(function.ptr())); }
 

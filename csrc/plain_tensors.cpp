@@ -2,17 +2,15 @@
 
 #include <algorithm>
 
+#include "calls.h"
+
 namespace wi {
 namespace {
 
 enum Field { kTensor, kDistribution, kSeed, kStream, kRegion, kName, kCombine, kFields };  // of engine.job.FillJob
 constexpr size_t kRecent = 16;  // distributions whose transform is remembered: a model has few, and they take turns
 
-py::object attribute(py::handle of, const py::str& name) {
-    PyObject* const found = PyObject_GetAttr(of.ptr(), name.ptr());
-    if (!found) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(found);
-}
+py::object attribute(py::handle of, const py::str& name) { return checked(PyObject_GetAttr(of.ptr(), name.ptr())); }
 
 // A method's answer; null where torch refuses to answer.
 py::object asked(py::handle method, py::handle tensor) {
@@ -107,8 +105,7 @@ void PlainTensors::about_to_write(py::handle tensor) const {
     const py::tuple one(1);
     PyTuple_SET_ITEM(one.ptr(), 0, tensor.inc_ref().ptr());
     PyObject* argument = one.ptr();
-    if (!py::reinterpret_steal<py::object>(PyObject_Vectorcall(increment_version_.ptr(), &argument, 1, nullptr)))
-        throw py::error_already_set();
+    checked(PyObject_Vectorcall(increment_version_.ptr(), &argument, 1, nullptr));
 }
 
 void PlainTensors::write(const Plain& plain, const Transform& transform, const Draw& draw) const {
@@ -136,7 +133,7 @@ bool PlainTensors::draw_and_fill(py::handle tensor, py::handle distribution, py:
     const Transform* const made = transform(distribution, plain.dtype, keep);
     if (!made) return false;
     PyObject* range[] = {lowest.ptr(), Py_None};
-    if (!py::reinterpret_steal<py::object>(PyObject_Vectorcall(draw.ptr(), range, 2, nullptr))) throw py::error_already_set();
+    checked(PyObject_Vectorcall(draw.ptr(), range, 2, nullptr));
     const uint64_t drawn =
         *reinterpret_cast<const uint64_t*>(seed);  // at once: what runs Python below may run a signal handler
     about_to_write(tensor);
@@ -219,8 +216,7 @@ Gathered PlainTensors::gather(const py::object& jobs) const {
 
 Gathered PlainTensors::gather_whole(const py::list& tensors, const py::list& distributions, const py::list& streams,
                                     uint64_t seed, const py::object& jobs) const {
-    const auto all = py::reinterpret_steal<py::object>(PySequence_Fast(jobs.ptr(), "jobs must be a sequence"));
-    if (!all) throw py::error_already_set();
+    const py::object all = checked(PySequence_Fast(jobs.ptr(), "jobs must be a sequence"));
     const auto rows = Py_ssize_t(tensors.size()), n = PySequence_Fast_GET_SIZE(all.ptr());
     if (Py_ssize_t(distributions.size()) != rows || Py_ssize_t(streams.size()) != rows)
         throw std::invalid_argument("columns must have one length");

@@ -1,13 +1,11 @@
 #include "registered.h"
 
+#include "calls.h"
+
 namespace wi {
 namespace {
 
-py::object identity(py::handle object) {
-    PyObject* const key = PyLong_FromVoidPtr(object.ptr());
-    if (!key) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(key);
-}
+py::object identity(py::handle object) { return checked(PyLong_FromVoidPtr(object.ptr())); }
 
 void put(const py::dict& into, py::handle key, py::handle value) {
     if (PyDict_SetItem(into.ptr(), key.ptr(), value.ptr()) < 0) throw py::error_already_set();
@@ -29,8 +27,7 @@ void Registered::tensor(py::handle module, py::handle name, py::handle registere
     if (is_elsewhere()) return;
     note(module);
     if (registered.is_none()) return;
-    const auto place = py::reinterpret_steal<py::object>(PyTuple_Pack(2, key_.ptr(), name.ptr()));
-    if (!place) throw py::error_already_set();
+    const py::object place = checked(PyTuple_Pack(2, key_.ptr(), name.ptr()));
     put(tensors_, place, registered);
 }
 
@@ -66,9 +63,7 @@ bool may_hold(PyObject* attributes, const py::str& kind, py::handle name) {
     if (!held && PyErr_Occurred()) throw py::error_already_set();
     if (!held || held == Py_None) return false;
     if (!PyDict_CheckExact(held)) return true;
-    const int found = PyDict_Contains(held, name.ptr());
-    if (found < 0) throw py::error_already_set();
-    return found != 0;
+    return truth(PyDict_Contains(held, name.ptr()));
 }
 
 }  // namespace
@@ -76,8 +71,7 @@ bool may_hold(PyObject* attributes, const py::str& kind, py::handle name) {
 bool PlainAttributes::set(py::handle module, py::handle name, py::handle value) const {
     if (!is_plain(value.ptr()) || !PyUnicode_CheckExact(name.ptr()) || !ends_in(Py_TYPE(module.ptr()), module_.ptr()))
         return false;
-    const auto attributes = py::reinterpret_steal<py::object>(PyObject_GetAttr(module.ptr(), dict_.ptr()));
-    if (!attributes) throw py::error_already_set();
+    const py::object attributes = checked(PyObject_GetAttr(module.ptr(), dict_.ptr()));
     if (!PyDict_CheckExact(attributes.ptr())) return false;
     for (const py::str* const kind : {&parameters_, &modules_, &buffers_})
         if (may_hold(attributes.ptr(), *kind, name)) return false;

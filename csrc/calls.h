@@ -1,0 +1,36 @@
+// Calls into Python, each with its check: what fails there is thrown here.
+#pragma once
+#include <pybind11/pybind11.h>
+
+namespace wi {
+
+namespace py = pybind11;
+
+inline py::object checked(PyObject* made) {
+    if (!made) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(made);
+}
+
+inline bool truth(int answer) {
+    if (answer < 0) throw py::error_already_set();
+    return answer != 0;
+}
+
+inline bool equal(py::handle a, py::handle b) { return truth(PyObject_RichCompareBool(a.ptr(), b.ptr(), Py_EQ)); }
+
+inline py::object attribute(py::handle of, const char* name) { return checked(PyObject_GetAttrString(of.ptr(), name)); }
+
+// Names of attributes, made once.
+inline PyObject* interned(const char* name) {
+    PyObject* const made = PyUnicode_InternFromString(name);
+    if (!made) throw py::error_already_set();
+    return made;
+}
+
+struct Name {
+    explicit Name(const char* name) : text(interned(name)) {}
+    py::object of(py::handle object) const { return checked(PyObject_GetAttr(object.ptr(), text)); }
+    PyObject* const text;
+};
+
+}  // namespace wi
