@@ -25,7 +25,7 @@ __all__ = ["initialize_", "plan"]
 Root = TypeVar("Root", bound=nn.Module)
 Covered = tuple[Named, list[Fill]]
 _new = tuple.__new__  # as in plan.py
-_IS_META, _SHAPE = attrgetter("is_meta"), attrgetter("shape")
+_IS_META = attrgetter("is_meta")
 
 
 def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex | None = None, *, prefix: str = "") -> Plan:
@@ -79,8 +79,8 @@ def _is_plain(tensors: Sequence[Tensor], fills: Sequence[list[Fill]]) -> bool:
     """Whether all are plain tensors with memory, each filled as a whole, and with what can fill it."""
     if not PLAIN_TYPES.issuperset(map(type, tensors)) or any(map(_IS_META, tensors)):
         return False
-    keys = zip(map(id, fills), map(_SHAPE, tensors), strict=True)  # tensors that get the same share one list of fills
-    for each, tensor in dict(zip(keys, zip(fills, tensors, strict=True), strict=True)).values():
+    by_fills = dict(zip(map(id, fills), zip(fills, tensors, strict=True), strict=True))  # one list: one dtype and one shape
+    for each, tensor in by_fills.values():
         distribution, box, _ = each[0]
         if len(each) > 1 or box is not None or not distribution.is_fill:
             return False

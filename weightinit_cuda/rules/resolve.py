@@ -16,11 +16,9 @@ from .advice import lines_to_add
 from .parametrised import Parts, parts_of
 from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet, glob
 
-__all__ = ["first_match", "flattened", "require_sound", "resolve"]
+__all__ = ["Matching", "first_match", "flattened", "require_sound", "resolve"]
 
-Seen = dict[tuple[object, ...], list[Fill]]
-"""Fills by the ids of distribution and rule, which live as long as this does."""
-
+_REFUSALS = (ValueError, TypeError, RuntimeError, ArithmeticError)
 _CUSTOM = "custom"  # the origin of rules that were given, not named
 
 
@@ -44,17 +42,18 @@ def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tu
         )
     flat = list(flattened(model, rules))
     _warn_of_idle_globs([rule for origin, rule in flat if origin == _CUSTOM], tensors)
-    found, problems, seen = [], [], Seen()
+    found, problems = [], []
     bare: list[Named] = []
     parts: Parts | None = None
+    first = Matching(flat).first
     for named in tensors:
         try:
-            fills = first_match(flat, named, seen)
+            fills = first(named)
             if not fills and not named.buffer:
                 parts = parts_of(model, tensors) if parts is None else parts
                 if layer := parts.layers.get(id(named.tensor)):
-                    fills = [(made, box, f"{source}, as {layer.name}") for made, box, source in first_match(flat, layer)]
-        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+                    fills = [(made, box, f"{source}, as {layer.name}") for made, box, source in first(layer)]
+        except _REFUSALS as error:
             if named.tensor.numel():  # else there is nothing to be filled
                 problems.append(f"{_about(named)}: {error}")
             continue
@@ -74,8 +73,7 @@ def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tu
 def _ways(model: nn.Module, flat: list[tuple[str, Rule]], bare: list[Named], problems: int) -> str:
     """What can be done; another set is advised only where it helps."""
     if not any(origin == "torch" for origin, _ in flat) and len(bare) == problems:
-        torchs = list(flattened(model, "torch"))
-        if all(first_match(torchs, named) for named in bare):
+        if all(map(Matching(flattened(model, "torch")).first, bare)):
             return "Add a Rule for them, or end the list with a set that covers them, such as 'torch'."
     return "Add a Rule for them, or use deferred(), which gives them what the model's own code does."
 
@@ -122,29 +120,59 @@ def _warn_of_idle_globs(rules: Sequence[Rule], tensors: Sequence[Named]) -> None
                 warnings.warn(f"plan: {rule} matches nothing: no name of the model is like {pattern!r}.", stacklevel=4)
 
 
-def first_match(rules: Iterable[tuple[str, Rule]], named: Named, seen: Seen | None = None) -> list[Fill]:
+class Matching:
+    """Rules, asked about one tensor of a model after another. Tensors that get the same as a whole, and have the same dtype and
+    shape, share one list of fills.
+
+    Args:
+        rules: each with the name of the set it comes from.
+    """
+
+    def __init__(self, rules: Iterable[tuple[str, Rule]]) -> None:
+        self._of: dict[bool, list[tuple[str, Rule, dict[object, list[Fill]]]]] = {False: [], True: []}
+        for origin, rule in rules:
+            self._of[rule.of_buffers].append((origin, rule, {}))
+
+    def first(self, named: Named) -> list[Fill]:
+        """The fills of the first rule that has any, with their sources in full."""
+        for origin, rule, known in self._of[named.buffer]:
+            try:
+                for holds in rule.conditions:
+                    if not holds(named):
+                        break
+                else:
+                    key = rule.key(named)
+                    fills = None if key is None else known.get(key)
+                    if fills is None:
+                        fills = _in_full(rule.given(named), origin, rule, named, known)
+                        if key is not None:
+                            known[key] = fills
+                    if fills:
+                        return fills
+            except _REFUSALS as error:
+                raise ValueError(f"{error} ({origin}: {rule})") from error
+        return []
+
+
+def _in_full(fills: list[Fill], origin: str, rule: Rule, named: Named, known: dict[object, list[Fill]]) -> list[Fill]:
+    """Fills checked and with their sources in full; or what another tensor like this one got by the same rule, if it is that."""
+    if len(fills) != 1 or fills[0][1] is not None:
+        return [_sound(fill, origin, rule, named) for fill in fills]
+    made, _, source = fills[0]
+    key = id(made), named.tensor.dtype, named.tensor.shape, source  # of what lives as long as the list
+    if (same := known.get(key)) is None:
+        same = known[key] = [_sound(fills[0], origin, rule, named)]
+    return same
+
+
+def first_match(rules: Iterable[tuple[str, Rule]], named: Named) -> list[Fill]:
     """The fills of the first rule that has any, with their sources in full.
 
     Args:
         rules: each with the name of the set it comes from.
         named: the tensor.
-        seen: what other tensors of the model got, for those that get the same.
     """
-    for origin, rule in rules:
-        try:
-            if not (fills := rule.fills(named)):
-                continue
-            made, box, source = fills[0]
-            if seen is None or len(fills) > 1 or box is not None:
-                return [_sound(fill, origin, rule, named) for fill in fills]
-            key = (id(made), named[1].dtype, id(rule), origin, source)
-            known = seen.get(key)
-            if known is None:
-                known = seen[key] = [_sound(fills[0], origin, rule, named)]
-            return known
-        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-            raise ValueError(f"{error} ({origin}: {rule})") from error
-    return []
+    return Matching(rules).first(named)
 
 
 def _sound(fill: Fill, origin: str, rule: Rule, named: Named) -> Fill:

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property, lru_cache, partial
+from operator import attrgetter
 from pathlib import PurePath
-from typing import Any
+from types import FunctionType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .. import init as functions
 from ..init.catalog import CATALOG, DRAWN, distribution_of, function_of
-from ..numerics.distributions import (
-    Distribution,
-)
+from ..numerics.distributions import Distribution
 from ..tensors.boxes import Box
 from ..tensors.named import Named
 
@@ -36,6 +36,7 @@ __all__ = [
     "RuleSet",
     "Rules",
     "buffer",
+    "decided_by",
     "glob",
 ]
 
@@ -47,6 +48,26 @@ Fill = tuple[Distribution, Box | None, str]
 
 Given = Distribution | list[Fill] | None
 """What a function as ``init`` returns: a distribution, a list of fills (the later ones win), or None for "not mine"."""
+
+
+_Function = TypeVar("_Function", bound=Callable[[Named], Given])
+_DECIDED_BY: dict[Callable[..., Any], Callable[[Named], Hashable]] = {}
+_dtype_and_shape: Callable[[Named], Hashable] = attrgetter("tensor.dtype", "tensor.shape")
+
+
+def decided_by(key: Callable[[Named], Hashable]) -> Callable[[_Function], _Function]:
+    """Says of a function for rules that it gives two tensors of a model the same if they have the same key. None is no key:
+    there the function is asked."""
+
+    def enter(function: _Function) -> _Function:
+        _DECIDED_BY[function] = key
+        return function
+
+    return enter
+
+
+def _nothing_less(named: Named) -> None:
+    """The key of functions of which nobody knows what decides."""
 
 
 def buffer(named: Named) -> bool:
@@ -80,9 +101,9 @@ class Rule:
         self.init, self.params = _named(init, params)
         for one in self.match:
             _require_match(one)
-        self._of_buffers = buffer in self.match
+        self.of_buffers = buffer in self.match
+        self.conditions = tuple(_condition(one) for one in self.match if one != "*" and one is not buffer)
         self._is_fixed = not any(isinstance(value, Tensor | list) for value in self.params.values())
-        self._conditions = tuple(_condition(one) for one in self.match if one != "*")
         if isinstance(self.init, str):
             _require_params(self.init, self.params)
         elif params:
@@ -102,7 +123,7 @@ class Rule:
 
     def matches(self, named: Named) -> bool:
         """Whether the rule speaks of the tensor."""
-        return named.buffer is self._of_buffers and all(condition(named) for condition in self._conditions)
+        return named.buffer is self.of_buffers and all(condition(named) for condition in self.conditions)
 
     def fills(self, named: Named) -> list[Fill]:
         """What the tensor gets; nothing: not this rule's.
@@ -110,8 +131,10 @@ class Rule:
         Raises:
             TypeError: the rule's function returns something else.
         """
-        if named.buffer is not self._of_buffers or (self._conditions and not self.matches(named)):
-            return []
+        return self.given(named) if self.matches(named) else []
+
+    def given(self, named: Named) -> list[Fill]:
+        """The same of a tensor that the rule speaks of."""
         init = self.init
         if isinstance(init, str):
             give = _given_to if self._is_fixed else _given_to.__wrapped__
@@ -122,6 +145,14 @@ class Rule:
         if given is not None and not isinstance(given, Distribution):
             raise TypeError(f"{_called(init)} must return a distribution, a list of fills or None, got {given!r}")
         return [] if given is None else [(given, None, "")]
+
+    @cached_property
+    def key(self) -> Callable[[Named], Hashable]:
+        """A function of tensors that the rule speaks of: those with the same key get the same in one model; None is no key."""
+        if isinstance(self.init, FunctionType):
+            return _DECIDED_BY.get(self.init, _nothing_less)
+        is_data = isinstance(self.init, Distribution) or (isinstance(self.init, str) and self._is_fixed)
+        return _dtype_and_shape if is_data else _nothing_less
 
     def globs(self) -> list[str]:
         """The conditions on names."""
