@@ -11,6 +11,7 @@
 #include "blake2b.h"
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
+#include "first_fills.h"
 #include "named_tensors.h"
 #include "plain_tape.h"
 #include "plain_tensors.h"
@@ -282,6 +283,10 @@ PYBIND11_MODULE(_C, m) {
           py::arg("tensor"));
     m.def("tensors_alike", &tensors_alike, py::arg("named"), py::arg("known"), py::arg("names"), py::arg("shapes"),
           py::arg("dtypes"), py::arg("aliases"));
+    py::class_<ShapeKey>(m, "ShapeKey")
+        .def(py::init<py::object, py::tuple>(), py::arg("kinds"), py::arg("plain"))
+        .def("__call__", &ShapeKey::of, py::arg("named"));
+    m.def("first_fills", &first_fills, py::arg("tensors"), py::arg("rules"), py::arg("ask"), py::arg("refusals"));
     m.def("take_position", &take_position, py::arg("generator"), py::arg("count"));
     m.def("streams_of", &streams_of, py::arg("names"), py::arg("domain"));
     m.def("available_isas", &available_isas);

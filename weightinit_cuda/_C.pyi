@@ -1,6 +1,6 @@
 """The compiled kernels. Private: use :mod:`weightinit_cuda.engine.run`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -104,6 +104,17 @@ def tensors_alike(
     dtypes: tuple[torch.dtype, ...],
     aliases: tuple[tuple[str, ...], ...],
 ) -> dict[str, torch.Tensor] | None: ...
+
+class ShapeKey:
+    def __init__(self, kinds: Set[type] | None, plain: tuple[type, ...]) -> None: ...
+    def __call__(self, named: tuple[Any, ...]) -> tuple[Any, ...] | None: ...
+
+def first_fills(
+    tensors: list[Any],
+    rules: tuple[tuple[Any, ...], tuple[Any, ...]],
+    ask: Callable[[Any, Any, Any], list[Any]],
+    refusals: tuple[type[BaseException], ...],
+) -> list[Any]: ...
 def streams_of(names: list[str], domain: bytes) -> list[int]: ...
 def available_isas() -> list[str]: ...
 def selected_isa() -> str: ...

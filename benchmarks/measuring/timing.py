@@ -93,7 +93,7 @@ def measure(
 
 
 def _loops(watch: Stopwatch, seconds: float, policy: Policy) -> int:
-    """Calls that fill a slice. The first call is no measure of a short one, which touched its memory and code for the first time:
+    """Calls that fill a slice. The first call is no measure of a short one, which touched memory and code for the first time:
     it is taken again, then in longer loops."""
     loops = 1
     if seconds < SHORT * policy.slice_seconds:

@@ -25,7 +25,8 @@ from ..numerics.distributions import Distribution, Orthogonal
 from ..tensors.named import Named, named_tensors
 from ..tensors.partitioned import parameter_of
 from .layouts import layout_of, lookup
-from .resolve import Matching, flattened
+from .matching import Matching
+from .resolve import flattened
 from .rule import Fill, Rule, Rules, RuleSet, buffer
 
 __all__ = ["mup", "mup_groups"]

@@ -5,20 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
-import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ..init.catalog import CATALOG
-from ..numerics.distributions import Distribution
 from ..tensors.named import PLAIN_TYPES, Named
 from .advice import lines_to_add
+from .matching import Matching, covers_all, fills_or_raise, require_sound
 from .parametrised import Parts, parts_of
 from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet, glob
 
-__all__ = ["Matching", "first_match", "flattened", "require_sound", "resolve"]
-
-_REFUSALS = (ValueError, TypeError, RuntimeError, ArithmeticError)
+__all__ = ["first_match", "flattened", "require_sound", "resolve"]
 _CUSTOM = "custom"  # the origin of rules that were given, not named
 
 
@@ -42,18 +38,21 @@ def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tu
         )
     flat = list(flattened(model, rules))
     _warn_of_idle_globs([rule for origin, rule in flat if origin == _CUSTOM], tensors)
+    matching = Matching(flat)
+    firsts = matching.firsts(tensors)
+    if covers_all(firsts):
+        return list(zip(tensors, firsts, strict=True))
     found, problems = [], []
     bare: list[Named] = []
     parts: Parts | None = None
-    first = Matching(flat).first
-    for named in tensors:
+    for named, matched in zip(tensors, firsts, strict=True):
         try:
-            fills = first(named)
+            fills = fills_or_raise(matched)
             if not fills and not named.buffer:
                 parts = parts_of(model, tensors) if parts is None else parts
                 if layer := parts.layers.get(id(named.tensor)):
-                    fills = [(made, box, f"{source}, as {layer.name}") for made, box, source in first(layer)]
-        except _REFUSALS as error:
+                    fills = [(made, box, f"{source}, as {layer.name}") for made, box, source in matching.first(layer)]
+        except ValueError as error:
             if named.tensor.numel():  # else there is nothing to be filled
                 problems.append(f"{_about(named)}: {error}")
             continue
@@ -72,9 +71,9 @@ def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tu
 
 def _ways(model: nn.Module, flat: list[tuple[str, Rule]], bare: list[Named], problems: int) -> str:
     """What can be done; another set is advised only where it helps."""
-    if not any(origin == "torch" for origin, _ in flat) and len(bare) == problems:
-        if all(map(Matching(flattened(model, "torch")).first, bare)):
-            return "Add a Rule for them, or end the list with a set that covers them, such as 'torch'."
+    may_help = not any(origin == "torch" for origin, _ in flat) and len(bare) == problems
+    if may_help and all(map(Matching(flattened(model, "torch")).first, bare)):
+        return "Add a Rule for them, or end the list with a set that covers them, such as 'torch'."
     return "Add a Rule for them, or use deferred(), which gives them what the model's own code does."
 
 
@@ -113,56 +112,11 @@ def flattened(
 
 
 def _warn_of_idle_globs(rules: Sequence[Rule], tensors: Sequence[Named]) -> None:
-    names = [name for named in tensors for name in (named.name, *named.aliases)]
-    for rule in rules:
-        for pattern in rule.globs():
-            if not any(map(glob(pattern), names)):
-                warnings.warn(f"plan: {rule} matches nothing: no name of the model is like {pattern!r}.", stacklevel=4)
-
-
-class Matching:
-    """Rules, asked about one tensor of a model after another. Tensors that get the same as a whole, and have the same dtype and
-    shape, share one list of fills.
-
-    Args:
-        rules: each with the name of the set it comes from.
-    """
-
-    def __init__(self, rules: Iterable[tuple[str, Rule]]) -> None:
-        self._of: dict[bool, list[tuple[str, Rule, dict[object, list[Fill]]]]] = {False: [], True: []}
-        for origin, rule in rules:
-            self._of[rule.of_buffers].append((origin, rule, {}))
-
-    def first(self, named: Named) -> list[Fill]:
-        """The fills of the first rule that has any, with their sources in full."""
-        for origin, rule, known in self._of[named.buffer]:
-            try:
-                for holds in rule.conditions:
-                    if not holds(named):
-                        break
-                else:
-                    key = rule.key(named)
-                    fills = None if key is None else known.get(key)
-                    if fills is None:
-                        fills = _in_full(rule.given(named), origin, rule, named, known)
-                        if key is not None:
-                            known[key] = fills
-                    if fills:
-                        return fills
-            except _REFUSALS as error:
-                raise ValueError(f"{error} ({origin}: {rule})") from error
-        return []
-
-
-def _in_full(fills: list[Fill], origin: str, rule: Rule, named: Named, known: dict[object, list[Fill]]) -> list[Fill]:
-    """Fills checked and with their sources in full; or what another tensor like this one got by the same rule, if it is that."""
-    if len(fills) != 1 or fills[0][1] is not None:
-        return [_sound(fill, origin, rule, named) for fill in fills]
-    made, _, source = fills[0]
-    key = id(made), named.tensor.dtype, named.tensor.shape, source  # of what lives as long as the list
-    if (same := known.get(key)) is None:
-        same = known[key] = [_sound(fills[0], origin, rule, named)]
-    return same
+    globs = [(rule, pattern) for rule in rules for pattern in rule.globs()]
+    names = [name for named in tensors for name in (named.name, *named.aliases)] if globs else []
+    for rule, pattern in globs:
+        if not any(map(glob(pattern), names)):
+            warnings.warn(f"plan: {rule} matches nothing: no name of the model is like {pattern!r}.", stacklevel=4)
 
 
 def first_match(rules: Iterable[tuple[str, Rule]], named: Named) -> list[Fill]:
@@ -173,20 +127,3 @@ def first_match(rules: Iterable[tuple[str, Rule]], named: Named) -> list[Fill]:
         named: the tensor.
     """
     return Matching(rules).first(named)
-
-
-def _sound(fill: Fill, origin: str, rule: Rule, named: Named) -> Fill:
-    distribution, box, source = fill
-    require_sound(distribution, named.tensor.dtype)
-    return distribution, box, f"{origin}: {source or rule}"
-
-
-def require_sound(distribution: Distribution, dtype: torch.dtype) -> None:
-    """Refuses numbers that no fill could use, in the words of ``init``."""
-    distribution.form(("sound", dtype), lambda: _require_sound(distribution, dtype))
-
-
-def _require_sound(distribution: Distribution, dtype: torch.dtype) -> None:
-    row = CATALOG.get(f"{distribution.kind}_")
-    if row is not None and row.random and not row.by_shape:
-        row.scheme(dtype, *distribution.numbers().values())

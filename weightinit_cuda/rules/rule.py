@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property, lru_cache, partial
-from operator import attrgetter
 from pathlib import PurePath
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from ..init.catalog import CATALOG, DRAWN, distribution_of, function_of
 from ..numerics.distributions import Distribution
 from ..tensors.boxes import Box
 from ..tensors.named import Named
+from .keys import DTYPE_AND_SHAPE, Key, key_of_function, no_key
 
 __all__ = [
     "RULE_SETS",
@@ -36,7 +36,6 @@ __all__ = [
     "RuleSet",
     "Rules",
     "buffer",
-    "decided_by",
     "glob",
 ]
 
@@ -48,26 +47,6 @@ Fill = tuple[Distribution, Box | None, str]
 
 Given = Distribution | list[Fill] | None
 """What a function as ``init`` returns: a distribution, a list of fills (the later ones win), or None for "not mine"."""
-
-
-_Function = TypeVar("_Function", bound=Callable[[Named], Given])
-_DECIDED_BY: dict[Callable[..., Any], Callable[[Named], Hashable]] = {}
-_dtype_and_shape: Callable[[Named], Hashable] = attrgetter("tensor.dtype", "tensor.shape")
-
-
-def decided_by(key: Callable[[Named], Hashable]) -> Callable[[_Function], _Function]:
-    """Says of a function for rules that it gives two tensors of a model the same if they have the same key. None is no key:
-    there the function is asked."""
-
-    def enter(function: _Function) -> _Function:
-        _DECIDED_BY[function] = key
-        return function
-
-    return enter
-
-
-def _nothing_less(named: Named) -> None:
-    """The key of functions of which nobody knows what decides."""
 
 
 def buffer(named: Named) -> bool:
@@ -146,13 +125,13 @@ class Rule:
             raise TypeError(f"{_called(init)} must return a distribution, a list of fills or None, got {given!r}")
         return [] if given is None else [(given, None, "")]
 
-    @cached_property
-    def key(self) -> Callable[[Named], Hashable]:
-        """A function of tensors that the rule speaks of: those with the same key get the same in one model; None is no key."""
+    @property
+    def key(self) -> Key:
+        """What decides what tensors get of which the rule speaks."""
         if isinstance(self.init, FunctionType):
-            return _DECIDED_BY.get(self.init, _nothing_less)
+            return key_of_function(self.init)
         is_data = isinstance(self.init, Distribution) or (isinstance(self.init, str) and self._is_fixed)
-        return _dtype_and_shape if is_data else _nothing_less
+        return DTYPE_AND_SHAPE if is_data else no_key
 
     def globs(self) -> list[str]:
         """The conditions on names."""

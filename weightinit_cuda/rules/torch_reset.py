@@ -7,7 +7,7 @@ as their base as long as they keep its ``reset_parameters``; one with its own is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from operator import attrgetter
@@ -21,13 +21,14 @@ from torch.nn.modules.conv import _ConvNd
 from ..init.catalog import distribution_of
 from ..numerics.distributions import Constant, Distribution
 from ..tensors.boxes import Box
-from ..tensors.named import PLAIN_TYPES, Named, modules_of
+from ..tensors.named import Named, modules_of
 from ..tensors.partitioned import shown_whole
 from .beside_layers import config_value, in_torch, token
+from .keys import decided_by, shape_key
 from .layouts import TABLES, bias, layout_of
 from .norms import norm_by_structure
 from .parametrised import is_part, weight_behind
-from .rule import Fill, Given, Rule, RuleSet, buffer, decided_by
+from .rule import Fill, Given, Rule, RuleSet, buffer
 
 __all__ = ["OF_NO_LAYER", "TORCH", "padded", "torch_reset"]
 
@@ -126,21 +127,7 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 _BY_SHAPES = frozenset((nn.Linear, *_CONVOLUTIONS, *_BATCH_NORMS, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm))
 
 
-def _layer_and_shapes(named: Named) -> Hashable:
-    """What decides in the commonest layers: what they look at is no more than the shape of their weight."""
-    _, tensor, _, module, attribute, _ = named
-    kind = type(module)
-    if kind not in _BY_SHAPES:
-        return None
-    weight = module._parameters.get("weight")  # type: ignore[union-attr]
-    if weight is tensor:
-        return kind, attribute, tensor.dtype, tensor.shape
-    if type(weight) not in PLAIN_TYPES or 0 in weight.shape:  # made from parts, or partitioned
-        return None
-    return kind, attribute, tensor.dtype, tensor.shape, weight.shape
-
-
-@decided_by(_layer_and_shapes)
+@decided_by(shape_key(_BY_SHAPES))  # the commonest layers look at no more than that
 def torch_reset(named: Named) -> list[Fill] | None:
     """What the module that holds the tensor gives it; None where it is no module of torch.nn, or has its own reset."""
     _, _, _, module, attribute, _ = named
@@ -181,7 +168,9 @@ def _label(kind: type[nn.Module]) -> str:
 def _torch(model: nn.Module) -> list[Rule]:
     """What modules do to their children comes first: it is done last."""
     whole, zeroed = set(), set()
-    for module in modules_of(model):
+    modules = modules_of(model)
+    has_children = any(issubclass(kind, nn.Transformer | nn.MultiheadAttention) for kind in set(map(type, modules)))
+    for module in modules if has_children else ():
         if isinstance(module, nn.Transformer):
             whole |= {id(parameter) for parameter in module.parameters() if parameter.dim() > 1}
         if isinstance(module, nn.MultiheadAttention) and module.in_proj_bias is not None:
