@@ -15,6 +15,7 @@
 #include "named_tensors.h"
 #include "plain_tape.h"
 #include "plain_tensors.h"
+#include "plan_columns.h"
 #include "registered.h"
 #include "table.h"
 #if !defined(WEIGHTINIT_NO_CUDA)
@@ -287,6 +288,9 @@ PYBIND11_MODULE(_C, m) {
         .def(py::init<py::object, py::tuple>(), py::arg("kinds"), py::arg("plain"))
         .def("__call__", &ShapeKey::of, py::arg("named"));
     m.def("first_fills", &first_fills, py::arg("tensors"), py::arg("rules"), py::arg("ask"), py::arg("refusals"));
+    m.def("whole_columns", &whole_columns, py::arg("covered"), py::arg("types"));
+    m.def("entries_of", &entries_of, py::arg("covered"), py::arg("streams"), py::arg("entry"));
+    m.def("plainly_sound", &plainly_sound, py::arg("entries"), py::arg("entry"), py::arg("can_fill"));
     m.def("take_position", &take_position, py::arg("generator"), py::arg("count"));
     m.def("streams_of", &streams_of, py::arg("names"), py::arg("domain"));
     m.def("available_isas", &available_isas);

@@ -91,6 +91,8 @@ INCLUDES: dict[str, set[str]] = {
     "named_tensors.cpp": {"calls.h", "named_tensors.h"},
     "plain_tensors.h": {"table.h"},
     "plain_tensors.cpp": {"calls.h", "plain_tensors.h"},
+    "plan_columns.h": set(),
+    "plan_columns.cpp": {"calls.h", "plan_columns.h"},
     "plain_tape.h": set(),
     "plain_tape.cpp": {"calls.h", "plain_tape.h"},
     "registered.h": set(),
@@ -105,6 +107,7 @@ INCLUDES: dict[str, set[str]] = {
         "named_tensors.h",
         "plain_tape.h",
         "plain_tensors.h",
+        "plan_columns.h",
         "registered.h",
         "table.h",
     },
@@ -114,7 +117,8 @@ ANY_CUDA = {name for name in INCLUDES if name.startswith("core/")} - (LANES - {"
 # Headers that are not ours, and the only files that may see them.
 SYSTEM: dict[str, str] = {
     r"(immintrin|arm_neon)\.h": r"cpu/(fill_(avx2|avx512|avx512bf16|neon)|parallel)\.cpp",
-    r"pybind11/.*": r"(bindings\.cpp|calls\.h|(first_fills|named_tensors|plain_tape|plain_tensors|registered)\.(h|cpp))",
+    r"pybind11/.*": r"(bindings\.cpp|calls\.h"
+    r"|(first_fills|named_tensors|plain_tape|plain_tensors|plan_columns|registered)\.(h|cpp))",
     r"(cuda|cuda_runtime|cuda_.*|device_.*)\.h": r"cuda/.*",
     r"(torch|ATen|c10)/.*": r"nowhere",
     r"(omp|cmath|math)\.h?": r"nowhere",
@@ -257,7 +261,7 @@ ARROWS = {
     "engine": "_C _version numerics tensors",
     "init": "engine numerics tensors",
     "rules": "_C init numerics tensors",
-    "plans": "_version engine init numerics rules tensors",
+    "plans": "_C _version engine init numerics rules tensors",
     "recording": "engine init numerics plans rules tensors",
     "checkpoints": "_version engine init plans tensors",
     "diagnosis": "checkpoints init numerics plans recording rules tensors",

@@ -40,8 +40,8 @@ class ShapeKey:
         if kind not in self._kinds or module is None:
             return None
         weight = module._parameters.get("weight")
-        if weight is not tensor and (type(weight) not in self._plain or 0 in weight.shape):  # as if it were partitioned
-            return None
+        if weight is None or (weight is not tensor and (type(weight) not in self._plain or 0 in weight.shape)):
+            return None  # made from parts, or as if it were partitioned
         return kind, attribute, tensor.dtype, tensor.shape, weight.shape
 
 
