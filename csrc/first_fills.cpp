@@ -45,7 +45,8 @@ bool speaks_of(const Row& row, py::handle named) {
 py::object fills_of(const Row& row, py::handle named, py::handle ask) {
     const py::object key = row.shape_key ? row.shape_key->of(named) : checked(PyObject_CallOneArg(row.key.ptr(), named.ptr()));
     if (!key.is_none()) {
-        if (PyObject* const known = PyDict_GetItemWithError(row.known, key.ptr())) return py::reinterpret_borrow<py::object>(known);
+        if (PyObject* const known = PyDict_GetItemWithError(row.known, key.ptr()))
+            return py::reinterpret_borrow<py::object>(known);
         if (PyErr_Occurred()) throw py::error_already_set();
     }
     PyObject* arguments[] = {row.all.ptr(), named.ptr(), key.ptr()};
@@ -76,7 +77,8 @@ bool ShapeKey::is_plain(py::handle tensor) const {
 
 py::object ShapeKey::of(py::handle named) const {
     static const Name dtype("dtype"), shape("shape"), parameters("_parameters"), weight("weight");
-    if (!PyTuple_Check(named.ptr()) || PyTuple_GET_SIZE(named.ptr()) != kFields) throw py::type_error("a Named tensor is needed");
+    if (!PyTuple_Check(named.ptr()) || PyTuple_GET_SIZE(named.ptr()) != kFields)
+        throw py::type_error("a Named tensor is needed");
     const py::handle tensor = field(named, kTensor), module = field(named, kModule);
     PyObject* const kind = reinterpret_cast<PyObject*>(Py_TYPE(module.ptr()));
     if (kinds_.is_none()) return checked(PyTuple_Pack(2, dtype.of(tensor).ptr(), shape.of(tensor).ptr()));

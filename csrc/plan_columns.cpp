@@ -11,7 +11,7 @@ namespace wi {
 namespace {
 
 enum Named { kName, kTensor, kAliases, kModule, kAttribute, kBuffer, kNamedFields };  // of tensors.named.Named
-enum Fill { kDistribution, kBox, kSource, kFillFields };                             // of rules.rule.Fill
+enum Fill { kDistribution, kBox, kSource, kFillFields };                              // of rules.rule.Fill
 enum Entry { kEntryName, kShape, kDtype, kOf, kStream, kEntrySource, kEntryBox, kEntryAliases, kEntryBuffer, kEntryFields };
 
 constexpr size_t kRecent = 16;  // distributions of which it is known what they can fill
@@ -22,7 +22,8 @@ struct Covered {
 };
 
 py::tuple tuple_of(py::handle object, Py_ssize_t size) {
-    if (!PyTuple_Check(object.ptr()) || PyTuple_GET_SIZE(object.ptr()) != size) throw py::type_error("a tuple of another size is needed");
+    if (!PyTuple_Check(object.ptr()) || PyTuple_GET_SIZE(object.ptr()) != size)
+        throw py::type_error("a tuple of another size is needed");
     return py::reinterpret_borrow<py::tuple>(object);
 }
 
@@ -61,7 +62,8 @@ bool has_plain_fields(py::handle entry) {
     const auto field = [entry](Entry which) { return PyTuple_GET_ITEM(entry.ptr(), which); };
     return is_plain_text(field(kEntryName)) && is_shape(field(kShape)) && is_stream(field(kStream)) &&
            PyUnicode_CheckExact(field(kEntrySource)) && field(kEntryBox) == Py_None &&
-           PyTuple_CheckExact(field(kEntryAliases)) && !PyTuple_GET_SIZE(field(kEntryAliases)) && PyBool_Check(field(kEntryBuffer));
+           PyTuple_CheckExact(field(kEntryAliases)) && !PyTuple_GET_SIZE(field(kEntryAliases)) &&
+           PyBool_Check(field(kEntryBuffer));
 }
 
 struct Known {  // of an entry that lives as long as the plan
@@ -92,7 +94,8 @@ py::object whole_columns(const py::list& covered, const py::tuple& types) {
 py::tuple entries_of(const py::list& covered, const py::list& streams, py::handle entry) {
     static const Name shape_name("shape"), dtype_name("dtype");
     auto* const type = reinterpret_cast<PyTypeObject*>(entry.ptr());
-    if (!PyType_Check(entry.ptr()) || !PyType_IsSubtype(type, &PyTuple_Type)) throw py::type_error("entry must be a type of tuples");
+    if (!PyType_Check(entry.ptr()) || !PyType_IsSubtype(type, &PyTuple_Type))
+        throw py::type_error("entry must be a type of tuples");
     if (covered.size() != streams.size()) throw std::invalid_argument("columns must have one length");
     py::list entries;
     std::unordered_map<PyObject*, std::pair<py::object, py::object>> known;  // shape and dtype by the list of fills
@@ -107,7 +110,7 @@ py::tuple entries_of(const py::list& covered, const py::list& streams, py::handl
         for (size_t k = 0; k < fills.size(); ++k) {
             const py::tuple fill = tuple_of(fills[k], kFillFields);
             const py::object one = checked(type->tp_alloc(type, kEntryFields));
-            const py::object fields[] = {named[kName], shape,      dtype,           fill[kDistribution], streams[i],
+            const py::object fields[] = {named[kName],  shape,      dtype,           fill[kDistribution], streams[i],
                                          fill[kSource], fill[kBox], named[kAliases], named[kBuffer]};
             for (Py_ssize_t j = 0; j < kEntryFields; ++j) PyTuple_SET_ITEM(one.ptr(), j, fields[j].inc_ref().ptr());
             entries.append(one);
@@ -121,7 +124,8 @@ bool plainly_sound(const py::tuple& entries, py::handle entry, py::handle can_fi
     const auto names = py::reinterpret_steal<py::set>(checked(PySet_New(nullptr)).release());
     for (size_t i = 0; i < entries.size(); ++i) {
         const py::object one = entries[i];
-        if (reinterpret_cast<PyObject*>(Py_TYPE(one.ptr())) != entry.ptr() || PyTuple_GET_SIZE(one.ptr()) != kEntryFields) return false;
+        if (reinterpret_cast<PyObject*>(Py_TYPE(one.ptr())) != entry.ptr() || PyTuple_GET_SIZE(one.ptr()) != kEntryFields)
+            return false;
         if (!has_plain_fields(one)) return false;
         const auto field = [&one](Entry which) { return PyTuple_GET_ITEM(one.ptr(), which); };
         if (PySet_Add(names.ptr(), field(kEntryName)) < 0) throw py::error_already_set();
