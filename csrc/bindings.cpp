@@ -6,6 +6,7 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "blake2b.h"
@@ -114,20 +115,25 @@ Table make_table(const std::vector<JobTuple>& tuples) {
     return table;
 }
 
-Combine checked_combine(const Table& table, int mode, double weight) {
+Combine checked_combine(const std::vector<FillJob>& jobs, int mode, double weight) {
     if (mode < 0 || mode >= kModes) throw std::invalid_argument("mode out of range");
-    for (const FillJob& job : table.jobs)
+    for (const FillJob& job : jobs)
         if (!can_combine(Mode(mode), job.storage)) throw std::invalid_argument("this storage cannot be combined");
     return {Mode(mode), weight};
 }
 
-void fill(Table& table, int threads, int mode, double weight) {
-    const Combine combine = checked_combine(table, mode, weight);
-    run_interruptibly(CpuFill(std::move(table.jobs), combine), threads);
+// Jobs made ready once, run under any seed.
+std::unique_ptr<CpuFill> prepare(Table& table) {
+    return std::make_unique<CpuFill>(std::exchange(table.whole, {}), std::move(table.jobs));
 }
 
-// Jobs made ready once, run under any seed.
-std::unique_ptr<CpuFill> prepare(Table& table) { return std::make_unique<CpuFill>(std::move(table.jobs)); }
+void fill(Table& table, int threads, int mode, double weight) {
+    if (mode == int(Mode::kStore)) return run_interruptibly(*prepare(table), threads);
+    std::vector<FillJob> jobs = table.all();
+    const Combine combine = checked_combine(jobs, mode, weight);
+    table = {};
+    run_interruptibly(CpuFill(std::move(jobs), combine), threads);
+}
 
 void run_prepared(const CpuFill& prepared, uint64_t seed, int threads) { run_interruptibly(prepared, threads, &seed); }
 
@@ -157,8 +163,9 @@ struct CudaLaunch {
 };
 
 CudaLaunch make_launch(const Table& table, int mode, double weight) {
-    const Combine combine = checked_combine(table, mode, weight);
-    return {make_parts(table.jobs, combine.mode), combine};
+    const std::vector<FillJob> jobs = table.all();
+    const Combine combine = checked_combine(jobs, mode, weight);
+    return {make_parts(jobs, combine.mode), combine};
 }
 
 size_t rows_of(const CudaLaunch& launch) {
@@ -234,7 +241,7 @@ PYBIND11_MODULE(_C, m) {
     py::class_<Table>(m, "Table")
         .def(py::init(&make_table), py::arg("jobs") = std::vector<JobTuple>())
         .def("append", &append, py::arg("job"))
-        .def("__len__", [](const Table& table) { return table.jobs.size(); });
+        .def("__len__", &Table::size);
     py::implicitly_convertible<py::list, Table>();
     m.def("fill", &fill, py::arg("jobs"), py::arg("threads"), py::arg("mode") = 0, py::arg("weight") = 0.0);
     py::class_<CpuFill>(m, "CpuFill")

@@ -154,11 +154,12 @@ class PlainTensors::Gathering {
         const Py_ssize_t left = left_--;
         Plain plain;
         Table* const table = plain_.read(tensor, plain) ? table_of(tensor) : nullptr;
-        const Transform* const made = table ? form(distribution, plain.dtype) : nullptr;
+        const Form* const made = table ? form(distribution, plain.dtype, *table) : nullptr;
         if (!made) return false;
-        const Storage storage = checked_storage(*made, plain.storage);
-        if (table->jobs.empty()) table->jobs.reserve(size_t(left));
-        put_contiguous(table->jobs.emplace_back(), plain.data, storage, plain.count, *made, draw);
+        const Storage storage = checked_storage(table->whole.transforms[made->number], plain.storage);
+        require_memory(plain.data, plain.count);
+        if (table->whole.jobs.empty()) table->whole.jobs.reserve(size_t(left));
+        table->whole.jobs.push_back({reinterpret_cast<char*>(plain.data), plain.count, draw, made->number, storage});
         gathered.tensors.append(tensor);
         gathered.begins.push_back(plain.data);
         gathered.ends.push_back(plain.data + plain.count * uint64_t(item_size(storage)));
@@ -186,22 +187,24 @@ class PlainTensors::Gathering {
         return on_cpu_.second;
     }
 
-    const Transform* form(py::handle distribution, py::handle dtype) {
-        Form& known = recent_[(reinterpret_cast<uintptr_t>(distribution.ptr()) >> 4) % kRecent];
-        if (known.distribution != distribution.ptr() || known.dtype != dtype.ptr()) {
-            known.distribution = nullptr;
-            known.made = plain_.transform(distribution, dtype, known.keep);
-            known.distribution = distribution.ptr();
-            known.dtype = dtype.ptr();
-        }
-        return known.made;
-    }
-
-    struct Form {  // of a distribution and a dtype that live as long as the jobs
+    struct Form {  // of a distribution and a dtype that live as long as the jobs, in a table
         PyObject *distribution, *dtype;
-        const Transform* made;
-        py::object keep;
+        const Table* table;
+        uint32_t number;
     };
+
+    // Null where the kernels do not write what the distribution says.
+    const Form* form(py::handle distribution, py::handle dtype, Table& table) {
+        Form& known = recent_[(reinterpret_cast<uintptr_t>(distribution.ptr()) >> 4) % kRecent];
+        if (known.distribution != distribution.ptr() || known.dtype != dtype.ptr() || known.table != &table) {
+            py::object keep;
+            const Transform* const made = plain_.transform(distribution, dtype, keep);
+            if (!made) return nullptr;
+            table.whole.transforms.push_back(*made);
+            known = {distribution.ptr(), dtype.ptr(), &table, uint32_t(table.whole.transforms.size() - 1)};
+        }
+        return &known;
+    }
 
     const PlainTensors& plain_;
     Py_ssize_t left_;
