@@ -195,15 +195,15 @@ class PlainTensors::Gathering {
 
     // Null where the kernels do not write what the distribution says.
     const Form* form(py::handle distribution, py::handle dtype, Table& table) {
-        Form& known = recent_[(reinterpret_cast<uintptr_t>(distribution.ptr()) >> 4) % kRecent];
-        if (known.distribution != distribution.ptr() || known.dtype != dtype.ptr() || known.table != &table) {
-            py::object keep;
-            const Transform* const made = plain_.transform(distribution, dtype, keep);
-            if (!made) return nullptr;
-            table.whole.transforms.push_back(*made);
-            known = {distribution.ptr(), dtype.ptr(), &table, uint32_t(table.whole.transforms.size() - 1)};
-        }
-        return &known;
+        for (const Form& known : recent_)
+            if (known.distribution == distribution.ptr() && known.dtype == dtype.ptr() && known.table == &table) return &known;
+        py::object keep;
+        const Transform* const made = plain_.transform(distribution, dtype, keep);
+        if (!made) return nullptr;
+        table.whole.transforms.push_back(*made);
+        Form& oldest = recent_[next_++ % kRecent];
+        oldest = {distribution.ptr(), dtype.ptr(), &table, uint32_t(table.whole.transforms.size() - 1)};
+        return &oldest;
     }
 
     const PlainTensors& plain_;
@@ -211,6 +211,7 @@ class PlainTensors::Gathering {
     std::vector<std::pair<py::object, Table*>> devices_;  // null: the kernels do not write there
     std::pair<bool, Table*> on_cpu_ = {false, nullptr};
     Form recent_[kRecent] = {};
+    size_t next_ = 0;
 };
 
 Gathered PlainTensors::gather(const py::object& jobs) const {

@@ -1,5 +1,6 @@
 #include "plan_columns.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <unordered_map>
 #include <unordered_set>
@@ -66,8 +67,12 @@ bool has_plain_fields(py::handle entry) {
            PyBool_Check(field(kEntryBuffer));
 }
 
-struct Known {  // of an entry that lives as long as the plan
+struct Kind {  // of an entry that lives as long as the plan
     PyObject *distribution, *dtype, *shape;
+
+    bool operator==(const Kind& other) const {
+        return distribution == other.distribution && dtype == other.dtype && equal(shape, other.shape);
+    }
 };
 
 }  // namespace
@@ -120,7 +125,8 @@ py::tuple entries_of(const py::list& covered, const py::list& streams, py::handl
 }
 
 bool plainly_sound(const py::tuple& entries, py::handle entry, py::handle can_fill) {
-    Known recent[kRecent] = {};
+    Kind recent[kRecent];
+    size_t kinds = 0;
     const auto names = py::reinterpret_steal<py::set>(checked(PySet_New(nullptr)).release());
     for (size_t i = 0; i < entries.size(); ++i) {
         const py::object one = entries[i];
@@ -129,12 +135,11 @@ bool plainly_sound(const py::tuple& entries, py::handle entry, py::handle can_fi
         if (!has_plain_fields(one)) return false;
         const auto field = [&one](Entry which) { return PyTuple_GET_ITEM(one.ptr(), which); };
         if (PySet_Add(names.ptr(), field(kEntryName)) < 0) throw py::error_already_set();
-        const Known now = {field(kOf), field(kDtype), field(kShape)};
-        Known& before = recent[(reinterpret_cast<uintptr_t>(now.distribution) >> 4) % kRecent];
-        if (now.distribution == before.distribution && now.dtype == before.dtype && equal(now.shape, before.shape)) continue;
+        const Kind now = {field(kOf), field(kDtype), field(kShape)};
+        if (std::find(recent, recent + std::min(kinds, kRecent), now) != recent + std::min(kinds, kRecent)) continue;
         PyObject* arguments[] = {now.distribution, now.dtype, now.shape};
         if (!truth(PyObject_IsTrue(checked(PyObject_Vectorcall(can_fill.ptr(), arguments, 3, nullptr)).ptr()))) return false;
-        before = now;
+        recent[kinds++ % kRecent] = now;
     }
     return entries.size() && size_t(PySet_GET_SIZE(names.ptr())) == entries.size();
 }
