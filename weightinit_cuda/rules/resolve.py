@@ -106,7 +106,10 @@ def flattened(
         yield origin, Rule("*", rules)
     elif isinstance(rules, Iterable):
         for each in rules:
-            yield from flattened(model, each, origin, inside)
+            if isinstance(each, Rule):
+                yield origin, each
+            else:
+                yield from flattened(model, each, origin, inside)
     else:
         raise TypeError(f"plan: rules must be names of sets, Rules or functions, got {rules!r} ({type(rules).__name__}).")
 

@@ -7,7 +7,7 @@ as their base as long as they keep its ``reset_parameters``; one with its own is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from operator import attrgetter
@@ -167,10 +167,14 @@ def _label(kind: type[nn.Module]) -> str:
 
 def _torch(model: nn.Module) -> list[Rule]:
     """What modules do to their children comes first: it is done last."""
-    whole, zeroed = set(), set()
     modules = modules_of(model)
     has_children = any(issubclass(kind, nn.Transformer | nn.MultiheadAttention) for kind in set(map(type, modules)))
-    for module in modules if has_children else ():
+    return [*_of_children(modules), *_OF_EACH] if has_children else [*_OF_EACH]
+
+
+def _of_children(modules: list[nn.Module]) -> Iterator[Rule]:
+    whole, zeroed = set(), set()
+    for module in modules:
         if isinstance(module, nn.Transformer):
             whole |= {id(parameter) for parameter in module.parameters() if parameter.dim() > 1}
         if isinstance(module, nn.MultiheadAttention) and module.in_proj_bias is not None:
@@ -182,14 +186,10 @@ def _torch(model: nn.Module) -> list[Rule]:
     def attention_out_bias(named: Named) -> bool:
         return id(named.tensor) in zeroed
 
-    of_children = [Rule(in_transformer, "xavier_uniform_")] * bool(whole) + [Rule(attention_out_bias, "zeros_")] * bool(zeroed)
-    return [
-        *of_children,
-        Rule("*", torch_reset),
-        Rule((buffer, "*"), torch_reset),
-        *OF_NO_LAYER,
-        Rule(_somebodys, _as_linear),
-    ]
+    if whole:
+        yield Rule(in_transformer, "xavier_uniform_")
+    if zeroed:
+        yield Rule(attention_out_bias, "zeros_")
 
 
 def _somebodys(named: Named) -> bool:
@@ -215,6 +215,8 @@ def _as_linear(named: Named) -> Given:
 
 OF_NO_LAYER = (Rule("*", norm_by_structure), Rule("*", token), Rule("*", config_value))
 """For what belongs to no layer of torch.nn; the last rules of a set."""
+
+_OF_EACH = (Rule("*", torch_reset), Rule((buffer, "*"), torch_reset), *OF_NO_LAYER, Rule(_somebodys, _as_linear))
 
 
 TORCH = RuleSet("torch", _torch)
