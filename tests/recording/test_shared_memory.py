@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -102,6 +103,8 @@ TAKEN: dict[str, Callable[[Tensor], Any]] = {
     "expanded, constant_": lambda w: nn.init.constant_(w[0].expand(3, 4), 2),
     "another row": lambda w: w[0].copy_(w[1]),
     "another column": lambda w: w[:, 0].copy_(w[:, 1]),
+    "one of its elements": lambda w: w.__setitem__(0, w[0, 1]),
+    "an element by itself": lambda w: w[:, :1].__setitem__(0, w.flatten()[0]),
     "itself": lambda w: w.add_(w),
     "its halves": lambda w: w[:2].add_(w[2:]),
 }
@@ -130,3 +133,14 @@ def test_what_the_cpu_takes_is_recorded(operate: Callable[[Tensor], Any]) -> Non
         return w
 
     assert torch.equal(made(make).w, make())
+
+
+def test_an_error_at_materialize_names_the_line() -> None:
+    with wi.deferred() as recording:
+        holder = nn.Module()
+        holder.register_buffer("w", torch.arange(4.0))
+        holder.w[torch.arange(5)] = 3.0  # type: ignore[index,operator]
+    with pytest.raises(IndexError) as caught:
+        recording.materialize_(holder)
+    assert sys.version_info < (3, 11) or "test_shared_memory.py" in caught.value.__notes__[0]
+    assert holder.w.is_meta  # type: ignore[union-attr]

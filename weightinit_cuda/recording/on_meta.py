@@ -88,6 +88,8 @@ def _refuse_shared(call: Call) -> None:
         RuntimeError: torch's own, where it refuses that on the CPU.
     """
     tensors = call.tensors()
+    if call.nature.name == "copy" and tensors[-1].numel() == 1:
+        tensors = tensors[:1]  # torch fills with the number on the CPU
     if not any(overlaps_itself(t) or any(_overlap_in_part(t, other) for other in tensors) for t in call.written()):
         return
     storages: dict[int, Tensor] = {}
