@@ -31,6 +31,7 @@ from ..tensors.shards import is_dtensor
 from ..tensors.torch_private import default_device
 from .answers import answering
 from .folding import Folded
+from .interrupts import Interrupts
 from .lines import by_rules, entries_of
 from .materialize import (
     computed_boxes,
@@ -418,22 +419,28 @@ def deferred() -> Iterator[Recording]:
     >>> recorded.materialize_(net, seed=0).weight.device
     device(type='cpu')
     """
-    recording = Recording()
+    recording, interrupts = Recording(), Interrupts()
     recorder = recording._recorder
-    with (
-        patching.recording(recorder),
-        CPU if default_device() == META else nullcontext(),
-        registered() as made,
-        recorder,
-        standing_in(recorder),
-        answering(recorder),
-    ):
-        recording._active = True
-        try:
-            yield recording
-        except RuntimeError as error:
-            made.refuse_partitioned(error)
-            raise
-        finally:
-            recording._active = False
-            recording._remember(made)
+    interrupts.hold()
+    try:
+        with (
+            patching.recording(recorder),
+            CPU if default_device() == META else nullcontext(),
+            registered() as made,
+            recorder,
+            standing_in(recorder),
+            answering(recorder),
+        ):
+            recording._active = True
+            try:
+                interrupts.let()
+                yield recording
+            except RuntimeError as error:
+                made.refuse_partitioned(error)
+                raise
+            finally:
+                recording._active = False
+                interrupts.hold()
+                recording._remember(made)
+    finally:
+        interrupts.let()
