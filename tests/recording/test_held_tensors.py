@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -78,3 +79,37 @@ def test_containers_in_many_places_are_looked_into_once() -> None:
     while not isinstance(inner[0], Tensor):
         inner = inner[1]
     assert inner[0].tolist() == [1.0, 1.0]
+
+
+def values(model: nn.Module) -> list[list[float]]:
+    return [tensor.tolist() for tensor in (model.table, model.held[0], model.held[1]["row"], model.rows)]
+
+
+def test_another_seed_is_for_plain_attributes_too() -> None:
+    def build() -> tuple[wi.Recording, nn.Module]:
+        with wi.deferred() as recording:
+            model = nn.Linear(2, 3)
+            model.table = torch.randn(3)
+            model.held = [torch.randn(2) * 2 + model.table[:2], {"row": model.table[1:]}]
+            model.rows = model.weight.detach()[1:]
+        return recording, model
+
+    recording, model = build()
+    first = values(recording.materialize_(model, seed=0))
+    recording.materialize_(model, seed=1)
+    again, other = build()
+    assert values(model) == values(again.materialize_(other, seed=1))
+    assert all(one != two for one, two in zip(values(model), first, strict=True))
+    assert model.rows.data_ptr() == model.weight[1:].data_ptr()
+    model.table = torch.zeros(3)  # nobody's of the tape
+    recording.materialize_(model, seed=0)
+    assert model.table.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_memory_of_plain_attributes_is_not_kept_alive() -> None:
+    with wi.deferred() as recording:
+        model = nn.Module()
+        model.table = torch.ones(3)
+    gone = weakref.ref(recording.materialize_(model).table)
+    del model.table
+    assert gone() is None

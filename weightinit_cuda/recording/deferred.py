@@ -76,6 +76,7 @@ class Recording:
         self._recorder = Recorder()
         self._modules = ByModule[dict[str, View | Memory]]()
         self._wholes = Wholes(self._modules)
+        self._attributes = ByModule[View | Memory]()  # of tensors that are plain attributes of modules
         self._elsewhere = Whole(lambda: None, made=False)  # of all parts that come with a prefix
         self._active = False
 
@@ -339,6 +340,8 @@ class Recording:
         if None in plain:
             held = [self._held(named) if memory is None else memory for named, memory in zip(tensors, plain, strict=True)]
         found = Found(tensors, plain, held, inside.modules)
+        if inside.held:
+            self._attributes.update(*found.attributes())
         missing = [named.name for named in found.others if named.tensor.is_meta] if strict else []
         if missing:
             raise ValueError(
@@ -348,18 +351,19 @@ class Recording:
         return found
 
     def _held(self, named: Named) -> View | Memory | None:
-        """What a tensor that is no plain memory is of the tape: by its storage, else by its place in its module."""
+        """What a tensor that is no plain memory is of the tape: by its storage, else by its place in its module, or what it was
+        before it had memory."""
         tensor = named.tensor
         if is_lazy(tensor):
             return None
-        held: View | Memory | None = self._recorder.view_of(tensor)
-        if held is None and named.module is not None and named.attribute:
+        if (view := self._recorder.view_of(tensor)) is not None:
+            return view
+        held = self._attributes.get(tensor)
+        if named.module is not None and named.attribute:
             held = (self._modules.get(named.module) or {}).get(named.attribute)
-            if held is None or held.shape != tuple(tensor.shape):
-                return None
-            if isinstance(held, Memory) and type(tensor) not in PLAIN_TYPES:
-                return held.whole
-        return held
+        if held is None or held.shape != tuple(tensor.shape):
+            return None
+        return held.whole if isinstance(held, Memory) and not (held.plain and type(tensor) in PLAIN_TYPES) else held
 
     # ---- recording -------------------------------------------------------------------------------------------------
 

@@ -128,6 +128,11 @@ class Found:
         }
         return Alone(list(compress(self._named, alone)), list(compress(memories, alone))), rest, by_name
 
+    def attributes(self) -> tuple[list[Tensor], list[View | Memory]]:
+        """Plain attributes that the tape knows, and what they are there."""
+        known = [(n.tensor, held) for n, held in zip(self._named, self._held, strict=True) if not n.attribute]
+        return [tensor for tensor, held in known if held is not None], [held for _, held in known if held is not None]
+
     def names(self) -> list[str]:
         """Of its parameters and buffers, in its order."""
         return [named.name for named in self._named if named.attribute]
