@@ -183,8 +183,8 @@ class Whole:
 
 
 class ByModule(Generic[T]):
-    """Something for each of many modules, or tensors, none of which it keeps alive. It asks for no word when one goes, which would take
-    most of the time; a module that has the place of one that is gone is told from it."""
+    """Something for each of many modules, or tensors, none of which it keeps alive. It asks for no word when one goes, which
+    would take most of the time; one that has the place of another that is gone is told from it."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[ref[Any], T]] = {}
