@@ -97,6 +97,8 @@ INCLUDES: dict[str, set[str]] = {
     "plain_tape.cpp": {"calls.h", "plain_tape.h"},
     "registered.h": set(),
     "registered.cpp": {"calls.h", "registered.h"},
+    "module_attributes.h": {"calls.h"},
+    "module_attributes.cpp": {"calls.h", "module_attributes.h"},
     "bindings.cpp": {
         "blake2b.h",
         "cpu/dispatch.h",
@@ -109,6 +111,7 @@ INCLUDES: dict[str, set[str]] = {
         "plain_tensors.h",
         "plan_columns.h",
         "registered.h",
+        "module_attributes.h",
         "table.h",
     },
 }
@@ -118,7 +121,7 @@ ANY_CUDA = {name for name in INCLUDES if name.startswith("core/")} - (LANES - {"
 SYSTEM: dict[str, str] = {
     r"(immintrin|arm_neon)\.h": r"cpu/(fill_(avx2|avx512|avx512bf16|neon)|parallel)\.cpp",
     r"pybind11/.*": r"(bindings\.cpp|calls\.h"
-    r"|(first_fills|named_tensors|plain_tape|plain_tensors|plan_columns|registered)\.(h|cpp))",
+    r"|(first_fills|module_attributes|named_tensors|plain_tape|plain_tensors|plan_columns|registered)\.(h|cpp))",
     r"(cuda|cuda_runtime|cuda_.*|device_.*)\.h": r"cuda/.*",
     r"(torch|ATen|c10)/.*": r"nowhere",
     r"(omp|cmath|math)\.h?": r"nowhere",

@@ -12,7 +12,7 @@ from ..numerics.streams import stream_of
 from ..rules import Rules, RuleSet, resolve
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import Named, joined, named_tensors
-from .buffers import must_recompute, recomputed, write
+from .buffers import fill_and_recompute, must_recompute
 from .columns import Covered, entries_of, plain_columns
 from .plan import Plan
 from .seeds import prefix_of, seed_or_drawn
@@ -96,9 +96,9 @@ def initialize_(
     streams = _streams(covered, prefix)
     if not recompute or any(named.tensor.is_meta for named in tensors):  # which is refused
         return _fill(model, tensors, covered, streams, seed, rules)
-    values = recomputed("initialize_", model, tensors, {named.name for named, _ in covered})
-    _fill(model, tensors, covered, streams, seed, rules)
-    write(values)
+    made = Plan(entries_of(covered, streams), rules=_name_of(rules))
+    listed = made.matched("initialize_", tensors)
+    fill_and_recompute("initialize_", made, model, tensors, listed, _drawn(seed, tensors))
     return model
 
 
@@ -115,7 +115,9 @@ def _fill(
         engine.fill_whole(plain.tensors, plain.distributions, key, streams, plain.names)
         return model
     made = Plan(entries_of(covered, streams), rules=_name_of(rules))
-    made.fill_(
-        made.matched("initialize_", tensors), seed=seed_or_drawn("initialize_", seed, (named.tensor for named in tensors))
-    )
+    made.fill_(made.matched("initialize_", tensors), seed=_drawn(seed, tensors))
     return model
+
+
+def _drawn(seed: SupportsIndex | None, tensors: Sequence[Named]) -> int:
+    return seed_or_drawn("initialize_", seed, (named.tensor for named in tensors))

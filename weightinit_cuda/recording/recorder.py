@@ -266,12 +266,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """One of the commonest fills, in place: not run on meta, where Python would look at it for 0.1 ms."""
         tensor: Tensor = call.args[0]
         meaning = _meaning(call.nature.name, call.given, tensor.dtype)
-        if overlaps_itself(tensor):
-            if call.nature.random:
-                raise RuntimeError(OVERLAPPING)
-            if meaning is not None and meaning[0] is not None:
-                self.fill(_each_once(tensor), meaning[0])
-                return tensor
+        if overlaps_itself(tensor) and call.nature.random:
+            raise RuntimeError(OVERLAPPING)
         if meaning is None or meaning[0] is None:
             return self._run(call) if call.nature.random else None  # torch refuses it
         self.fill(tensor, meaning[0])
@@ -304,6 +300,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return True
         if not _recordable(tensor):
             return False
+        if overlaps_itself(tensor):
+            if not isinstance(distribution, Constant):
+                raise RuntimeError(OVERLAPPING)
+            tensor = _each_once(tensor)
         self._append(FillStep(here(), self._outside(tensor), distribution))
         return True
 
