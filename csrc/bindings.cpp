@@ -229,6 +229,23 @@ uint64_t take_position(const py::object& generator, uint64_t count) {
     return position;
 }
 
+// Models by names, rules and columns.
+void define_models(py::module_& m) {
+    m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
+    m.def("look_through", &look_through, py::arg("module"), py::arg("named"), py::arg("every"), py::arg("leafless"),
+          py::arg("tensor"));
+    m.def("tensors_alike", &tensors_alike, py::arg("named"), py::arg("known"), py::arg("names"), py::arg("shapes"),
+          py::arg("dtypes"), py::arg("aliases"));
+    py::class_<ShapeKey>(m, "ShapeKey")
+        .def(py::init<py::object, py::tuple>(), py::arg("kinds"), py::arg("plain"))
+        .def("__call__", &ShapeKey::of, py::arg("named"));
+    m.def("first_fills", &first_fills, py::arg("tensors"), py::arg("rules"), py::arg("ask"), py::arg("refusals"));
+    m.def("whole_columns", &whole_columns, py::arg("covered"), py::arg("types"));
+    m.def("entries_of", &entries_of, py::arg("covered"), py::arg("streams"), py::arg("entry"));
+    m.def("plainly_sound", &plainly_sound, py::arg("entries"), py::arg("entry"), py::arg("can_fill"));
+    m.def("streams_of", &streams_of, py::arg("names"), py::arg("domain"));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -291,21 +308,9 @@ PYBIND11_MODULE(_C, m) {
         .def("parameter", &ModuleAttributes::parameter, py::arg("module"), py::arg("name"), py::arg("value"))
         .def("buffer", &ModuleAttributes::buffer, py::arg("module"), py::arg("name"), py::arg("value"))
         .def("child", &ModuleAttributes::child, py::arg("module"), py::arg("name"), py::arg("value"));
-    m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
     m.def("no_sequences", &no_sequences, py::arg("kind"), py::arg("getitem"));
-    m.def("look_through", &look_through, py::arg("module"), py::arg("named"), py::arg("every"), py::arg("leafless"),
-          py::arg("tensor"));
-    m.def("tensors_alike", &tensors_alike, py::arg("named"), py::arg("known"), py::arg("names"), py::arg("shapes"),
-          py::arg("dtypes"), py::arg("aliases"));
-    py::class_<ShapeKey>(m, "ShapeKey")
-        .def(py::init<py::object, py::tuple>(), py::arg("kinds"), py::arg("plain"))
-        .def("__call__", &ShapeKey::of, py::arg("named"));
-    m.def("first_fills", &first_fills, py::arg("tensors"), py::arg("rules"), py::arg("ask"), py::arg("refusals"));
-    m.def("whole_columns", &whole_columns, py::arg("covered"), py::arg("types"));
-    m.def("entries_of", &entries_of, py::arg("covered"), py::arg("streams"), py::arg("entry"));
-    m.def("plainly_sound", &plainly_sound, py::arg("entries"), py::arg("entry"), py::arg("can_fill"));
+    define_models(m);
     m.def("take_position", &take_position, py::arg("generator"), py::arg("count"));
-    m.def("streams_of", &streams_of, py::arg("names"), py::arg("domain"));
     m.def("available_isas", &available_isas);
     m.def("selected_isa", &selected_isa);
     m.def("select_isa", &select_isa, py::arg("name"));
