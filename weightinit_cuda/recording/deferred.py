@@ -40,9 +40,9 @@ from .materialize import (
     finish,
     is_one_fill,
     materialize,
+    memory_apart,
     move_others,
     one_like,
-    real_memory,
     unmixed,
 )
 from .ownership import Claims
@@ -212,7 +212,7 @@ class Recording:
             target = by_name[plan[name][0].name]
             chosen = [by_name[target.within], target] if target.within else [target]
             with torch.no_grad():
-                real = real_memory(chosen, plan, CPU)
+                real = memory_apart(chosen, plan)
                 plan.fill_(real)
                 self._compute(claims, plan, chosen, real)
             return real[target.named.name]

@@ -19,7 +19,7 @@ from ..plans.plan import Plan
 from ..tensors.boxes import Box, intersection
 from ..tensors.named import PLAIN_TYPES, Named
 from ..tensors.shards import is_dtensor, mark_written, parts
-from ..tensors.torch_private import is_traceable_wrapper_subclass, overlaps_itself
+from ..tensors.torch_private import as_seen, is_traceable_wrapper_subclass, overlaps_itself, storage_key
 from .memory import LARGE, allocate, allocate_alike, ask_for_huge_pages, put_under, put_under_all, refresh
 from .ownership import Claims
 from .replay import has_long_words
@@ -33,6 +33,7 @@ __all__ = [
     "finish",
     "is_one_fill",
     "materialize",
+    "memory_apart",
     "move_others",
     "one_like",
     "real_memory",
@@ -144,9 +145,9 @@ def _counts(tensor: Tensor, distribution: Distribution) -> bool:
 
 def _whole(target: Target, device: torch.device | None) -> Tensor:
     """What the target has, or memory of its own."""
+    if (real := _real_one(target)) is not None:
+        return real
     tensor = target.named.tensor
-    if not tensor.is_meta:
-        return tensor
     where = device or _asked(target.memory)
     if not tensor.is_contiguous():
         return allocate([(tensor, where, tensor.dtype)])[0]
@@ -156,14 +157,46 @@ def _whole(target: Target, device: torch.device | None) -> Tensor:
     return made
 
 
+def _real_one(target: Target) -> Tensor | None:
+    """That of its tensors which has memory already: a part of the model may have been given its own before."""
+    return next((tensor for tensor in target.objects if not tensor.is_meta), None)
+
+
 def real_memory(targets: Sequence[Target], plan: Plan, device: torch.device | None) -> dict[str, Tensor]:
-    """Memory for every target: what it has, or new."""
-    bare = [t for t in targets if t.named.tensor.is_meta]
-    asked = [device or _place(t) for t in bare]
-    dtypes = [plan[t.named.name][0].dtype for t in bare]
-    made = allocate([(t.named.tensor, where, dtype) for t, where, dtype in zip(bare, asked, dtypes, strict=True)])
-    real = {t.named.name: t.named.tensor for t in targets if not t.named.tensor.is_meta}
-    return real | {t.named.name: tensor for t, tensor in zip(bare, made, strict=True)}
+    """Memory for every target: what it has, or some of what another tensor on the same memory has, or new."""
+    real = {t.named.name: one for t in targets if (one := _real_one(t)) is not None}
+    bare = [(t, device or _place(t), plan[t.named.name][0].dtype) for t in targets if t.named.name not in real]
+    if real and bare:
+        there = {t.memory: (t, real[t.named.name]) for t in targets if t.named.name in real}
+        beside = {t.named.name: _beside(*there[t.memory], t, where, dtype) for t, where, dtype in bare if t.memory in there}
+        real |= {name: one for name, one in beside.items() if one is not None}
+        bare = [(t, where, dtype) for t, where, dtype in bare if t.named.name not in real]
+    return real | _new_memory(bare)
+
+
+def _new_memory(asked: Sequence[tuple[Target, torch.device, torch.dtype]]) -> dict[str, Tensor]:
+    made = allocate([(t.named.tensor, where, dtype) for t, where, dtype in asked])
+    return {t.named.name: tensor for (t, *_), tensor in zip(asked, made, strict=True)}
+
+
+def memory_apart(targets: Sequence[Target], plan: Plan) -> dict[str, Tensor]:
+    """New memory on the CPU for every target, whatever it has."""
+    return _new_memory([(t, CPU, plan[t.named.name][0].dtype) for t in targets])
+
+
+def _beside(known: Target, real: Tensor, target: Target, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+    """A tensor on the memory of another one, as both lie on the tape; None if that memory is no copy of the tape's."""
+    there, wanted = known.view, target.view
+    made = torch.empty(0, dtype=dtype, device=device)
+    alike = real.dtype == dtype and there.dtype == wanted.dtype and real.device == made.device
+    if not (alike and type(real) in PLAIN_TYPES and type(target.named.tensor) in PLAIN_TYPES):
+        return None
+    offset = int(real.storage_offset()) + wanted.geometry.offset - there.geometry.offset
+    end = offset + wanted.geometry.end - wanted.geometry.offset
+    if real.stride() != there.geometry.strides or offset < 0 or end * dtype.itemsize > real.untyped_storage().nbytes():
+        return None
+    made.set_(real.untyped_storage(), offset, wanted.shape, wanted.geometry.strides)
+    return as_seen(made, wanted.conj, wanted.neg)
 
 
 def one_like(named: Named, dtype: torch.dtype | None) -> Tensor:
@@ -185,7 +218,7 @@ def _settle(target: Target, real: Tensor) -> None:
         if tensor.is_meta:
             put_under(tensor, real.detach())
     if first is not real and first.is_meta:  # FSDP swaps a DTensor once more: nobody else may have it
-        put_under(first, real.detach() if is_dtensor(real) else real)
+        put_under(first, real.detach() if is_dtensor(real) or any(real is one for one in rest) else real)
 
 
 def computed_boxes(target: Target, plan: Plan) -> list[Box]:
@@ -223,14 +256,26 @@ def copy_boxes(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:
 
 
 def copy_views(targets: Sequence[Target], real: dict[str, Tensor]) -> None:
-    """Values for views that ``keep=`` leaves another dtype than what they are views of, and so memory of their own."""
+    """Values for views that have memory of their own: ``keep=`` leaves them another dtype than what they are views of, or they
+    have been given it before."""
     views = {target.named.name: target.view for target in targets}
     for name, within in ((target.named.name, target.within) for target in targets if target.within):
-        if real[name].dtype != real[within].dtype:
-            view, around, source = views[name], views[within], real[within].detach()
-            offset = source.storage_offset() + view.geometry.offset - around.geometry.offset
-            values = source.as_strided(view.shape, view.geometry.strides, offset)
-            real[name].copy_(values if view.neg == around.neg else -values)
+        tensor, source = real[name], real[within].detach()
+        if _share_memory(tensor, source):
+            continue
+        view, around = views[name], views[within].geometry
+        if source.stride() != around.strides:  # it lies otherwise by now
+            source = torch.empty_strided(around.shape, around.strides, dtype=source.dtype, device=source.device).copy_(source)
+        offset = source.storage_offset() + view.geometry.offset - around.offset
+        values = source.as_strided(view.shape, view.geometry.strides, offset)
+        tensor.copy_(values if view.neg == views[within].neg else -values)
+
+
+def _share_memory(tensor: Tensor, source: Tensor) -> bool:
+    """Whether a view of another tensor on the tape is one."""
+    if type(tensor) in PLAIN_TYPES and type(source) in PLAIN_TYPES:
+        return storage_key(tensor.untyped_storage()) == storage_key(source.untyped_storage())
+    return tensor.dtype == source.dtype
 
 
 def _as_they_lie(tensor: Tensor) -> Tensor:
