@@ -146,6 +146,41 @@ def test_an_error_at_materialize_names_the_line() -> None:
     assert holder.w.is_meta  # type: ignore[union-attr]
 
 
+OVERLAPPING: dict[str, Callable[[Tensor], Any]] = {
+    "add_": lambda w: w.add_(1),
+    "neg_": lambda w: w.neg_(),
+    "copy_": lambda w: w.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]])),
+    "mul_ and add_": lambda w: w.mul_(3).add_(2),
+    "fill_": lambda w: w.fill_(3),
+}
+
+
+@pytest.mark.parametrize("operate", OVERLAPPING.values(), ids=OVERLAPPING)
+@pytest.mark.parametrize("base", [torch.zeros, torch.ones])
+def test_elements_that_are_changed_twice(operate: Callable[[Tensor], Any], base: Callable[[int], Tensor]) -> None:
+    def make() -> Tensor:
+        w = base(4)
+        operate(w.as_strided((2, 2), (1, 1)))
+        return w
+
+    w = made(make).w
+    assert w.tolist() == make().tolist()
+    assert w.signbit().tolist() == make().signbit().tolist()
+
+
+ZEROS: dict[str, Callable[[], Tensor]] = {
+    "part": lambda: torch.zeros(4).index_fill_(0, torch.tensor([1]), -0.0),
+    "rows": lambda: torch.stack([torch.zeros(2), -torch.zeros(2)]),
+    "neg_": lambda: torch.cat([torch.zeros(2).neg_(), torch.zeros(2)]),
+    "fill_": lambda: torch.cat([torch.full((2,), -0.0), torch.zeros(2)]),
+}
+
+
+@pytest.mark.parametrize("make", ZEROS.values(), ids=ZEROS)
+def test_zeros_keep_their_signs(make: Callable[[], Tensor]) -> None:
+    assert made(make).w.signbit().tolist() == make().signbit().tolist()
+
+
 class Crossing(nn.Module):
     """Memory that parts share: a row, a transpose, a tie by ``.data``, all of what another part has a row of."""
 
