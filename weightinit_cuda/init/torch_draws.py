@@ -22,7 +22,7 @@ from ..tensors.shards import is_dtensor
 from ..tensors.torch_private import (
     device_constructors,
     forget_what_dynamo_knows,
-    forward_ad_level,
+    forward_ad_runs,
     known_to_dynamo,
     register_builtin,
 )
@@ -97,7 +97,7 @@ def fillable(tensor: object) -> bool:
         and tensor.layout is torch.strided
         and not (tensor.is_meta or tensor.is_nested)
         and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
-        and forward_ad_level() < 0
+        and not forward_ad_runs()
     )
 
 
