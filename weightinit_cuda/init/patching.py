@@ -52,7 +52,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 # The names in torch.nn.init. torch's deprecated names call the others, and its private fills with a constant are called by ours
 # too.
 _ROWS = {name: row for row in CATALOG.values() for name in (row.name, row.private) if name}
-_FUNCTIONS = (*_ROWS, "calculate_gain")
+_FUNCTIONS = [name for name in (*_ROWS, "calculate_gain") if hasattr(torch.nn.init, name)]
 _METHODS = {"uniform_": ("from", "to"), "normal_": ("mean", "std")}  # and, by keyword only, generator
 
 # Looked up once: they are asked in every call, whose whole work may be ten elements.
@@ -175,6 +175,8 @@ def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable
 
 def _find_functions() -> None:
     """Completes ``_forks``. What others have put into ``torch.nn.init``, an empty-init for example, is theirs and stays."""
+    if len(_forks) == len(_FUNCTIONS):
+        return
     namespace = vars(torch.nn.init)
     for name in _FUNCTIONS:
         function = None if name in _forks else namespace.get(name)
@@ -380,7 +382,7 @@ class patched(DecoratorContextManager):
     def __enter__(self) -> PatchReport:  # type: ignore[override]
         _acquire("patched", self.options)
         _thread.entered.append(self)
-        _thread.seen = Seen.of([one.options for one in _thread.entered])
+        _thread.seen = Seen.of(self.options)
         watch = Origins() if self.report else None
         self._watches.append(watch)
         if watch is not None:
@@ -396,7 +398,7 @@ class patched(DecoratorContextManager):
         if (watch := self._watches.pop()) is not None:
             watch.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
         _thread.entered.remove(self)
-        _thread.seen = Seen.of([one.options for one in _thread.entered])
+        _thread.seen = Seen.of(_thread.entered[-1].options if _thread.entered else None)
         _release(self.options)
 
     def __call__(self, function: _F) -> _F:
@@ -423,7 +425,7 @@ def patch(*, generators: str = "torch", draws: str = "torch") -> None:
     with _lock:
         _acquire("patch", options)
         _everywhere.append(options)
-        _seen_everywhere = Seen.of(_everywhere)
+        _seen_everywhere = Seen.of(options)
 
 
 def unpatch() -> None:
@@ -437,4 +439,4 @@ def unpatch() -> None:
         if not _everywhere:
             raise RuntimeError("unpatch: must follow a patch(), got none to take back. A `with patched():` ends by itself.")
         _release(_everywhere.pop())
-        _seen_everywhere = Seen.of(_everywhere)
+        _seen_everywhere = Seen.of(_everywhere[-1] if _everywhere else None)
