@@ -16,6 +16,7 @@
 #include "plain_tape.h"
 #include "plain_tensors.h"
 #include "registered.h"
+#include "short_calls.h"
 #include "table.h"
 #if !defined(WEIGHTINIT_NO_CUDA)
 #include "cuda/fill_cuda.h"
@@ -251,9 +252,16 @@ PYBIND11_MODULE(_C, m) {
         .def("gather", &PlainTensors::gather, py::arg("jobs"))
         .def("gather_whole", &PlainTensors::gather_whole, py::arg("tensors"), py::arg("distributions"), py::arg("streams"),
              py::arg("seed"), py::arg("jobs"))
-        .def("fill", &PlainTensors::fill, py::arg("tensor"), py::arg("distribution"), py::arg("seed"), py::arg("stream"))
-        .def("draw_and_fill", &PlainTensors::draw_and_fill, py::arg("tensor"), py::arg("distribution"), py::arg("draw"),
-             py::arg("lowest"), py::arg("seed"));
+        .def("fill", &PlainTensors::fill, py::arg("tensor"), py::arg("distribution"), py::arg("seed"), py::arg("stream"));
+    m.def(
+        "short_calls",
+        [](py::object plain_tensors, py::object seed_cell, py::object lowest, const py::tuple& tracers, py::object transforms,
+           py::object overridden, py::object grad_enabled, py::object forward) {
+            return short_calls({std::move(plain_tensors), std::move(seed_cell), std::move(lowest), tracers,
+                                std::move(transforms), std::move(overridden), std::move(grad_enabled), std::move(forward)});
+        },
+        py::kw_only(), py::arg("plain_tensors"), py::arg("seed_cell"), py::arg("lowest"), py::arg("tracers"),
+        py::arg("transforms"), py::arg("overridden"), py::arg("grad_enabled"), py::arg("forward"));
     py::class_<TapeParts>(m, "TapeParts")
         .def(py::init<py::tuple, py::object, py::object, py::object, py::object, py::object, py::object, py::object, py::object,
                       py::object, py::object, py::object>(),

@@ -51,9 +51,22 @@ class PlainTensors:
         self, tensors: list[torch.Tensor], distributions: list[Any], streams: list[int], seed: int, jobs: Sequence[Any]
     ) -> Gathered: ...
     def fill(self, tensor: torch.Tensor, distribution: Any, seed: int, stream: int) -> bool: ...
-    def draw_and_fill(
-        self, tensor: torch.Tensor, distribution: Any, draw: Callable[[int, None], Any], lowest: int, seed: int
-    ) -> bool: ...
+
+_Drawn = Callable[[torch.Tensor, Callable[..., Any], tuple[Any, ...]], bool]
+_Called = Callable[[Any, tuple[Any, ...], int], bool]
+_Method = Callable[[Any, tuple[str, str], torch.Tensor, tuple[Any, ...], dict[str, Any]], bool]
+
+def short_calls(
+    *,
+    plain_tensors: PlainTensors,
+    seed_cell: Any,
+    lowest: int,
+    tracers: tuple[Callable[[], Any], ...],
+    transforms: Callable[[], Any],
+    overridden: Callable[[Any], bool],
+    grad_enabled: Callable[[], bool],
+    forward: Callable[[], bool],
+) -> tuple[_Drawn, _Called, _Method]: ...
 
 class TapeParts:
     def __init__(
