@@ -160,7 +160,7 @@ class Recording:
         unchanged = kept("materialize_", found, keep)
         alone, targets, held = found.apart() if dtype is None else (NOBODY, found.targets, found.held())
         whole, claims = self._claims("materialize_", model, found, held, prefix)
-        planned = targets if dtype is not None else [t for t in targets if not is_one_fill(t, claims)]
+        planned = targets if dtype is not None else [t for t in targets if not is_one_fill(t)]
         plan = self._decided("materialize_", model, planned, whole, claims, unchanged, seed, dtype, rules)
         where = None if device is None else torch.device(device)
         with torch.no_grad():
@@ -270,7 +270,8 @@ class Recording:
         seed: SupportsIndex | None,
         rules: Rules | None,
     ) -> Plan:
-        given = by_rules(model, [t for t in targets if t.named.name in claims.unwritten], rules, claims)
+        unwritten = claims.unwritten if targets else ()
+        given = by_rules(model, [t for t in targets if t.named.name in unwritten], rules, claims)
         entries = tuple(entry for t in targets for entry in (*given.get(t.named.name, ()), *entries_of(t, claims)))
         tensors = (tensor for target in targets for tensor in target.objects)
         key = self._wholes.seed(function, whole, tensors) if seed is None else seed_of(function, seed)

@@ -22,8 +22,8 @@ from ..tensors.shards import is_dtensor, mark_written, parts
 from ..tensors.torch_private import is_traceable_wrapper_subclass, overlaps_itself
 from .memory import LARGE, allocate, allocate_alike, ask_for_huge_pages, put_under, put_under_all, refresh
 from .ownership import Claims
-from .replay import has_long_words
-from .tape import CPU, META, Memory
+from .replay import has_long_words, seen
+from .tape import CPU, META, Memory, View
 from .targets import Alone, Target
 
 __all__ = [
@@ -43,9 +43,9 @@ DTYPE = attrgetter("dtype")
 Compute = Callable[[Sequence[Target], dict[str, Tensor]], None]
 
 
-def is_one_fill(target: Target, claims: Claims) -> bool:
+def is_one_fill(target: Target) -> bool:
     """Whether the target is all of a plain memory, and filled."""
-    return isinstance(target.held, Memory) and target.named.name not in claims.unwritten
+    return isinstance(target.held, Memory) and bool(target.held.steps)
 
 
 def materialize(
@@ -65,6 +65,17 @@ def materialize(
         _with_others(fills, targets, claims, plan, device, compute)
     else:
         engine.fill_whole(*fills)
+    put_under_all(tensors, made)
+    if alone.known:
+        _put_known(alone.known, device)
+
+
+def _put_known(known: Sequence[tuple[Named, View, Tensor]], device: torch.device | None) -> None:
+    """Memory with values that are known."""
+    tensors = [named.tensor for named, _, _ in known]
+    made = allocate_alike(tensors, _places([view.memory for _, view, _ in known], device))
+    for tensor, (_, view, values) in zip(made, known, strict=True):
+        tensor.copy_(seen(view, values))
     put_under_all(tensors, made)
 
 

@@ -32,6 +32,7 @@ from ..tensors.torch_private import (
     tree_map,
     unseen_by_compile,
 )
+from .known import KNOWN_WAYS, MUCH, follow
 from .on_meta import IMPOSSIBLE, on_meta
 from .operators import Call, is_meta, leaves
 from .plain_tape import PlainTape, fastest
@@ -59,6 +60,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._memories: dict[int, Memory] = {}
+        self.known_bytes = 0  # of what is computed while the code runs
         self.seeding = Seeding()
         self._tape = PlainTape(self.steps, self._memories, self.seeding)
         self.plain = plain = fastest(self._tape)
@@ -123,6 +125,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         frame = Geometry(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride())
         return View(memory, tensor.dtype, frame, tensor.is_conj(), tensor.is_neg())
 
+    def known_view(self, tensor: Tensor) -> View | None:
+        """The tensor as the tape has it, if its values are known; None for any other."""
+        if type(tensor) not in PLAIN_TYPES or not is_meta(tensor):
+            return None
+        memory = self._memories.get(storage_key(tensor.untyped_storage()))
+        if memory is None or memory.known is None or memory.known[0] != len(memory.steps) or memory.plain:
+            return None
+        return _view(memory, tensor)
+
     def look_into(self, tensor: Tensor) -> bool:
         """Notes that a view of a tensor is made; False if it is none of the tape's."""
         if type(tensor) not in PLAIN_TYPES or not _recordable(tensor):
@@ -167,7 +178,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @unseen_by_compile
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        short_way = SHORT_WAYS.get(id(func))
+        short_way = _SHORT_WAYS.get(id(func))
         if short_way is not None and (result := short_way(self, args, kwargs or {})) is not None:
             return result
         call = Call(func, args, kwargs or {})
@@ -214,7 +225,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             elif memory.plain:
                 self._known_view(r)
         if writes and not nature.only_views:
-            self._append(_step(on_tape, tuple(writes), tuple(made)))
+            step = _step(on_tape, tuple(writes), tuple(made))
+            self._append(step)
+            if type(step) is OperatorStep and self.known_bytes <= MUCH:
+                self.known_bytes += follow(self.steps, step)
         return result
 
     def _draws_itself(self, call: Call) -> bool:
@@ -310,6 +324,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 OURS = "weightinit_cuda"  # namespace of our operators
 _DRAWN = ("generator", "seed", "stream", "name")
+_SHORT_WAYS = {**SHORT_WAYS, **KNOWN_WAYS}
 _aten = torch.ops.aten
 _ASKS = {id(_aten._local_scalar_dense.default), id(_aten.equal.default)}  # Python wants the answer
 _PACKS = _aten._pack_padded_sequence.default

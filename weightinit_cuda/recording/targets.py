@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from ..tensors.boxes import are_apart
 from ..tensors.kinds import globs
-from ..tensors.named import NAME, TENSOR, Named
+from ..tensors.named import NAME, PLAIN_TYPES, TENSOR, Named
 from ..tensors.torch_private import keystr, tree_flatten_with_path
 from .tape import Memory, View
 from .views import box_of
@@ -62,10 +62,16 @@ STEPS = attrgetter("steps")
 
 
 class Alone(NamedTuple):
-    """Tensors on meta, each all of a plain memory that is filled and that no other tensor of the model has."""
+    """Tensors on meta, each all of a memory that no other tensor of the model has.
+
+    Args:
+        named, memories: those whose memory is plain and filled.
+        known: those whose values are known, what they are of the tape, and these values.
+    """
 
     named: list[Named]
     memories: list[Memory]
+    known: Sequence[tuple[Named, View, Tensor]] = ()
 
     def tensors(self) -> list[Tensor]:
         return list(map(TENSOR, self.named))
@@ -113,20 +119,30 @@ class Found:
         memories = cast("list[Memory]", self._plain)
         if once and all(map(STEPS, memories)):
             return Alone(self._named, memories), [], dict(zip(map(NAME, self._named), memories, strict=True))
-        seen = {held.memory for held in self._held if type(held) is View}
-        times = Counter(self._held)
-        alone = [
-            memory is not None and times[memory] == 1 and memory not in seen and bool(memory.steps) for memory in self._plain
-        ]
-        others = [not one for one in alone]
+        times = Counter([held.memory if type(held) is View else held for held in self._held])
+        alone = [memory is not None and times[memory] == 1 and bool(memory.steps) for memory in self._plain]
+        known = {
+            at: (self._named[at], held, values)
+            for at, held in enumerate(self._held)
+            if type(held) is View and times[held.memory] == 1 and (values := self._known(at, held)) is not None
+        }
+        others = [not (one or at in known) for at, one in enumerate(alone)]
         rest = _entered(zip(compress(self._named, others), compress(self._held, others), strict=True))
         held = {target.named.name: target.held for target in rest if not target.within}
         by_name = {
-            named.name: memory if is_alone else held[named.name]
-            for named, memory, is_alone in zip(self._named, memories, alone, strict=True)
-            if is_alone or named.name in held
+            named.name: one if not other else held[named.name]
+            for named, one, other in zip(self._named, self._held, others, strict=True)
+            if not other or named.name in held
         }
-        return Alone(list(compress(self._named, alone)), list(compress(memories, alone))), rest, by_name
+        filled = list(compress(self._named, alone)), list(compress(memories, alone))
+        return Alone(*filled, list(known.values())), rest, cast("dict[str, View | Memory]", by_name)
+
+    def _known(self, at: int, held: View) -> Tensor | None:
+        """The values of a tensor on meta that is all of a memory, if they are known."""
+        tensor, memory = self._named[at].tensor, held.memory
+        if memory.known is None or memory.known[0] != len(memory.steps) or not (held.is_resolved and held.is_whole):
+            return None
+        return memory.known[1] if type(tensor) in PLAIN_TYPES and tensor.is_meta else None
 
     def names(self) -> list[str]:
         """Of its parameters and buffers, in its order."""
