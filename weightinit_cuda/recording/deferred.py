@@ -158,8 +158,11 @@ class Recording:
         """
         found = self._found("materialize_", model)
         unchanged = kept("materialize_", found, keep)
-        alone, targets, held = found.apart() if dtype is None else (NOBODY, found.targets, found.held())
+        steps = self._recorder.steps
+        alone, targets, held = found.apart(steps) if dtype is None else (NOBODY, found.targets, found.held())
         whole, claims = self._claims("materialize_", model, found, held, prefix)
+        if alone.layered and not claims.are_first:
+            alone, targets, _ = found.apart(steps, layers=False)
         planned = targets if dtype is not None else [t for t in targets if not is_one_fill(t)]
         plan = self._decided("materialize_", model, planned, whole, claims, unchanged, seed, dtype, rules)
         where = None if device is None else torch.device(device)

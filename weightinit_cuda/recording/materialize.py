@@ -5,15 +5,16 @@ A tensor that is all of a plain memory is one fill under its own name: neither a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import compress, repeat
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from .. import engine
+from ..engine.job import FillJob
 from ..numerics.distributions import Computed, Constant, Distribution
 from ..plans.plan import Plan
 from ..tensors.boxes import Box, intersection
@@ -24,7 +25,7 @@ from .memory import LARGE, allocate, allocate_alike, ask_for_huge_pages, put_und
 from .ownership import Claims
 from .replay import has_long_words, seen
 from .tape import CPU, META, Memory, View
-from .targets import Alone, Target
+from .targets import Alone, Layered, Target
 
 __all__ = [
     "computed_boxes",
@@ -61,13 +62,36 @@ def materialize(
     tensors = alone.tensors()
     made = allocate_alike(tensors, _places(alone.memories, device))
     fills = _columns(made, alone.names(), claims, plan.seed)
+    if alone.layered:
+        memories = [one.view.memory for one in alone.layered]
+        layered = allocate_alike([one.named.tensor for one in alone.layered], _places(memories, device))
+        fills = fills.and_(_under(alone.layered, layered, claims, plan.seed))
     if targets:
         _with_others(fills, targets, claims, plan, device, compute)
     else:
         engine.fill_whole(*fills)
     put_under_all(tensors, made)
+    if alone.layered:
+        engine.fill([job for one, tensor in zip(alone.layered, layered, strict=True) for job in _over(one, tensor)])
+        put_under_all([one.named.tensor for one in alone.layered], layered)
     if alone.known:
         _put_known(alone.known, device)
+
+
+def _under(layered: Sequence[Layered], made: list[Tensor], claims: Claims, seed: int) -> _Columns:
+    """The fills of all of each tensor."""
+    names = [one.named.name for one in layered]
+    distributions = cast("list[Distribution]", [one.fill.distribution for one in layered])
+    return _Columns(made, distributions, seed, claims.streams(names), names)
+
+
+def _over(layered: Layered, made: Tensor) -> Iterator[FillJob]:
+    """The constants over it."""
+    data = made.detach()
+    for step in layered.over:
+        offset, shape, strides = step.writes[0].geometry
+        assert step.distribution is not None
+        yield FillJob(data.as_strided(shape, strides, offset), step.distribution, 0, 0, None, layered.named.name)
 
 
 def _put_known(known: Sequence[tuple[Named, View, Tensor]], device: torch.device | None) -> None:

@@ -147,6 +147,15 @@ class Claims:
         fills = list(map(self._plain_fill, names))
         return [distribution for distribution, _ in fills], [stream for _, stream in fills]
 
+    @property
+    def are_first(self) -> bool:
+        """Whether nothing here has its numbers from other claims."""
+        return not (self._elsewhere or self._taken or self._given)
+
+    def streams(self, names: Sequence[str]) -> list[int]:
+        """The streams of the tensors' own draws, where these claims are the first."""
+        return engine.streams_of([joined(self._prefix, name) for name in names])
+
     def _plain_fill(self, name: str) -> tuple[Distribution, int]:
         if name in self._elsewhere:
             claims, there = self._elsewhere[name]
