@@ -8,7 +8,7 @@ fill, a replay for the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -59,6 +59,7 @@ __all__ = ["Recording", "deferred"]
 Module = TypeVar("Module", bound=nn.Module)
 Device = torch.device | str | int | None
 _SMALL = 1 << 20  # bytes
+NO_PLAN = Plan((), 0, "deferred")
 
 
 class Recording:
@@ -164,10 +165,14 @@ class Recording:
         if alone.layered and not claims.are_first:
             alone, targets, _ = found.apart(steps, layers=False)
         planned = targets if dtype is not None else [t for t in targets if not is_one_fill(t)]
-        plan = self._decided("materialize_", model, planned, whole, claims, unchanged, seed, dtype, rules)
+        if planned:
+            plan = self._decided("materialize_", model, planned, whole, claims, unchanged, seed, dtype, rules)
+            key = plan.seed
+        else:
+            plan, key = NO_PLAN, self._key("materialize_", whole, (), seed)  # all plain: no rank need be asked
         where = None if device is None else torch.device(device)
         with torch.no_grad():
-            materialize(alone, targets, claims, plan, where, partial(self._compute, claims, plan))
+            materialize(alone, targets, claims, plan, key, where, partial(self._compute, claims, plan))
             move_others((*found.others, *without_elements(targets, found.others)), device, dtype, unchanged)
             finish(model, found.modules, [named.tensor for named in (*(t.named for t in targets), *found.others)])
         return model
@@ -277,8 +282,11 @@ class Recording:
         given = by_rules(model, [t for t in targets if t.named.name in unwritten], rules, claims)
         entries = tuple(entry for t in targets for entry in (*given.get(t.named.name, ()), *entries_of(t, claims)))
         tensors = (tensor for target in targets for tensor in target.objects)
-        key = self._wholes.seed(function, whole, tensors) if seed is None else seed_of(function, seed)
-        return Plan(entries, key, "deferred")
+        return Plan(entries, self._key(function, whole, tensors, seed), "deferred")
+
+    def _key(self, function: str, whole: Whole, tensors: Iterable[Tensor], seed: SupportsIndex | None) -> int:
+        """The seed of a plan: what is given, or the model's."""
+        return self._wholes.seed(function, whole, tensors) if seed is None else seed_of(function, seed)
 
     @cached_property
     def _folded(self) -> Folded:

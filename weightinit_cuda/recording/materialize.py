@@ -50,22 +50,29 @@ def is_one_fill(target: Target) -> bool:
 
 
 def materialize(
-    alone: Alone, targets: Sequence[Target], claims: Claims, plan: Plan, device: torch.device | None, compute: Compute
+    alone: Alone,
+    targets: Sequence[Target],
+    claims: Claims,
+    plan: Plan,
+    seed: int,
+    device: torch.device | None,
+    compute: Compute,
 ) -> None:
     """Memory and values for tensors that are alone on a memory, and for the other targets.
 
     Args:
         plan: of those that are more than one fill.
+        seed: of all.
         device: for all of them; None: for each the one that the code asked for.
         compute: computes what is no fill.
     """
     tensors = alone.tensors()
     made = allocate_alike(tensors, _places(alone.memories, device))
-    fills = _columns(made, alone.names(), claims, plan.seed)
+    fills = _columns(made, alone.names(), claims, seed)
     if alone.layered:
         memories = [one.view.memory for one in alone.layered]
         layered = allocate_alike([one.named.tensor for one in alone.layered], _places(memories, device))
-        fills = fills.and_(_under(alone.layered, layered, claims, plan.seed))
+        fills = fills.and_(_under(alone.layered, layered, claims, seed))
     if targets:
         _with_others(fills, targets, claims, plan, device, compute)
     else:
@@ -114,7 +121,7 @@ def _with_others(
     whole = [_whole(target, device) for target in single]
     real = real_memory(planned, plan, device)
     names = [target.named.name for target in single]
-    engine.fill_whole(*fills.and_(_columns(whole, names, claims, plan.seed)), plan.jobs(real))
+    engine.fill_whole(*fills.and_(_columns(whole, names, claims, fills.seed)), plan.jobs(real))
     for tensor in real.values():
         mark_written(tensor)
     compute(planned, real)
