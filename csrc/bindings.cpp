@@ -11,6 +11,7 @@
 #include "blake2b.h"
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
+#include "module_attributes.h"
 #include "named_tensors.h"
 #include "plain_tape.h"
 #include "plain_tensors.h"
@@ -273,9 +274,14 @@ PYBIND11_MODULE(_C, m) {
         .def("tensor", &Registered::tensor, py::arg("module"), py::arg("name"), py::arg("registered"))
         .def("module", &Registered::module, py::arg("module"), py::arg("name"), py::arg("registered"))
         .def("copied", &Registered::copied, py::arg("module"));
-    py::class_<PlainAttributes>(m, "PlainAttributes")
-        .def(py::init<py::object>(), py::arg("module"))
-        .def("set", &PlainAttributes::set, py::arg("module"), py::arg("name"), py::arg("value"));
+    py::class_<ModuleAttributes>(m, "ModuleAttributes")
+        .def(py::init<py::object, py::object, py::object, py::dict, py::dict>(), py::arg("module"), py::arg("parameter"),
+             py::arg("tensor"), py::arg("names"), py::arg("fresh"))
+        .def("begin", &ModuleAttributes::begin, py::arg("module"))
+        .def("set", &ModuleAttributes::set, py::arg("module"), py::arg("name"), py::arg("value"))
+        .def("parameter", &ModuleAttributes::parameter, py::arg("module"), py::arg("name"), py::arg("value"))
+        .def("buffer", &ModuleAttributes::buffer, py::arg("module"), py::arg("name"), py::arg("value"))
+        .def("child", &ModuleAttributes::child, py::arg("module"), py::arg("name"), py::arg("value"));
     m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
     m.def("no_sequences", &no_sequences, py::arg("kind"), py::arg("getitem"));
     m.def("look_through", &look_through, py::arg("module"), py::arg("named"), py::arg("every"), py::arg("leafless"),

@@ -37,6 +37,7 @@ from ..tensors.torch_private import (
     functorch_transform,
     jit_trace,
 )
+from . import module_attributes
 from .catalog import CATALOG, Function
 from .coverage import Origins, PatchReport
 from .torch_draws import INIT_ONLY, Options, Seen, SeenByModes, TorchDraws, fillable, put_methods, remove_methods
@@ -53,7 +54,6 @@ _METHODS = {"uniform_": ("from", "to", "generator"), "normal_": ("mean", "std", 
 
 # Looked up once: they are asked in every call, whose whole work may be ten elements.
 _dynamo_traces = torch.compiler.is_dynamo_compiling
-
 
 _ANSWERS = ("tolist", "numpy")  # methods that ask for values, and no operator
 
@@ -85,8 +85,7 @@ _thread = _Thread()
 _everywhere: list[Options] = []  # of each patch() that awaits its unpatch()
 _seen_everywhere = Seen()
 _users = 0  # all of these together: torch is changed while there are any
-_drawing = 0  # those with draws="ours"
-_recorded = 0  # how many threads are recorded
+_drawing, _recorded = 0, 0  # those with draws="ours"; how many threads are recorded
 
 
 def _ours_now() -> bool:
@@ -259,6 +258,7 @@ def _install() -> None:
         if function.__code__ is torchs:
             function.__code__ = code
     put_methods(_methods)
+    module_attributes.put()  # the same as torch's own, sooner
 
 
 def _uninstall() -> None:
@@ -266,6 +266,7 @@ def _uninstall() -> None:
         if function.__code__ is code:
             function.__code__ = torchs
     remove_methods(_methods)
+    module_attributes.remove()
 
 
 def _in_compiled_code() -> bool:
