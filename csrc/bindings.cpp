@@ -255,7 +255,8 @@ PYBIND11_MODULE(_C, m) {
         .def("make", &PlainTape::make, py::arg("args"), py::arg("named"), py::arg("distribution"))
         .def("fill", &PlainTape::fill, py::arg("tensor"), py::arg("distribution"))
         .def("called", &PlainTape::called, py::arg("function"), py::arg("args"), py::arg("own"))
-        .def("data", &PlainTape::data, py::arg("tensor"));
+        .def("data", &PlainTape::data, py::arg("tensor"))
+        .def("held_by", &PlainTape::held_by, py::arg("modules"));
     py::class_<Registered>(m, "Registered")
         .def(py::init<py::dict, py::dict>(), py::arg("modules"), py::arg("tensors"))
         .def("tensor", &Registered::tensor, py::arg("module"), py::arg("name"), py::arg("registered"))

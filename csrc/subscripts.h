@@ -6,6 +6,7 @@
 
 namespace wi {
 
+
 namespace py = pybind11;
 
 class Subscripts {
@@ -24,7 +25,9 @@ class Subscripts {
         objobjargproc set = nullptr;
     };
     static Slots slots_of(PyTypeObject* type);
-    void exchange(PyTypeObject* type, const Slots& old, const Slots& now, bool only_inherited) const;
+    void put_below(PyTypeObject* type) const;
+    void restore_below(PyTypeObject* type) const;
+    py::list below(PyTypeObject* type) const;
 
     py::object kind_, base_, get_, set_, subclasses_;  // get_ and set_: of the base, as attributes
     Slots in_c_, in_python_;

@@ -28,7 +28,7 @@ from ..tensors.boxes import remainder
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import PLAIN_TYPES, TENSOR, Named, look_inside
 from ..tensors.shards import is_dtensor
-from ..tensors.torch_private import default_device
+from ..tensors.torch_private import default_device, function_modes
 from .answers import answering
 from .folding import Folded
 from .lines import by_rules, entries_of
@@ -376,18 +376,11 @@ class Recording:
 
     def _remember(self, made: Made) -> None:
         """Where the tensors are, for the time when others have taken their places; shards may have done so in the block."""
-        plain_memory, modules = self._recorder.plain_memory, made.all_modules()
-        all_held: list[dict[str, View | Memory]] = []
-        for module in modules:
-            held: dict[str, View | Memory] = {}
-            for tensors in (module._parameters, module._buffers):
-                for key, tensor in tensors.items():
-                    one: View | Memory | None = None if tensor is None else plain_memory(tensor)
-                    if one is None and tensor is not None:
-                        one = self._held_other(tensor, made.tensors.get((id(module), key)))
-                    if one is not None:
-                        held[key] = one
-            all_held.append(held)
+        modules = made.all_modules()
+        all_held, others = self._recorder.plain.held_by(modules)
+        for held, module, key, tensor in others:
+            if (one := self._held_other(tensor, made.tensors.get((id(module), key)))) is not None:
+                held[key] = one
         self._modules.update(modules, all_held)
 
     def _held_other(self, tensor: Tensor, registered: Tensor | None) -> View | Memory | None:
@@ -434,7 +427,7 @@ def deferred() -> Iterator[Recording]:
     recorder = recording._recorder
     with (
         patching.recording(recorder),
-        CPU if default_device() == META else nullcontext(),
+        CPU if function_modes() and default_device() == META else nullcontext(),  # it is a mode that sets it
         registered() as made,
         recorder,
         standing_in(recorder),

@@ -5,7 +5,7 @@ A tensor that is all of a plain memory is one fill under its own name: neither a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import compress, repeat
 from operator import attrgetter
 from typing import NamedTuple, cast
@@ -24,7 +24,8 @@ from ..tensors.torch_private import is_traceable_wrapper_subclass, overlaps_itse
 from .memory import LARGE, allocate, allocate_alike, ask_for_huge_pages, put_under, put_under_all, refresh
 from .ownership import Claims
 from .replay import has_long_words, seen
-from .tape import CPU, META, Memory, View
+from .short_ways import ZERO
+from .tape import CPU, META, Memory
 from .targets import Alone, Layered, Target
 
 __all__ = [
@@ -66,23 +67,24 @@ def materialize(
         device: for all of them; None: for each the one that the code asked for.
         compute: computes what is no fill.
     """
-    tensors = alone.tensors()
-    made = allocate_alike(tensors, _places(alone.memories, device))
-    fills = _columns(made, alone.names(), claims, seed)
-    if alone.layered:
-        memories = [one.view.memory for one in alone.layered]
-        layered = allocate_alike([one.named.tensor for one in alone.layered], _places(memories, device))
-        fills = fills.and_(_under(alone.layered, layered, claims, seed))
+    tensors, memories = alone.tensors(), alone.memories
+    if alone.known or alone.layered:
+        memories = [*memories, *(one.view.memory for one in (*alone.layered, *alone.known))]
+        tensors += [one.named.tensor for one in (*alone.layered, *alone.known)]
+    made = allocate_alike(tensors, _places(memories, device))
+    plain, layered = len(alone.memories), len(alone.layered)
+    fills = _columns(made[:plain], alone.names(), claims, seed)
+    if layered:
+        fills = fills.and_(_under(alone.layered, made[plain : plain + layered], claims, seed))
     if targets:
         _with_others(fills, targets, claims, plan, device, compute)
     else:
         engine.fill_whole(*fills)
+    for one, tensor in zip(alone.layered, made[plain:], strict=False):
+        _put_over(one, tensor)
+    for known, tensor in zip(alone.known, made[plain + layered :], strict=True):
+        tensor.copy_(seen(known.view, known.values))
     put_under_all(tensors, made)
-    if alone.layered:
-        engine.fill([job for one, tensor in zip(alone.layered, layered, strict=True) for job in _over(one, tensor)])
-        put_under_all([one.named.tensor for one in alone.layered], layered)
-    if alone.known:
-        _put_known(alone.known, device)
 
 
 def _under(layered: Sequence[Layered], made: list[Tensor], claims: Claims, seed: int) -> _Columns:
@@ -92,22 +94,16 @@ def _under(layered: Sequence[Layered], made: list[Tensor], claims: Claims, seed:
     return _Columns(made, distributions, seed, claims.streams(names), names)
 
 
-def _over(layered: Layered, made: Tensor) -> Iterator[FillJob]:
+def _put_over(layered: Layered, made: Tensor) -> None:
     """The constants over it."""
-    data = made.detach()
     for step in layered.over:
         offset, shape, strides = step.writes[0].geometry
-        assert step.distribution is not None
-        yield FillJob(data.as_strided(shape, strides, offset), step.distribution, 0, 0, None, layered.named.name)
-
-
-def _put_known(known: Sequence[tuple[Named, View, Tensor]], device: torch.device | None) -> None:
-    """Memory with values that are known."""
-    tensors = [named.tensor for named, _, _ in known]
-    made = allocate_alike(tensors, _places([view.memory for _, view, _ in known], device))
-    for tensor, (_, view, values) in zip(made, known, strict=True):
-        tensor.copy_(seen(view, values))
-    put_under_all(tensors, made)
+        part = made.detach().as_strided(shape, strides, offset)
+        if step.distribution is ZERO:
+            part.zero_()
+        else:
+            assert step.distribution is not None
+            engine.fill([FillJob(part, step.distribution, 0, 0, None, layered.named.name)])
 
 
 def _with_others(

@@ -20,7 +20,7 @@ from ..engine.checks import OVERLAPPING
 from ..init import schemes
 from ..init.catalog import distribution_of
 from ..init.torch_ops import by_name
-from ..numerics.distributions import Constant, Distribution
+from ..numerics.distributions import Distribution
 from ..tensors.named import PLAIN_TYPES
 from ..tensors.torch_private import (
     TorchDispatchMode,
@@ -38,7 +38,7 @@ from .operators import Call, is_meta, leaves
 from .plain_tape import PlainTape, fastest
 from .replay import evaluate
 from .seeding import Seeding
-from .short_ways import SHORT_WAYS
+from .short_ways import ONE, SHORT_WAYS, ZERO, constant
 from .source_line import Place, described, here
 from .tape import CPU, META, ChangedFill, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry
@@ -406,11 +406,11 @@ def _meaning(name: str, given: dict[str, Any], dtype: torch.dtype) -> tuple[Dist
     if name in _UNWRITTEN:
         return (None,)
     if name in _ZEROS or name in _ONES:
-        return (Constant(float(name in _ONES)),)
+        return (ONE if name in _ONES else ZERO,)
     if name in _VALUES:
         value = given.get(_VALUES[name])
         if isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53):
-            return (Constant(float(value)),)
+            return (constant(float(value)),)
         return None
     if not (dtype.is_floating_point or dtype.is_complex):
         return None

@@ -22,7 +22,7 @@ from ..tensors.torch_private import keystr, tree_flatten_with_path
 from .tape import FillStep, Memory, Step, View
 from .views import box_of
 
-__all__ = ["NOBODY", "Alone", "Found", "Layered", "Target", "attributes", "kept", "overlapping", "without_elements"]
+__all__ = ["NOBODY", "Alone", "Found", "Known", "Layered", "Target", "attributes", "kept", "overlapping", "without_elements"]
 
 
 @dataclass(eq=False, slots=True)
@@ -71,18 +71,26 @@ class Layered(NamedTuple):
     over: list[FillStep]
 
 
+class Known(NamedTuple):
+    """A tensor on meta, what it is of the tape, and the values of that memory."""
+
+    named: Named
+    view: View
+    values: Tensor
+
+
 class Alone(NamedTuple):
     """Tensors on meta, each all of a memory that no other tensor of the model has.
 
     Args:
         named, memories: those whose memory is plain and filled.
-        known: those whose values are known, what they are of the tape, and these values.
+        known: those whose values are known.
         layered: those that are filled as a whole, with constants over parts of it: an embedding whose padding is 0.
     """
 
     named: list[Named]
     memories: list[Memory]
-    known: Sequence[tuple[Named, View, Tensor]] = ()
+    known: Sequence[Known] = ()
     layered: Sequence[Layered] = ()
 
     def tensors(self) -> list[Tensor]:
@@ -138,11 +146,11 @@ class Found:
             return Alone(self._named, memories), [], dict(zip(map(NAME, self._named), memories, strict=True))
         times = Counter([held.memory if type(held) is View else held for held in self._held])
         alone = [memory is not None and times[memory] == 1 and bool(memory.steps) for memory in self._plain]
-        known, layered = dict[int, tuple[Named, View, Tensor]](), dict[int, Layered]()
+        known, layered = dict[int, Known](), dict[int, Layered]()
         for at, one in enumerate(self._held):
             if type(one) is View and times[one.memory] == 1 and _is_whole(self._named[at].tensor, one):
                 if (values := _known(one.memory)) is not None:
-                    known[at] = self._named[at], one, values
+                    known[at] = Known(self._named[at], one, values)
                 elif layers and (fills := _layers(steps, one)) is not None:
                     layered[at] = Layered(self._named[at], one, *fills)
         others = [not (one or at in known or at in layered) for at, one in enumerate(alone)]
