@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..init.schemes import ZERO
 from ..numerics.distributions import Constant
 from ..tensors.torch_private import TensorBase, function_modes, without_modes
+from .changes import MOVES
 from .operators import Call
 from .replay import all_bytes, lies_as, place_of, run_alone, seen
 from .source_line import here
@@ -30,8 +32,9 @@ __all__ = ["KNOWN_WAYS", "MUCH", "follow"]
 LITTLE = 1 << 16  # bytes of a memory
 MUCH = 1 << 24  # bytes of all of them: they are kept as long as the tape
 # In the block others stand under some of these names.
-_torchs_empty, _torchs_strided, _arange, _to, _copy_ = (
+_torchs_empty, _torchs_zeros, _torchs_strided, _arange, _to, _copy_ = (
     torch.empty,
+    torch.zeros,
     torch.empty_strided,
     torch.arange,
     TensorBase.to,
@@ -61,7 +64,7 @@ def follow(steps: Sequence[Step], step: OperatorStep) -> int:
             taken = _Taken(steps)
             first = [_own_copy(steps, step, out)] if in_place else []
             args = [*first, *(taken.value(x) for x in call.args[len(first) :])]
-            if taken.only_constants and (nature.name == "copy" or not in_place):
+            if taken.only_constants and _folds(call) and (nature.name == "copy" or not in_place):
                 return 0
             made = (_copy_ if nature.name == "copy" else call.operator)(*args, **call.kwargs)
             if in_place:
@@ -74,6 +77,14 @@ def follow(steps: Sequence[Step], step: OperatorStep) -> int:
         return 0  # whoever asks for the values is told
     memory.known = len(memory.steps), made
     return size
+
+
+def _folds(call: Call) -> bool:
+    """Whether what an operator makes of constants may be a constant to ``folding``."""
+    return call.nature.name in _FOLDED or torch.Tag.pointwise in call.operator.tags
+
+
+_FOLDED = {*MOVES, "cat", "stack"}
 
 
 class _Unknown(Exception):
@@ -126,11 +137,13 @@ def _known_values(steps: Sequence[Step], memory: Memory, after: int) -> Tensor |
 
 
 def _constant(steps: Sequence[Step], memory: Memory) -> Tensor:
-    """The bytes of a small memory that has been written once, with one number."""
-    step = steps[memory.steps[0]] if len(memory.steps) == 1 and memory.nbytes <= LITTLE else None
-    is_constant = isinstance(step, DataStep) or (isinstance(step, FillStep) and isinstance(step.distribution, Constant))
+    """The bytes of a small memory that holds one number."""
+    step = steps[memory.steps[-1]] if memory.steps and memory.nbytes <= LITTLE else None
+    is_constant = (isinstance(step, FillStep) and isinstance(step.distribution, Constant)) or isinstance(step, DataStep)
     if step is None or not is_constant or step.known is not None or not step.writes[0].is_whole:
         raise _Unknown
+    if isinstance(step, FillStep) and step.distribution is ZERO:
+        return _torchs_zeros(memory.nbytes, dtype=torch.uint8, device=CPU)
     return run_alone(step)[memory]
 
 
@@ -220,7 +233,29 @@ def _copied(tensor: Tensor, *, dtype: torch.dtype | None = None, **named: Any) -
     return _to(tensor, dtype=dtype, copy=True, **named)
 
 
+def _copy_over(recorder: Recorder, args: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
+    """``copy_`` of known values over a tensor that is all of a memory, and of their shape and dtype."""
+    tensor, source = args[0], recorder.known_view(args[1]) if isinstance(args[1], Tensor) else None
+    if source is None or source.memory.known is None or tensor.shape != source.shape or tensor.dtype is not source.dtype:
+        return None
+    out = recorder.view_of(tensor)
+    if out is None or out.memory is source.memory or not out.is_whole or out.memory.nbytes != source.memory.nbytes:
+        return None
+    values = source.memory.known[1]
+    if out.geometry != source.geometry or not lies_as(out, values):
+        return None
+    out = recorder.taken(tensor)
+    source.memory.taken = True
+    memory = out.memory
+    memory.steps.append(len(recorder.steps))
+    memory.known = len(memory.steps), values
+    call = Call(_aten.copy_.default, (out, source, *args[2:]), named)
+    recorder.steps.append(OperatorStep(here(), (out,), call, (None,), _default_dtype()))
+    return tensor
+
+
 KNOWN_WAYS = {
+    id(_aten.copy_.default): _copy_over,
     **{id(operator): _known_way(operator, direct) for operator, direct in _DIRECT.items()},
     id(_aten._to_copy.default): _known_way(_aten._to_copy.default, _copied),
     **{id(operator): _counting(operator) for operator in _COUNTING},

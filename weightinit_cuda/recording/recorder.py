@@ -157,7 +157,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._append(FillStep(NOT_RECORDED, _whole(view.memory, view.dtype), None))
         return view
 
-    def _taken(self, tensor: Tensor) -> View:
+    def taken(self, tensor: Tensor) -> View:
         """An argument of an operator that is recorded."""
         view = self._outside(tensor)
         view.memory.taken = True
@@ -219,7 +219,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = on_meta(call)
         if result is IMPOSSIBLE:
             return self._run(call)
-        on_tape = call.map(Tensor, self._taken)
+        on_tape = call.map(Tensor, self.taken)
         device = call.device or next((view.memory.device for view in on_tape.tensors(View)), CPU)
         writes = on_tape.written(View)
         made: list[int | None] = []

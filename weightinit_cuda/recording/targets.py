@@ -186,7 +186,7 @@ def _known(memory: Memory) -> Tensor | None:
 def _layers(steps: Sequence[Step], held: View) -> tuple[FillStep, list[FillStep]] | None:
     """The last fill of all of a memory and what lies over it, if these are constants, and nobody else has what it draws."""
     memory, over = held.memory, list[FillStep]()
-    if memory.taken or memory.dtype is not held.dtype:
+    if memory.dtype is not held.dtype:
         return None
     for number in reversed(memory.steps):
         step = steps[number]
@@ -194,7 +194,8 @@ def _layers(steps: Sequence[Step], held: View) -> tuple[FillStep, list[FillStep]
             return None
         if isinstance(step.filled, Memory) or step.filled.geometry == held.geometry:
             whole = memory.frame if isinstance(step.filled, Memory) else held.geometry
-            return (step, over[::-1]) if whole == held.geometry and distribution.one_pass else None
+            is_own = not (memory.taken and distribution.is_random)
+            return (step, over[::-1]) if whole == held.geometry and distribution.one_pass and is_own else None
         if not isinstance(distribution, Constant) or step.filled.dtype is not held.dtype or not step.filled.is_resolved:
             return None
         over.append(step)
