@@ -17,6 +17,7 @@
 #include "plain_tensors.h"
 #include "registered.h"
 #include "short_calls.h"
+#include "subscripts.h"
 #include "table.h"
 #if !defined(WEIGHTINIT_NO_CUDA)
 #include "cuda/fill_cuda.h"
@@ -199,20 +200,6 @@ void cuda_fill_drawn(uintptr_t data, int storage, uint64_t count, const Transfor
 }
 #endif
 
-// Makes a class, and all below it that have the same __getitem__, no sequences to Python's C API; they stay mappings. What Python
-// has made of __getitem__ is undone.
-void no_sequences(const py::object& kind, const py::object& getitem) {
-    auto* const type = reinterpret_cast<PyTypeObject*>(kind.ptr());
-    if (!PyType_Check(kind.ptr())) throw py::type_error("a class is needed");
-    if (type->tp_as_sequence && PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) && py::getattr(kind, "__getitem__").is(getitem)) {
-        type->tp_as_sequence->sq_item = nullptr;
-        type->tp_as_sequence->sq_ass_item = nullptr;
-        PyType_Modified(type);
-    }
-    const py::list below = py::handle(reinterpret_cast<PyObject*>(&PyType_Type)).attr("__subclasses__")(kind);
-    for (size_t i = 0; i < below.size(); ++i) no_sequences(below[i], getitem);
-}
-
 // Where a generator of torch stands, which then moves on. Between the two no bytecode of Python is run: no signal handler and no
 // other thread can come to stand at the same place.
 uint64_t take_position(const py::object& generator, uint64_t count) {
@@ -276,7 +263,8 @@ PYBIND11_MODULE(_C, m) {
         .def("make", &PlainTape::make, py::arg("args"), py::arg("named"), py::arg("distribution"))
         .def("fill", &PlainTape::fill, py::arg("tensor"), py::arg("distribution"))
         .def("called", &PlainTape::called, py::arg("function"), py::arg("args"), py::arg("own"))
-        .def("data", &PlainTape::data, py::arg("tensor"));
+        .def("data", &PlainTape::data, py::arg("tensor"))
+        .def("held_by", &PlainTape::held_by, py::arg("modules"));
     py::class_<Registered>(m, "Registered")
         .def(py::init<py::dict, py::dict>(), py::arg("modules"), py::arg("tensors"))
         .def("tensor", &Registered::tensor, py::arg("module"), py::arg("name"), py::arg("registered"))
@@ -290,8 +278,11 @@ PYBIND11_MODULE(_C, m) {
         .def("parameter", &ModuleAttributes::parameter, py::arg("module"), py::arg("name"), py::arg("value"))
         .def("buffer", &ModuleAttributes::buffer, py::arg("module"), py::arg("name"), py::arg("value"))
         .def("child", &ModuleAttributes::child, py::arg("module"), py::arg("name"), py::arg("value"));
+    py::class_<Subscripts>(m, "Subscripts")
+        .def(py::init<py::object, py::object, py::object>(), py::arg("kind"), py::arg("base"), py::arg("like"))
+        .def("put", &Subscripts::put, py::arg("methods"))
+        .def("remove", &Subscripts::remove, py::arg("methods"));
     m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
-    m.def("no_sequences", &no_sequences, py::arg("kind"), py::arg("getitem"));
     m.def("look_through", &look_through, py::arg("module"), py::arg("named"), py::arg("every"), py::arg("leafless"),
           py::arg("tensor"));
     m.def("tensors_alike", &tensors_alike, py::arg("named"), py::arg("known"), py::arg("names"), py::arg("shapes"),

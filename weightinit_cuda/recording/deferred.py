@@ -8,7 +8,7 @@ fill, a replay for the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -28,7 +28,7 @@ from ..tensors.boxes import remainder
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import PLAIN_TYPES, TENSOR, Named, look_inside
 from ..tensors.shards import is_dtensor
-from ..tensors.torch_private import default_device
+from ..tensors.torch_private import default_device, function_modes
 from .answers import answering
 from .folding import Folded
 from .interrupts import Interrupts
@@ -60,6 +60,7 @@ __all__ = ["Recording", "deferred"]
 Module = TypeVar("Module", bound=nn.Module)
 Device = torch.device | str | int | None
 _SMALL = 1 << 20  # bytes
+NO_PLAN = Plan((), 0, "deferred")
 
 
 class Recording:
@@ -160,13 +161,20 @@ class Recording:
         """
         found = self._found("materialize_", model)
         unchanged = kept("materialize_", found, keep)
-        alone, targets, held = found.apart() if dtype is None else (NOBODY, found.targets, found.held())
+        steps = self._recorder.steps
+        alone, targets, held = found.apart(steps) if dtype is None else (NOBODY, found.targets, found.held())
         whole, claims = self._claims("materialize_", model, found, held, prefix)
-        planned = targets if dtype is not None else [t for t in targets if not is_one_fill(t, claims)]
-        plan = self._decided("materialize_", model, planned, whole, claims, unchanged, seed, dtype, rules)
+        if alone.layered and not claims.are_first:
+            alone, targets, _ = found.apart(steps, layers=False)
+        planned = targets if dtype is not None else [t for t in targets if not is_one_fill(t)]
+        if planned:
+            plan = self._decided("materialize_", model, planned, whole, claims, unchanged, seed, dtype, rules)
+            key = plan.seed
+        else:
+            plan, key = NO_PLAN, self._key("materialize_", whole, (), seed)  # all plain: no rank need be asked
         where = None if device is None else torch.device(device)
         with torch.no_grad():
-            materialize(alone, targets, claims, plan, where, partial(self._compute, claims, plan))
+            materialize(alone, targets, claims, plan, key, where, partial(self._compute, claims, plan))
             move_others((*found.others, *without_elements(targets, found.others)), device, dtype, unchanged)
             finish(model, found.modules, [named.tensor for named in (*(t.named for t in targets), *found.others)])
         return model
@@ -272,11 +280,15 @@ class Recording:
         seed: SupportsIndex | None,
         rules: Rules | None,
     ) -> Plan:
-        given = by_rules(model, [t for t in targets if t.named.name in claims.unwritten], rules, claims)
+        unwritten = claims.unwritten if targets else ()
+        given = by_rules(model, [t for t in targets if t.named.name in unwritten], rules, claims)
         entries = tuple(entry for t in targets for entry in (*given.get(t.named.name, ()), *entries_of(t, claims)))
         tensors = (tensor for target in targets for tensor in target.objects)
-        key = self._wholes.seed(function, whole, tensors) if seed is None else seed_of(function, seed)
-        return Plan(entries, key, "deferred")
+        return Plan(entries, self._key(function, whole, tensors, seed), "deferred")
+
+    def _key(self, function: str, whole: Whole, tensors: Iterable[Tensor], seed: SupportsIndex | None) -> int:
+        """The seed of a plan: what is given, or the model's."""
+        return self._wholes.seed(function, whole, tensors) if seed is None else seed_of(function, seed)
 
     @cached_property
     def _folded(self) -> Folded:
@@ -369,18 +381,11 @@ class Recording:
 
     def _remember(self, made: Made) -> None:
         """Where the tensors are, for the time when others have taken their places; shards may have done so in the block."""
-        plain_memory, modules = self._recorder.plain_memory, made.all_modules()
-        all_held: list[dict[str, View | Memory]] = []
-        for module in modules:
-            held: dict[str, View | Memory] = {}
-            for tensors in (module._parameters, module._buffers):
-                for key, tensor in tensors.items():
-                    one: View | Memory | None = None if tensor is None else plain_memory(tensor)
-                    if one is None and tensor is not None:
-                        one = self._held_other(tensor, made.tensors.get((id(module), key)))
-                    if one is not None:
-                        held[key] = one
-            all_held.append(held)
+        modules = made.all_modules()
+        all_held, others = self._recorder.plain.held_by(modules)
+        for held, module, key, tensor in others:
+            if (one := self._held_other(tensor, made.tensors.get((id(module), key)))) is not None:
+                held[key] = one
         self._modules.update(modules, all_held)
 
     def _held_other(self, tensor: Tensor, registered: Tensor | None) -> View | Memory | None:
@@ -429,7 +434,7 @@ def deferred() -> Iterator[Recording]:
     try:
         with (
             patching.recording(recorder),
-            CPU if default_device() == META else nullcontext(),
+            CPU if function_modes() and default_device() == META else nullcontext(),  # it is a mode that sets it
             registered() as made,
             recorder,
             standing_in(recorder),

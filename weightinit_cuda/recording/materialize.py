@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import compress, repeat
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from .. import engine
+from ..engine.job import FillJob
 from ..numerics.distributions import Computed, Constant, Distribution
 from ..plans.plan import Plan
 from ..tensors.boxes import Box, intersection
@@ -22,9 +23,10 @@ from ..tensors.shards import is_dtensor, mark_written, parts
 from ..tensors.torch_private import as_seen, is_traceable_wrapper_subclass, overlaps_itself, storage_key
 from .memory import LARGE, allocate, allocate_alike, ask_for_huge_pages, put_under, put_under_all, refresh
 from .ownership import Claims
-from .replay import has_long_words
+from .replay import has_long_words, seen
+from .short_ways import ZERO
 from .tape import CPU, META, Memory
-from .targets import Alone, Target
+from .targets import Alone, Layered, Target
 
 __all__ = [
     "computed_boxes",
@@ -44,29 +46,65 @@ DTYPE = attrgetter("dtype")
 Compute = Callable[[Sequence[Target], dict[str, Tensor]], None]
 
 
-def is_one_fill(target: Target, claims: Claims) -> bool:
+def is_one_fill(target: Target) -> bool:
     """Whether the target is all of a plain memory, and filled."""
-    return isinstance(target.held, Memory) and target.named.name not in claims.unwritten
+    return isinstance(target.held, Memory) and bool(target.held.steps)
 
 
 def materialize(
-    alone: Alone, targets: Sequence[Target], claims: Claims, plan: Plan, device: torch.device | None, compute: Compute
+    alone: Alone,
+    targets: Sequence[Target],
+    claims: Claims,
+    plan: Plan,
+    seed: int,
+    device: torch.device | None,
+    compute: Compute,
 ) -> None:
     """Memory and values for tensors that are alone on a memory, and for the other targets.
 
     Args:
         plan: of those that are more than one fill.
+        seed: of all.
         device: for all of them; None: for each the one that the code asked for.
         compute: computes what is no fill.
     """
-    tensors = alone.tensors()
-    made = allocate_alike(tensors, _places(alone.memories, device))
-    fills = _columns(made, alone.names(), claims, plan.seed)
+    tensors, memories = alone.tensors(), alone.memories
+    if alone.known or alone.layered:
+        memories = [*memories, *(one.view.memory for one in (*alone.layered, *alone.known))]
+        tensors += [one.named.tensor for one in (*alone.layered, *alone.known)]
+    made = allocate_alike(tensors, _places(memories, device))
+    plain, layered = len(alone.memories), len(alone.layered)
+    fills = _columns(made[:plain], alone.names(), claims, seed)
+    if layered:
+        fills = fills.and_(_under(alone.layered, made[plain : plain + layered], claims, seed))
     if targets:
         _with_others(fills, targets, claims, plan, device, compute)
     else:
         engine.fill_whole(*fills)
+    for one, tensor in zip(alone.layered, made[plain:], strict=False):
+        _put_over(one, tensor)
+    for known, tensor in zip(alone.known, made[plain + layered :], strict=True):
+        tensor.copy_(seen(known.view, known.values))
     put_under_all(tensors, made)
+
+
+def _under(layered: Sequence[Layered], made: list[Tensor], claims: Claims, seed: int) -> _Columns:
+    """The fills of all of each tensor."""
+    names = [one.named.name for one in layered]
+    distributions = cast("list[Distribution]", [one.fill.distribution for one in layered])
+    return _Columns(made, distributions, seed, claims.streams(names), names)
+
+
+def _put_over(layered: Layered, made: Tensor) -> None:
+    """The constants over it."""
+    for step in layered.over:
+        offset, shape, strides = step.writes[0].geometry
+        part = made.detach().as_strided(shape, strides, offset)
+        if step.distribution is ZERO:
+            part.zero_()
+        else:
+            assert step.distribution is not None
+            engine.fill([FillJob(part, step.distribution, 0, 0, None, layered.named.name)])
 
 
 def _with_others(
@@ -80,7 +118,7 @@ def _with_others(
     whole = [_whole(target, device) for target in single]
     real = real_memory(planned, plan, device)
     names = [target.named.name for target in single]
-    engine.fill_whole(*fills.and_(_columns(whole, names, claims, plan.seed)), plan.jobs(real))
+    engine.fill_whole(*fills.and_(_columns(whole, names, claims, fills.seed)), plan.jobs(real))
     for tensor in real.values():
         mark_written(tensor)
     compute(planned, real)
