@@ -96,6 +96,8 @@ INCLUDES: dict[str, set[str]] = {
     "short_calls.cpp": {"calls.h", "short_calls.h"},
     "plain_tape.h": {"meanings.h"},
     "plain_tape.cpp": {"calls.h", "plain_tape.h"},
+    "subscripts.h": set(),
+    "subscripts.cpp": {"calls.h", "subscripts.h"},
     "registered.h": set(),
     "registered.cpp": {"calls.h", "registered.h"},
     "module_attributes.h": {"calls.h"},
@@ -112,6 +114,7 @@ INCLUDES: dict[str, set[str]] = {
         "registered.h",
         "module_attributes.h",
         "short_calls.h",
+        "subscripts.h",
         "table.h",
     },
 }

@@ -206,7 +206,13 @@ def _counting(operator: Callable[..., Tensor]) -> Callable[[Recorder, tuple[Any,
 
     def known_way(recorder: Recorder, args: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
         device = named.get("device")
-        if device is None or device == META or recorder.known_bytes > MUCH or function_modes() or not all(type(x) in _NUMBERS for x in args):
+        if (
+            device is None
+            or device == META
+            or recorder.known_bytes > MUCH
+            or function_modes()
+            or not all(type(x) in _NUMBERS for x in args)
+        ):
             return None
         first, last, step = (0, args[0], 1) if len(args) == 1 else (*args, 1)[:3]
         if step == 0 or not 0 < (last - first) / step < _MOST:

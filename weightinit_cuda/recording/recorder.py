@@ -20,7 +20,7 @@ from ..engine.checks import OVERLAPPING
 from ..init import schemes
 from ..init.catalog import distribution_of
 from ..init.torch_ops import by_name
-from ..numerics.distributions import Distribution
+from ..numerics.distributions import Constant, Distribution
 from ..tensors.named import PLAIN_TYPES
 from ..tensors.torch_private import (
     TorchDispatchMode,
