@@ -19,6 +19,8 @@
 #include "plain_tensors.h"
 #include "plan_columns.h"
 #include "registered.h"
+#include "short_calls.h"
+#include "subscripts.h"
 #include "table.h"
 #if !defined(WEIGHTINIT_NO_CUDA)
 #include "cuda/fill_cuda.h"
@@ -207,26 +209,49 @@ void cuda_fill_drawn(uintptr_t data, int storage, uint64_t count, const Transfor
 }
 #endif
 
-// Makes a class, and all below it that have the same __getitem__, no sequences to Python's C API; they stay mappings. What Python
-// has made of __getitem__ is undone.
-void no_sequences(const py::object& kind, const py::object& getitem) {
-    auto* const type = reinterpret_cast<PyTypeObject*>(kind.ptr());
-    if (!PyType_Check(kind.ptr())) throw py::type_error("a class is needed");
-    if (type->tp_as_sequence && PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) && py::getattr(kind, "__getitem__").is(getitem)) {
-        type->tp_as_sequence->sq_item = nullptr;
-        type->tp_as_sequence->sq_ass_item = nullptr;
-        PyType_Modified(type);
-    }
-    const py::list below = py::handle(reinterpret_cast<PyObject*>(&PyType_Type)).attr("__subclasses__")(kind);
-    for (size_t i = 0; i < below.size(); ++i) no_sequences(below[i], getitem);
-}
-
 // Where a generator of torch stands, which then moves on. Between the two no bytecode of Python is run: no signal handler and no
 // other thread can come to stand at the same place.
 uint64_t take_position(const py::object& generator, uint64_t count) {
     const auto position = generator.attr("get_offset")().cast<uint64_t>();
     generator.attr("set_offset")(position + count);
     return position;
+}
+
+// Construction of models, recorded.
+void define_recording(py::module_& m) {
+    py::class_<TapeParts>(m, "TapeParts")
+        .def(py::init<py::tuple, py::object, py::object, py::object, py::object, py::object, py::object, py::object, py::object,
+                      py::object, py::object, py::object>(),
+             py::kw_only(), py::arg("types"), py::arg("memory"), py::arg("fill_step"), py::arg("empty"),
+             py::arg("without_dispatch"), py::arg("dispatch_modes"), py::arg("function_modes"), py::arg("grad_enabled"),
+             py::arg("data"), py::arg("cpu"), py::arg("meta"), py::arg("is_own"));
+    py::class_<PlainTape>(m, "PlainTape")
+        .def(py::init<py::object, py::list, py::dict, py::object>(), py::arg("parts"), py::arg("steps"), py::arg("memories"),
+             py::arg("seeding"))
+        .def_readwrite("depth", &PlainTape::depth)
+        .def("plain_memory", &PlainTape::plain_memory, py::arg("tensor"))
+        .def("make", &PlainTape::make, py::arg("args"), py::arg("named"), py::arg("distribution"))
+        .def("fill", &PlainTape::fill, py::arg("tensor"), py::arg("distribution"))
+        .def("called", &PlainTape::called, py::arg("function"), py::arg("args"), py::arg("own"))
+        .def("data", &PlainTape::data, py::arg("tensor"))
+        .def("held_by", &PlainTape::held_by, py::arg("modules"));
+    py::class_<Registered>(m, "Registered")
+        .def(py::init<py::dict, py::dict>(), py::arg("modules"), py::arg("tensors"))
+        .def("tensor", &Registered::tensor, py::arg("module"), py::arg("name"), py::arg("registered"))
+        .def("module", &Registered::module, py::arg("module"), py::arg("name"), py::arg("registered"))
+        .def("copied", &Registered::copied, py::arg("module"));
+    py::class_<ModuleAttributes>(m, "ModuleAttributes")
+        .def(py::init<py::object, py::object, py::object, py::dict, py::dict>(), py::arg("module"), py::arg("parameter"),
+             py::arg("tensor"), py::arg("names"), py::arg("fresh"))
+        .def("begin", &ModuleAttributes::begin, py::arg("module"))
+        .def("set", &ModuleAttributes::set, py::arg("module"), py::arg("name"), py::arg("value"))
+        .def("parameter", &ModuleAttributes::parameter, py::arg("module"), py::arg("name"), py::arg("value"))
+        .def("buffer", &ModuleAttributes::buffer, py::arg("module"), py::arg("name"), py::arg("value"))
+        .def("child", &ModuleAttributes::child, py::arg("module"), py::arg("name"), py::arg("value"));
+    py::class_<Subscripts>(m, "Subscripts")
+        .def(py::init<py::object, py::object, py::object>(), py::arg("kind"), py::arg("base"), py::arg("like"))
+        .def("put", &Subscripts::put, py::arg("methods"))
+        .def("remove", &Subscripts::remove, py::arg("methods"));
 }
 
 // Models by names, rules and columns.
@@ -277,38 +302,17 @@ PYBIND11_MODULE(_C, m) {
         .def("gather", &PlainTensors::gather, py::arg("jobs"))
         .def("gather_whole", &PlainTensors::gather_whole, py::arg("tensors"), py::arg("distributions"), py::arg("streams"),
              py::arg("seed"), py::arg("jobs"))
-        .def("fill", &PlainTensors::fill, py::arg("tensor"), py::arg("distribution"), py::arg("seed"), py::arg("stream"))
-        .def("draw_and_fill", &PlainTensors::draw_and_fill, py::arg("tensor"), py::arg("distribution"), py::arg("draw"),
-             py::arg("lowest"), py::arg("seed"));
-    py::class_<TapeParts>(m, "TapeParts")
-        .def(py::init<py::tuple, py::object, py::object, py::object, py::object, py::object, py::object, py::object, py::object,
-                      py::object, py::object, py::object>(),
-             py::kw_only(), py::arg("types"), py::arg("memory"), py::arg("fill_step"), py::arg("empty"),
-             py::arg("without_dispatch"), py::arg("dispatch_modes"), py::arg("function_modes"), py::arg("grad_enabled"),
-             py::arg("data"), py::arg("cpu"), py::arg("meta"), py::arg("is_own"));
-    py::class_<PlainTape>(m, "PlainTape")
-        .def(py::init<py::object, py::list, py::dict, py::object>(), py::arg("parts"), py::arg("steps"), py::arg("memories"),
-             py::arg("seeding"))
-        .def_readwrite("depth", &PlainTape::depth)
-        .def("plain_memory", &PlainTape::plain_memory, py::arg("tensor"))
-        .def("make", &PlainTape::make, py::arg("args"), py::arg("named"), py::arg("distribution"))
-        .def("fill", &PlainTape::fill, py::arg("tensor"), py::arg("distribution"))
-        .def("called", &PlainTape::called, py::arg("function"), py::arg("args"), py::arg("own"))
-        .def("data", &PlainTape::data, py::arg("tensor"));
-    py::class_<Registered>(m, "Registered")
-        .def(py::init<py::dict, py::dict>(), py::arg("modules"), py::arg("tensors"))
-        .def("tensor", &Registered::tensor, py::arg("module"), py::arg("name"), py::arg("registered"))
-        .def("module", &Registered::module, py::arg("module"), py::arg("name"), py::arg("registered"))
-        .def("copied", &Registered::copied, py::arg("module"));
-    py::class_<ModuleAttributes>(m, "ModuleAttributes")
-        .def(py::init<py::object, py::object, py::object, py::dict, py::dict>(), py::arg("module"), py::arg("parameter"),
-             py::arg("tensor"), py::arg("names"), py::arg("fresh"))
-        .def("begin", &ModuleAttributes::begin, py::arg("module"))
-        .def("set", &ModuleAttributes::set, py::arg("module"), py::arg("name"), py::arg("value"))
-        .def("parameter", &ModuleAttributes::parameter, py::arg("module"), py::arg("name"), py::arg("value"))
-        .def("buffer", &ModuleAttributes::buffer, py::arg("module"), py::arg("name"), py::arg("value"))
-        .def("child", &ModuleAttributes::child, py::arg("module"), py::arg("name"), py::arg("value"));
-    m.def("no_sequences", &no_sequences, py::arg("kind"), py::arg("getitem"));
+        .def("fill", &PlainTensors::fill, py::arg("tensor"), py::arg("distribution"), py::arg("seed"), py::arg("stream"));
+    m.def(
+        "short_calls",
+        [](py::object plain_tensors, py::object seed_cell, py::object lowest, const py::tuple& tracers, py::object transforms,
+           py::object overridden, py::object grad_enabled, py::object forward) {
+            return short_calls({std::move(plain_tensors), std::move(seed_cell), std::move(lowest), tracers,
+                                std::move(transforms), std::move(overridden), std::move(grad_enabled), std::move(forward)});
+        },
+        py::kw_only(), py::arg("plain_tensors"), py::arg("seed_cell"), py::arg("lowest"), py::arg("tracers"),
+        py::arg("transforms"), py::arg("overridden"), py::arg("grad_enabled"), py::arg("forward"));
+    define_recording(m);
     define_models(m);
     m.def("take_position", &take_position, py::arg("generator"), py::arg("count"));
     m.def("available_isas", &available_isas);

@@ -60,6 +60,12 @@ def fill_whole(
     """:func:`fill` of jobs on whole tensors, which come as columns, and of a few more: no job is made of what is plain."""
     if backend.native and tensors:
         gathered = native.plain_tensors.gather_whole(tensors, distributions, streams, seed & MASK64, more)
+        if not gathered.others and gathered.apart(()):
+            increment_version(tuple(gathered.tensors))
+            with without_modes():
+                for device, table in gathered.tables:
+                    native.launch(device, table)
+            return
         others = [
             FillJob(tensors[i], distributions[i], seed, streams[i], None, names[i]) if isinstance(i, int) else i
             for i in gathered.others

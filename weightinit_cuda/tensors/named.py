@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .partitioned import shown_whole
 
 __all__ = [
+    "LEAFLESS",
     "NAME",
     "PLAIN_TYPES",
     "TENSOR",
