@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -168,3 +169,23 @@ def test_what_is_no_row_is_refused() -> None:
         matching.fastest([3], ((), ()), None, ValueError)
     with pytest.raises(TypeError, match="Named"):
         keys.shape_key(None)((1, 2))  # type: ignore[arg-type]
+
+
+def test_a_scheme_tells_layers_apart_that_differ() -> None:
+    """Linear layers of one shape get the same; convolutions have groups."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 4), nn.Conv1d(4, 8, 1), nn.Conv1d(4, 8, 1, groups=2))
+    weights = [entry for entry in wi.plan(model, "kaiming", 0) if "weight" in entry.name]
+    fans = [int(entry.source.partition("fan_in ")[2].partition(",")[0]) for entry in weights]
+    assert fans == [4, 4, 8, 4, 2]
+    assert weights[0].distribution is weights[1].distribution
+    spreads = [entry.distribution.standard_deviation() for entry in weights]
+    assert spreads == pytest.approx([(2 / fan) ** 0.5 for fan in fans])
+
+
+def test_functions_of_schemes_are_forgotten() -> None:
+    gc.collect()
+    before = len(keys._OF_FUNCTIONS)
+    for _ in range(10):
+        wi.plan(nn.Linear(2, 2), wi.rules.scheme("xavier_normal_"), 0)
+    gc.collect()
+    assert len(keys._OF_FUNCTIONS) == before

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import nn
+
 from ..init.catalog import distribution_of
 from ..numerics.distributions import Distribution
 from ..tensors.named import Named
+from .keys import decided_by, shape_key
 from .layouts import Layout, bias, layout_of, lookup, matrix
 from .rule import Fill, Rule, Rules, buffer
 from .torch_reset import OF_NO_LAYER, padded, torch_reset
@@ -16,6 +19,9 @@ __all__ = ["AS_TORCH", "drawn", "scheme", "with_fans"]
 
 # What no scheme speaks of: norms with their running statistics, PReLU, the extra rows of attention; norms of others, tokens.
 AS_TORCH = (Rule("*", torch_reset), Rule((buffer, "*"), torch_reset), *OF_NO_LAYER)
+
+
+_OF_LINEAR = shape_key(frozenset((nn.Linear,)))  # other layers have groups, and tables
 
 
 def drawn(function: str, **params: Any) -> Callable[[Named], list[Fill]]:
@@ -51,6 +57,7 @@ def scheme(function: str, **params: Any) -> list[Rules]:
     of a fused one, one gate, one group. The rest (norms, PReLU) is as torch has it.
     """
 
+    @decided_by(_OF_LINEAR)
     def by_fans(named: Named) -> list[Fill]:
         made, source = with_fans(named, function, **params)
         return [(made, None, source)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Set
 from contextlib import suppress
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from ..tensors.named import PLAIN_TYPES, Named
 
@@ -17,7 +18,7 @@ Key = Callable[[Named], Hashable]
 """From a tensor to what decides; None is no key: there the rule is asked."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_OF_FUNCTIONS: dict[Any, Key] = {}
+_OF_FUNCTIONS: WeakKeyDictionary[Any, Key] = WeakKeyDictionary()  # schemes make functions of their own, again and again
 
 
 class ShapeKey:
