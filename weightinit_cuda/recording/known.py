@@ -193,7 +193,7 @@ def _known_way(
             else:
                 views.append(x)
                 values.append(x)
-        if elements > _MOST:
+        if elements > _MOST or all(x is y for x, y in zip(args, values, strict=True)):  # functorch asks with numbers alone
             return None
         call = Call(operator, tuple(views), named).with_device(CPU)
         return _entered(recorder, call, direct(*values, **call.kwargs), device or CPU)
