@@ -325,4 +325,29 @@ py::object PlainTape::data(py::handle tensor) const {
     return seen;
 }
 
+py::tuple PlainTape::held_by(const py::list& modules) const {
+    static const Name parameters("_parameters"), buffers("_buffers");
+    py::list all, others;
+    for (const auto module : modules) {
+        py::dict held;
+        for (const Name* const kind : {&parameters, &buffers}) {
+            const py::object tensors = kind->of(module);
+            if (!PyDict_Check(tensors.ptr())) throw py::type_error("a module must keep its tensors in a dict");
+            Py_ssize_t at = 0;
+            PyObject *key = nullptr, *tensor = nullptr;
+            while (PyDict_Next(tensors.ptr(), &at, &key, &tensor)) {
+                if (tensor == Py_None) continue;
+                const auto name = py::reinterpret_borrow<py::object>(key), one = py::reinterpret_borrow<py::object>(tensor);
+                const py::object memory = plain_memory(one);
+                if (memory.is_none())
+                    others.append(py::make_tuple(held, module, name, one));
+                else if (PyDict_SetItem(held.ptr(), key, memory.ptr()) < 0)
+                    throw py::error_already_set();
+            }
+        }
+        all.append(held);
+    }
+    return py::make_tuple(all, others);
+}
+
 }  // namespace wi

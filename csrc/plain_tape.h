@@ -88,6 +88,7 @@ class PlainTape {
     bool fill(py::handle tensor, py::handle distribution) const;
     bool called(py::handle function, const py::tuple& args, Py_ssize_t own) const;
     py::object data(py::handle tensor) const;
+    py::tuple held_by(const py::list& modules) const;
 
   private:
     bool sees_first() const;

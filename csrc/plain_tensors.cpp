@@ -176,11 +176,12 @@ class PlainTensors::Gathering {
         const Py_ssize_t left = left_--;
         Plain plain;
         Table* const table = plain_.read(tensor, plain) ? table_of(tensor, plain) : nullptr;
-        const Transform* const made = table ? form(distribution, plain) : nullptr;
+        const Form* const made = table ? form(distribution, plain, *table) : nullptr;
         if (!made) return false;
-        const Storage storage = checked_storage(*made, plain.storage);
-        if (table->jobs.empty()) table->jobs.reserve(size_t(left));
-        put_contiguous(table->jobs.emplace_back(), plain.data, storage, plain.count, *made, draw);
+        const Storage storage = checked_storage(table->whole.transforms[made->number], plain.storage);
+        require_memory(plain.data, plain.count);
+        if (table->whole.jobs.empty()) table->whole.jobs.reserve(size_t(left));
+        table->whole.jobs.push_back({reinterpret_cast<char*>(plain.data), plain.count, draw, made->number, storage});
         gathered.tensors.append(tensor);
         gathered.begins.push_back(plain.data);
         gathered.ends.push_back(plain.data + plain.count * uint64_t(item_size(storage)));
@@ -208,29 +209,33 @@ class PlainTensors::Gathering {
         return on_cpu_.second;
     }
 
-    const Transform* form(py::handle distribution, const Plain& plain) {
-        Form& known = recent_[(reinterpret_cast<uintptr_t>(distribution.ptr()) >> 4) % kRecent];
-        if (known.distribution != distribution.ptr() || known.storage != plain.storage) {
-            known.distribution = nullptr;
-            known.made = plain_.transform(distribution, plain, known.keep);
-            known.distribution = distribution.ptr();
-            known.storage = plain.storage;
-        }
-        return known.made;
-    }
-
-    struct Form {  // of a distribution that lives as long as the jobs
+    struct Form {  // of a distribution that lives as long as the jobs, in a table
         PyObject* distribution;
         int storage;
-        const Transform* made;
-        py::object keep;
+        const Table* table;
+        uint32_t number;
     };
+
+    // Null where the kernels do not write what the distribution says.
+    const Form* form(py::handle distribution, const Plain& plain, Table& table) {
+        for (const Form& known : recent_)
+            if (known.distribution == distribution.ptr() && known.storage == plain.storage && known.table == &table)
+                return &known;
+        py::object keep;
+        const Transform* const made = plain_.transform(distribution, plain, keep);
+        if (!made) return nullptr;
+        table.whole.transforms.push_back(*made);
+        Form& oldest = recent_[next_++ % kRecent];
+        oldest = {distribution.ptr(), plain.storage, &table, uint32_t(table.whole.transforms.size() - 1)};
+        return &oldest;
+    }
 
     const PlainTensors& plain_;
     Py_ssize_t left_;
     std::vector<std::pair<py::object, Table*>> devices_;  // null: the kernels do not write there
     std::pair<bool, Table*> on_cpu_ = {false, nullptr};
     Form recent_[kRecent] = {};
+    size_t next_ = 0;
 };
 
 Gathered PlainTensors::gather(const py::object& jobs) const {

@@ -1,5 +1,5 @@
-// What a thread registers in modules of torch.nn, and what is set there that needs no registration, without a line of Python.
-// weightinit_cuda/recording/wholes.py and plain_attributes.py say what for.
+// What a thread registers in modules of torch.nn, without a line of Python.
+// weightinit_cuda/recording/wholes.py says what for.
 #pragma once
 #include <pybind11/pybind11.h>
 
@@ -25,19 +25,6 @@ class Registered {
     py::dict modules_, tensors_;
     py::object last_, key_;  // the module that was noted last, and its identity
     unsigned long thread_ = PyThread_get_thread_ident();
-};
-
-// Attributes of modules that torch.nn.Module.__setattr__ only stores, after it has asked whether they are anything more.
-class PlainAttributes {
-  public:
-    explicit PlainAttributes(py::object module) : module_(std::move(module)) {}
-
-    // Stores one; false, and nothing is stored, where torch's own might do anything else.
-    bool set(py::handle module, py::handle name, py::handle value) const;
-
-  private:
-    py::object module_;
-    py::str dict_ = "__dict__", parameters_ = "_parameters", modules_ = "_modules", buffers_ = "_buffers";
 };
 
 }  // namespace wi

@@ -39,6 +39,7 @@ from ..tensors.torch_private import (
     functorch_transform,
     jit_trace,
 )
+from . import module_attributes
 from .calling_code import calling_code
 from .catalog import CATALOG
 from .coverage import Origins, PatchReport
@@ -58,7 +59,6 @@ _METHODS = {"uniform_": ("from", "to"), "normal_": ("mean", "std")}  # and, by k
 # Looked up once: they are asked in every call, whose whole work may be ten elements.
 _dynamo_traces = torch.compiler.is_dynamo_compiling
 
-
 _ANSWERS = ("tolist", "numpy")  # methods that ask for values, and no operator
 
 
@@ -74,8 +74,7 @@ _thread = _Thread()
 _everywhere: list[Options] = []  # of each patch() that awaits its unpatch()
 _seen_everywhere = Seen()
 _users = 0  # all of these together: torch is changed while there are any
-_drawing = 0  # those with draws="ours"
-_recorded = 0  # how many threads are recorded
+_drawing, _recorded = 0, 0  # those with draws="ours"; how many threads are recorded
 
 
 def _ours_now() -> bool:
@@ -252,6 +251,7 @@ def _install() -> None:
         if function.__code__ is torchs:
             function.__code__ = code
     put_methods(_methods)
+    module_attributes.put()  # the same as torch's own, sooner
 
 
 def _uninstall() -> None:
@@ -259,6 +259,7 @@ def _uninstall() -> None:
         if function.__code__ is code:
             function.__code__ = torchs
     remove_methods(_methods)
+    module_attributes.remove()
 
 
 def _in_compiled_code() -> bool:

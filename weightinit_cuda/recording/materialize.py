@@ -8,31 +8,30 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import compress, repeat
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from .. import engine
+from ..engine.job import FillJob
 from ..numerics.distributions import Computed, Constant, Distribution
 from ..plans.plan import Plan
-from ..tensors.boxes import Box, intersection
 from ..tensors.named import PLAIN_TYPES, Named
-from ..tensors.shards import is_dtensor, mark_written, parts
-from ..tensors.torch_private import is_traceable_wrapper_subclass, overlaps_itself
+from ..tensors.shards import is_dtensor, mark_written
+from ..tensors.torch_private import as_seen, is_traceable_wrapper_subclass
 from .memory import LARGE, allocate, allocate_alike, ask_for_huge_pages, put_under, put_under_all, refresh
 from .ownership import Claims
-from .replay import has_long_words
+from .replay import has_long_words, seen
+from .short_ways import ZERO
 from .tape import CPU, META, Memory
-from .targets import Alone, Target
+from .targets import Alone, Layered, Target
 
 __all__ = [
-    "computed_boxes",
-    "copy_boxes",
-    "copy_views",
     "finish",
     "is_one_fill",
     "materialize",
+    "memory_apart",
     "move_others",
     "one_like",
     "real_memory",
@@ -43,29 +42,65 @@ DTYPE = attrgetter("dtype")
 Compute = Callable[[Sequence[Target], dict[str, Tensor]], None]
 
 
-def is_one_fill(target: Target, claims: Claims) -> bool:
+def is_one_fill(target: Target) -> bool:
     """Whether the target is all of a plain memory, and filled."""
-    return isinstance(target.held, Memory) and target.named.name not in claims.unwritten
+    return isinstance(target.held, Memory) and bool(target.held.steps)
 
 
 def materialize(
-    alone: Alone, targets: Sequence[Target], claims: Claims, plan: Plan, device: torch.device | None, compute: Compute
+    alone: Alone,
+    targets: Sequence[Target],
+    claims: Claims,
+    plan: Plan,
+    seed: int,
+    device: torch.device | None,
+    compute: Compute,
 ) -> None:
     """Memory and values for tensors that are alone on a memory, and for the other targets.
 
     Args:
         plan: of those that are more than one fill.
+        seed: of all.
         device: for all of them; None: for each the one that the code asked for.
         compute: computes what is no fill.
     """
-    tensors = alone.tensors()
-    made = allocate_alike(tensors, _places(alone.memories, device))
-    fills = _columns(made, alone.names(), claims, plan.seed)
+    tensors, memories = alone.tensors(), alone.memories
+    if alone.known or alone.layered:
+        memories = [*memories, *(one.view.memory for one in (*alone.layered, *alone.known))]
+        tensors += [one.named.tensor for one in (*alone.layered, *alone.known)]
+    made = allocate_alike(tensors, _places(memories, device))
+    plain, layered = len(alone.memories), len(alone.layered)
+    fills = _columns(made[:plain], alone.names(), claims, seed)
+    if layered:
+        fills = fills.and_(_under(alone.layered, made[plain : plain + layered], claims, seed))
     if targets:
         _with_others(fills, targets, claims, plan, device, compute)
     else:
         engine.fill_whole(*fills)
+    for one, tensor in zip(alone.layered, made[plain:], strict=False):
+        _put_over(one, tensor)
+    for known, tensor in zip(alone.known, made[plain + layered :], strict=True):
+        tensor.copy_(seen(known.view, known.values))
     put_under_all(tensors, made)
+
+
+def _under(layered: Sequence[Layered], made: list[Tensor], claims: Claims, seed: int) -> _Columns:
+    """The fills of all of each tensor."""
+    names = [one.named.name for one in layered]
+    distributions = cast("list[Distribution]", [one.fill.distribution for one in layered])
+    return _Columns(made, distributions, seed, claims.streams(names), names)
+
+
+def _put_over(layered: Layered, made: Tensor) -> None:
+    """The constants over it."""
+    for step in layered.over:
+        offset, shape, strides = step.writes[0].geometry
+        part = made.detach().as_strided(shape, strides, offset)
+        if step.distribution is ZERO:
+            part.zero_()
+        else:
+            assert step.distribution is not None
+            engine.fill([FillJob(part, step.distribution, 0, 0, None, layered.named.name)])
 
 
 def _with_others(
@@ -79,7 +114,7 @@ def _with_others(
     whole = [_whole(target, device) for target in single]
     real = real_memory(planned, plan, device)
     names = [target.named.name for target in single]
-    engine.fill_whole(*fills.and_(_columns(whole, names, claims, plan.seed)), plan.jobs(real))
+    engine.fill_whole(*fills.and_(_columns(whole, names, claims, fills.seed)), plan.jobs(real))
     for tensor in real.values():
         mark_written(tensor)
     compute(planned, real)
@@ -144,9 +179,9 @@ def _counts(tensor: Tensor, distribution: Distribution) -> bool:
 
 def _whole(target: Target, device: torch.device | None) -> Tensor:
     """What the target has, or memory of its own."""
+    if (real := _real_one(target)) is not None:
+        return real
     tensor = target.named.tensor
-    if not tensor.is_meta:
-        return tensor
     where = device or _asked(target.memory)
     if not tensor.is_contiguous():
         return allocate([(tensor, where, tensor.dtype)])[0]
@@ -156,14 +191,46 @@ def _whole(target: Target, device: torch.device | None) -> Tensor:
     return made
 
 
+def _real_one(target: Target) -> Tensor | None:
+    """That of its tensors which has memory already: a part of the model may have been given its own before."""
+    return next((tensor for tensor in target.objects if not tensor.is_meta), None)
+
+
 def real_memory(targets: Sequence[Target], plan: Plan, device: torch.device | None) -> dict[str, Tensor]:
-    """Memory for every target: what it has, or new."""
-    bare = [t for t in targets if t.named.tensor.is_meta]
-    asked = [device or _place(t) for t in bare]
-    dtypes = [plan[t.named.name][0].dtype for t in bare]
-    made = allocate([(t.named.tensor, where, dtype) for t, where, dtype in zip(bare, asked, dtypes, strict=True)])
-    real = {t.named.name: t.named.tensor for t in targets if not t.named.tensor.is_meta}
-    return real | {t.named.name: tensor for t, tensor in zip(bare, made, strict=True)}
+    """Memory for every target: what it has, or some of what another tensor on the same memory has, or new."""
+    real = {t.named.name: one for t in targets if (one := _real_one(t)) is not None}
+    bare = [(t, device or _place(t), plan[t.named.name][0].dtype) for t in targets if t.named.name not in real]
+    if real and bare:
+        there = {t.memory: (t, real[t.named.name]) for t in targets if t.named.name in real}
+        beside = {t.named.name: _beside(*there[t.memory], t, where, dtype) for t, where, dtype in bare if t.memory in there}
+        real |= {name: one for name, one in beside.items() if one is not None}
+        bare = [(t, where, dtype) for t, where, dtype in bare if t.named.name not in real]
+    return real | _new_memory(bare)
+
+
+def _new_memory(asked: Sequence[tuple[Target, torch.device, torch.dtype]]) -> dict[str, Tensor]:
+    made = allocate([(t.named.tensor, where, dtype) for t, where, dtype in asked])
+    return {t.named.name: tensor for (t, *_), tensor in zip(asked, made, strict=True)}
+
+
+def memory_apart(targets: Sequence[Target], plan: Plan) -> dict[str, Tensor]:
+    """New memory on the CPU for every target, whatever it has."""
+    return _new_memory([(t, CPU, plan[t.named.name][0].dtype) for t in targets])
+
+
+def _beside(known: Target, real: Tensor, target: Target, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+    """A tensor on the memory of another one, as both lie on the tape; None if that memory is no copy of the tape's."""
+    there, wanted = known.view, target.view
+    made = torch.empty(0, dtype=dtype, device=device)
+    alike = real.dtype == dtype and there.dtype == wanted.dtype and real.device == made.device
+    if not (alike and type(real) in PLAIN_TYPES and type(target.named.tensor) in PLAIN_TYPES):
+        return None
+    offset = int(real.storage_offset()) + wanted.geometry.offset - there.geometry.offset
+    end = offset + wanted.geometry.end - wanted.geometry.offset
+    if real.stride() != there.geometry.strides or offset < 0 or end * dtype.itemsize > real.untyped_storage().nbytes():
+        return None
+    made.set_(real.untyped_storage(), offset, wanted.shape, wanted.geometry.strides)
+    return as_seen(made, wanted.conj, wanted.neg)
 
 
 def one_like(named: Named, dtype: torch.dtype | None) -> Tensor:
@@ -185,13 +252,7 @@ def _settle(target: Target, real: Tensor) -> None:
         if tensor.is_meta:
             put_under(tensor, real.detach())
     if first is not real and first.is_meta:  # FSDP swaps a DTensor once more: nobody else may have it
-        put_under(first, real.detach() if is_dtensor(real) else real)
-
-
-def computed_boxes(target: Target, plan: Plan) -> list[Box]:
-    """The boxes of the tensor that only a replay gives."""
-    whole = Box.whole(target.held.shape)
-    return [entry.box or whole for entry in plan[target.named.name] if isinstance(entry.distribution, Computed)]
+        put_under(first, real.detach() if is_dtensor(real) or any(real is one for one in rest) else real)
 
 
 def unmixed(plan: Plan, targets: Sequence[Target]) -> Plan:
@@ -208,35 +269,6 @@ def unmixed(plan: Plan, targets: Sequence[Target]) -> Plan:
         return plan
     entries = (e._replace(distribution=Computed("cast")) if id(e) in mixed else e for e in plan)
     return Plan(tuple(entries), plan.seed, "deferred")
-
-
-def copy_boxes(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:
-    """The boxes of a tensor from values of all of it; of a sharded one what is here."""
-    for local, region in parts(tensor, "materialize_"):
-        mine = Box.whole(local.shape) if region is None else Box(region.offset, tuple(local.shape))
-        for box in boxes:
-            common = intersection(box, mine)
-            if common is not None and overlaps_itself(local):
-                _as_they_lie(local).copy_(_as_they_lie(values))
-            elif common is not None:
-                local[common.slices(mine.offset)].copy_(values[common.slices()])
-
-
-def copy_views(targets: Sequence[Target], real: dict[str, Tensor]) -> None:
-    """Values for views that ``keep=`` leaves another dtype than what they are views of, and so memory of their own."""
-    views = {target.named.name: target.view for target in targets}
-    for name, within in ((target.named.name, target.within) for target in targets if target.within):
-        if real[name].dtype != real[within].dtype:
-            view, around, source = views[name], views[within], real[within].detach()
-            offset = source.storage_offset() + view.geometry.offset - around.geometry.offset
-            values = source.as_strided(view.shape, view.geometry.strides, offset)
-            real[name].copy_(values if view.neg == around.neg else -values)
-
-
-def _as_they_lie(tensor: Tensor) -> Tensor:
-    """The memory that a tensor reaches, each element once: of one that is expanded, say."""
-    reach = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.as_strided((reach,), (1,))
 
 
 def move_others(

@@ -25,7 +25,6 @@ from ..tensors.torch_private import (
     known_to_dynamo,
     register_builtin,
 )
-from . import plain_attributes
 from .plain_tape import torchs_data
 from .python_values import known
 from .recorded_threads import RecordedThread, while_recorded
@@ -189,13 +188,11 @@ def _put(first: bool) -> None:
     if first:
         device_constructors()  # remembers functions by their identity, for as long as the process lives
         _dynamo_knew = known_to_dynamo()
-        plain_attributes.put()
     _exchange(_TORCHS, _FUNCTIONS)
 
 
 def _remove() -> None:
     _exchange(_FUNCTIONS, _TORCHS)
-    plain_attributes.remove()
     if not _dynamo_knew and known_to_dynamo():
         forget_what_dynamo_knows()
 
