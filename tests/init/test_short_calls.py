@@ -47,7 +47,8 @@ CALLS: dict[str, Callable[[Tensor], Any]] = {
 @pytest.fixture
 def careful(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     def take_the_careful_way() -> None:
-        monkeypatch.setattr(patching, "_is_short", lambda: False)
+        monkeypatch.setattr(patching, "called", lambda *_: False)
+        monkeypatch.setattr(patching, "short_method", lambda *_: False)
 
     yield take_the_careful_way
     monkeypatch.undo()
