@@ -162,7 +162,7 @@ def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable
             return args[0]
         return careful(*args)
 
-    if row is None or not row.random:
+    if row is None or not (row.random or row.name in ("zeros_", "ones_")):
         return careful
     call._torchdynamo_inline = careful  # type: ignore[attr-defined]
     return call
