@@ -38,7 +38,7 @@ uint64_t ShortCalls::draw() const {
 }
 
 template <class Ask>
-bool ShortCalls::fill(py::handle tensor, const Plain& plain, const Meant& meant, const Ask& ask) {
+bool ShortCalls::fill(py::handle tensor, const Plain& plain, bool is_random, const Meant& meant, const Ask& ask) {
     const py::object form = forms_.of(meant, [&](const Meant& unknown) {
         py::object made;
         if (const py::object distribution = ask(unknown)) plain_.transform(distribution, plain, made);
@@ -46,7 +46,7 @@ bool ShortCalls::fill(py::handle tensor, const Plain& plain, const Meant& meant,
     });
     if (!form || form.is_none()) return false;
     const auto& transform = form.cast<const Transform&>();
-    const Draw drawn = {draw(), 0};
+    const Draw drawn = {is_random ? draw() : 0, 0};
     plain_.about_to_write(tensor);
     plain_.write(plain, transform, drawn);
     return true;
@@ -61,7 +61,7 @@ bool ShortCalls::drawn(PyObject* const* given, Py_ssize_t n) {
     if (!plain_.read(tensor, plain) || !plain.is_cpu || values[0] != plain_.dtype(plain).ptr() || is_traced()) return false;
     const Py_ssize_t all = PyTuple_GET_SIZE(args.ptr()), own = all > 1 && PyTuple_Check(values[1]) ? 2 : 1;
     const Meant meant = {scheme, values[0], own == 2 ? values[1] : Py_None, values + own, all - own};
-    return fill(tensor, plain, meant, [&](const Meant&) {
+    return fill(tensor, plain, true, meant, [&](const Meant&) {
         auto made = py::reinterpret_steal<py::object>(PyObject_CallObject(scheme.ptr(), args.ptr()));
         if (!made) forgive(PyExc_Exception);  // the caller asks again
         return made;
@@ -76,19 +76,23 @@ struct ShortCalls::Call {
     bool seen_by_autograd;
 };
 
-bool ShortCalls::random_call(const Call& call) {
-    static const Name by_shape("by_shape"), shape("shape"), requires_grad("requires_grad"), is_nested("is_nested");
+bool ShortCalls::call(const Call& call) {
+    static const Name random("random"), by_shape("by_shape"), shape("shape"), requires_grad("requires_grad"),
+        is_nested("is_nested");
     Plain plain;
     if (!plain_.read(call.tensor, plain) || !plain.is_cpu || is_traced() || says_yes(transforms_)) return false;
+    const bool is_random = random.of(call.row).ptr() == Py_True;
+    if (!is_random && plain.count > kSmall) return false;  // torch is as fast
     if (!plain.has_shape && is_nested.of(call.tensor).ptr() != Py_False) return false;
     if (checked(PyObject_CallOneArg(overridden_.ptr(), call.tensor.ptr())).ptr() != Py_False) return false;
     if (call.seen_by_autograd && requires_grad.of(call.tensor).ptr() != Py_False && says_yes(grad_enabled_)) return false;
     if (call.seen_by_autograd && says_yes(forward_)) return false;
     const py::object known_by = by_shape.of(call.row).ptr() == Py_True ? shape.of(call.tensor) : py::object(py::none());
-    return fill(call.tensor, plain, {call.row, plain_.dtype(plain), known_by, call.own, call.n}, [&](const Meant& unknown) {
-        const py::object whole = shape.of(call.tensor);
-        return distribution_of({unknown.function, unknown.dtype, whole, unknown.own, unknown.n});
-    });
+    return fill(call.tensor, plain, is_random, {call.row, plain_.dtype(plain), known_by, call.own, call.n},
+                [&](const Meant& unknown) {
+                    const py::object whole = shape.of(call.tensor);
+                    return distribution_of({unknown.function, unknown.dtype, whole, unknown.own, unknown.n});
+                });
 }
 
 bool ShortCalls::called(PyObject* const* given, Py_ssize_t n) {
@@ -98,7 +102,7 @@ bool ShortCalls::called(PyObject* const* given, Py_ssize_t n) {
     if (own < 1 || own > all) throw py::type_error("a call has a row, its arguments, and a number of them");
     PyObject* const* const args = PySequence_Fast_ITEMS(given[1]);
     if (own < all && args[own] != Py_None) return false;
-    return random_call({given[0], args[0], args + 1, own - 1, false});
+    return this->call({given[0], args[0], args + 1, own - 1, false});
 }
 
 bool ShortCalls::method(PyObject* const* given, Py_ssize_t n) {
@@ -118,7 +122,7 @@ bool ShortCalls::method(PyObject* const* given, Py_ssize_t n) {
         if (i == kOwn) return false;
         own[i] = value;
     }
-    return random_call({given[0], given[2], own, kOwn, true});
+    return this->call({given[0], given[2], own, kOwn, true});
 }
 
 namespace {

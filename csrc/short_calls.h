@@ -26,8 +26,8 @@ class ShortCalls {
 
     // drawn(tensor, scheme, args): a function of init, which fills with scheme(*args); these begin with the tensor's dtype.
     bool drawn(PyObject* const* given, Py_ssize_t n);
-    // called(row, args, own): a random function of torch.nn.init, by its row in the catalog. So many of its arguments are the
-    // tensor and its own; one after them may be a generator.
+    // called(row, args, own): a function of torch.nn.init, by its row in the catalog. So many of its arguments are the
+    // tensor and its own; one after them may be a generator. Of constants 0 and 1, which need no rounding.
     bool called(PyObject* const* given, Py_ssize_t n);
     // method(row, names, tensor, args, named): the same of a method of tensors with two own arguments of these names, which are
     // 0 and 1 by default.
@@ -36,9 +36,9 @@ class ShortCalls {
   private:
     struct Call;
     bool is_traced() const;
-    bool random_call(const Call& call);
+    bool call(const Call& call);
     template <class Ask>
-    bool fill(py::handle tensor, const Plain& plain, const Meant& meant, const Ask& ask);
+    bool fill(py::handle tensor, const Plain& plain, bool is_random, const Meant& meant, const Ask& ask);
     uint64_t draw() const;
 
     py::object keep_;

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from bitwise import differing
+from conftest import REAL_DTYPES
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,6 +36,9 @@ CALLS: dict[str, Callable[[Tensor], Any]] = {
     "orthogonal_": lambda t: nn.init.orthogonal_(t),
     "sparse_": lambda t: nn.init.sparse_(t, 0.5),
     "no width": lambda t: nn.init.uniform_(t, 3.0, 3.0),
+    "zeros_": lambda t: nn.init.zeros_(t.fill_(3.0)),
+    "ones_": lambda t: nn.init.ones_(t),
+    "constant_": lambda t: nn.init.constant_(t, -0.0),
     "method": lambda t: t.normal_(),
     "method, mean": lambda t: t.normal_(1.0),
     "method, mean, std": lambda t: t.normal_(1.0, 2),
@@ -47,7 +51,8 @@ CALLS: dict[str, Callable[[Tensor], Any]] = {
 @pytest.fixture
 def careful(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     def take_the_careful_way() -> None:
-        monkeypatch.setattr(patching, "_is_short", lambda: False)
+        monkeypatch.setattr(patching, "called", lambda *_: False)
+        monkeypatch.setattr(patching, "short_method", lambda *_: False)
 
     yield take_the_careful_way
     monkeypatch.undo()
@@ -75,6 +80,19 @@ def test_short_calls_are_as_careful_ones(
     assert all(differing(a, b) == 0 for a, b in zip(short, long, strict=True))
     assert torch.equal(state, long_state)
     assert versions == long_versions
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", REAL_DTYPES, ids=str)
+def test_constants_draw_nothing(dtype: torch.dtype) -> None:
+    state = torch.get_rng_state()
+    for name, value in (("zeros_", 0.0), ("ones_", 1.0)):
+        tensor = nn.Parameter(torch.full((5, 3), 7.0).to(dtype))
+        assert drop_in.called(CATALOG[name], (tensor,), 1)
+        assert differing(tensor.detach(), torch.full((5, 3), value).to(dtype)) == 0
+        assert tensor._version == 1
+        assert not drop_in.called(CATALOG[name], (torch.zeros(2**15 + 1),), 1)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def short_method(tensor: Any, *args: Any, **named: Any) -> bool:

@@ -30,7 +30,7 @@ first of ``args`` is the tensor's dtype. Draws the seed from the default generat
 written, for any other tensor, where operators are recorded, or where the scheme raises: then the careful path is taken."""
 
 called: Callable[[Any, tuple[Any, ...], int], bool] = _never
-"""``called(row, args, own)``: the same of a random function of ``torch.nn.init``, by its row in the catalog. So many of its
+"""``called(row, args, own)``: the same of a function of ``torch.nn.init``, by its row in the catalog. So many of its
 arguments are the tensor and the function's own; after them there may be a generator. False, too, where somebody else is to see
 the call: functorch, a mode, a tensor's class."""
 

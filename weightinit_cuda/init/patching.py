@@ -122,11 +122,6 @@ def _draws_ours(generator: torch.Generator | None) -> bool:
     )
 
 
-def _is_short() -> bool:
-    """Whether this thread gets ours without further questions than a short call asks."""
-    return bool(_thread.entered or _everywhere) and _thread.recorder is None and backend.native
-
-
 class _Fork(NamedTuple):
     """A function of ``torch.nn.init``, and what it does while patched."""
 
@@ -162,11 +157,12 @@ def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable
         return ours(*args) if _ours_now() else torchs(*args)
 
     def call(*args: Any) -> Any:
-        if _is_short() and called(row, args, own):
+        thread = _thread
+        if thread.recorder is None and (thread.entered or _everywhere) and backend.native and called(row, args, own):
             return args[0]
         return careful(*args)
 
-    if row is None or not row.random:
+    if row is None or not (row.random or row.name in ("zeros_", "ones_")):
         return careful
     call._torchdynamo_inline = careful  # type: ignore[attr-defined]
     return call
@@ -214,7 +210,9 @@ def _forked_method(name: str) -> Callable[..., Any]:
 
     @functools.wraps(torchs)
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if _is_short() and short_method(row, names, self, args, kwargs):
+        thread = _thread
+        is_ours = thread.recorder is None and (thread.entered or _everywhere) and backend.native
+        if is_ours and short_method(row, names, self, args, kwargs):
             return self
         return careful(self, *args, **kwargs)
 
