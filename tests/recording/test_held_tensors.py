@@ -113,3 +113,39 @@ def test_memory_of_plain_attributes_is_not_kept_alive() -> None:
     gone = weakref.ref(recording.materialize_(model).table)
     del model.table
     assert gone() is None
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated:DeprecationWarning")
+def test_modules_of_torchscript() -> None:
+    def build() -> nn.Module:
+        net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+        net[0].register_buffer("row", net[0].weight.detach()[1])
+        scripted: nn.Module = torch.jit.script(net.eval())  # type: ignore[no-untyped-call]
+        return nn.ModuleList([scripted, nn.Linear(1, 1)])
+
+    with wi.deferred() as recording:
+        model = build()
+    recording.materialize_(model, seed=0)
+    eager = build()
+    assert [type(p) for p in model.parameters()] == [type(p) for p in eager.parameters()]
+    tensors = dict((*model.named_parameters(), *model.named_buffers()))
+    assert tensors.keys() == dict((*eager.named_parameters(), *eager.named_buffers())).keys()
+    assert not any(tensor.is_meta for tensor in tensors.values())
+    assert model[0](torch.ones(1, 2)).shape == (1, 3)
+    with torch.no_grad():
+        tensors["0.0.weight"].fill_(0.0)
+        tensors["0.0.bias"].fill_(0.0)
+    assert tensors["0.0.row"].tolist() == [0.0, 0.0]
+    assert model[0](torch.ones(1, 2)).tolist() == [[0.0, 0.0, 0.0]]
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_quantized_tensors_are_made_at_once() -> None:
+    with wi.deferred() as recording:
+        model = nn.Linear(2, 2)
+        table = torch.quantize_per_tensor(torch.arange(4.0), 0.5, 0, torch.qint8)
+        model.register_buffer("table", table)
+        model.register_buffer("values", table.dequantize() * 2)
+    recording.materialize_(model, seed=0)
+    assert model.table.dequantize().tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert model.values.tolist() == [0.0, 2.0, 4.0, 6.0]

@@ -247,3 +247,22 @@ def test_values_of_a_model_in_memory_are_apart_from_it() -> None:
     assert sorted(names) == sorted(expected)
     assert all(torch.equal(value(name), expected[name]) for name in names)
     assert all(bool((tensor == 5).all()) for tensor in model.tensors())
+
+
+def test_empty_parameters_that_are_given_parts_of_one_memory() -> None:
+    def build() -> nn.Module:
+        flat = torch.randn(10) * 2
+        model = nn.Module()
+        model.first, model.second = nn.Parameter(torch.empty(0)), nn.Parameter(torch.empty(0), requires_grad=False)
+        model.first.data, model.second.data = flat[:4].view(2, 2), flat[4:]
+        model.register_buffer("flat", flat)
+        return model
+
+    with wi.deferred() as recording:
+        model = build()
+    recording.materialize_(model, seed=0)
+    eager = build()
+    tensors, others = list(model.state_dict().values()), list(eager.state_dict().values())
+    assert [(type(p), p.requires_grad) for p in model.parameters()] == [(type(p), p.requires_grad) for p in eager.parameters()]
+    assert geometry(tensors) == geometry(others)
+    assert torch.equal(torch.cat([model.first.flatten(), model.second]), model.flat)  # type: ignore[operator,arg-type]

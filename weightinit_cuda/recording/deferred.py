@@ -171,7 +171,7 @@ class Recording:
         with torch.no_grad():
             materialize(alone, targets, claims, plan, key, where, partial(compute, claims, plan))
             move_others((*found.others, *without_elements(targets, found.others)), device, dtype, unchanged)
-            finish(model, found.modules, [named.tensor for named in (*(t.named for t in targets), *found.others)])
+            finish(model, found, [named.tensor for named in (*(t.named for t in targets), *found.others)])
         return model
 
     def values(

@@ -25,7 +25,7 @@ from .ownership import Claims
 from .replay import has_long_words, seen
 from .short_ways import ZERO
 from .tape import CPU, META, Memory
-from .targets import Alone, Layered, Target
+from .targets import Alone, Found, Layered, Target
 
 __all__ = [
     "finish",
@@ -284,7 +284,10 @@ def move_others(
             tensor.data = tensor.data.to(device, dtype if cast else None)
 
 
-def finish(model: nn.Module, modules: Iterable[tuple[str, nn.Module]], tensors: Iterable[Tensor]) -> None:
-    """What a model and its modules do after their tensors have moved."""
+def finish(model: nn.Module, found: Found, tensors: Iterable[Tensor]) -> None:
+    """What a model and its modules do after their tensors have moved. Those of TorchScript know the memory that is gone, and
+    are given their tensors again."""
+    for module, name, tensor in found.scripted:
+        setattr(module, name, tensor)
     wrapped = any(type(tensor) not in PLAIN_TYPES and is_traceable_wrapper_subclass(tensor) for tensor in tensors)
-    refresh(model, [module for _, module in modules], wrapped)
+    refresh(model, [module for _, module in found.modules], wrapped)

@@ -42,6 +42,7 @@ _AS_ON_THE_CPU = {  # other shapes or strides on meta, where torch takes the dev
 }
 
 
+_QUANTIZED = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
 _MANY = 4096
 _known: dict[Any, tuple[torch.Size, tuple[int, ...], torch.dtype] | int] = {}
 """Sizes, strides and dtype of a new tensor, or which of its tensors an operator returns, by the default dtype and the likeness
@@ -62,6 +63,8 @@ def on_meta(call: Call) -> Any:
         return call.tensors()[made]
     if made is not None:
         return torch.empty_strided(made[0], made[1], dtype=made[2], device=META)
+    if any(type(x) is torch.dtype and x in _QUANTIZED for x in (*call.args, *call.kwargs.values())):
+        return IMPOSSIBLE  # on meta it would be none
     try:
         result = _on_fakes(call) if call.nature.name in _AS_ON_THE_CPU else call.with_device(META)()
     except Exception:

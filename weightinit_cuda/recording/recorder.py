@@ -294,7 +294,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return tensor
 
     def _twin(self, real: Tensor) -> Tensor:
-        if real.layout is not torch.strided:
+        if real.layout is not torch.strided or real.is_quantized:
             return real
         return self.give(real) if real.numel() else torch.empty_like(real, device=META)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from ..numerics.distributions import Distribution
 from ..tensors.torch_private import (
@@ -25,6 +26,8 @@ from ..tensors.torch_private import (
     known_to_dynamo,
     register_builtin,
 )
+from .memory import put_under
+from .operators import is_meta
 from .plain_tape import torchs_data
 from .python_values import known
 from .recorded_threads import RecordedThread, while_recorded
@@ -161,6 +164,14 @@ def _data(self: Tensor) -> Tensor:
     return torchs_data(self)
 
 
+def _set_data(self: Tensor, data: Tensor) -> None:
+    """A parameter that is still empty, and so a real one, gets recorded memory: it goes to meta first."""
+    recorded = not _dynamo_traces() and _thread.recorder is not None and isinstance(data, Tensor) and is_meta(data)
+    if recorded and not self.numel() and not is_meta(self) and not is_lazy(self):
+        put_under(self, torch.empty(0, dtype=self.dtype, device=META))
+    TensorBase.data.__set__(self, data)  # type: ignore[attr-defined]
+
+
 # ---- while a thread is recorded ---------------------------------------------------------------------------------------
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -176,7 +187,7 @@ _METHODS: dict[str, Any] = {
     "zero_": _zero_,
     "fill_": _fill_,
     "new_tensor": _new_tensor,
-    "data": property(_data, TensorBase.data.__set__, TensorBase.data.__delete__),  # type: ignore[attr-defined]
+    "data": property(_data, _set_data, TensorBase.data.__delete__),  # type: ignore[attr-defined]
 }
 for _name, _function in _FUNCTIONS.items():
     register_builtin(_function, f"aten::{_name}")  # what torch.jit.script compiles meanwhile is torch's own

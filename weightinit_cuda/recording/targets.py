@@ -11,6 +11,7 @@ from itertools import compress
 from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -114,6 +115,7 @@ class Found:
 
     Attributes:
         others: parameters and buffers that are no targets.
+        scripted: what modules of TorchScript hold, each with its module and its name there.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Found:
         modules: list[tuple[str, nn.Module]],
     ) -> None:
         self._named, self._plain, self._held, self.modules = named, plain, held, modules
+        self.scripted = [one for _, m in modules if isinstance(m, torch.jit.ScriptModule) for one in _held_by(m)]
         rows = zip(named, held, strict=True) if None in held else ()
         self.others = [one for one, found in rows if found is None and one.attribute]
 
@@ -176,6 +179,11 @@ class Found:
     def held(self) -> dict[str, View | Memory]:
         """What each target holds that is no view of another one."""
         return {target.named.name: target.held for target in self.targets if not target.within}
+
+
+def _held_by(module: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
+    tables = module._parameters, module._buffers
+    return [(module, name, tensor) for table in tables for name, tensor in table.items() if tensor is not None]
 
 
 def _is_whole(tensor: Tensor, held: View) -> bool:
