@@ -93,6 +93,8 @@ INCLUDES: dict[str, set[str]] = {
     "plain_tape.cpp": {"calls.h", "plain_tape.h"},
     "registered.h": set(),
     "registered.cpp": {"calls.h", "registered.h"},
+    "subscripts.h": set(),
+    "subscripts.cpp": {"calls.h", "subscripts.h"},
     "module_attributes.h": {"calls.h"},
     "module_attributes.cpp": {"calls.h", "module_attributes.h"},
     "bindings.cpp": {
@@ -105,6 +107,7 @@ INCLUDES: dict[str, set[str]] = {
         "plain_tape.h",
         "plain_tensors.h",
         "registered.h",
+        "subscripts.h",
         "module_attributes.h",
         "table.h",
     },
@@ -114,7 +117,8 @@ ANY_CUDA = {name for name in INCLUDES if name.startswith("core/")} - (LANES - {"
 # Headers that are not ours, and the only files that may see them.
 SYSTEM: dict[str, str] = {
     r"(immintrin|arm_neon)\.h": r"cpu/(fill_(avx2|avx512|avx512bf16|neon)|parallel)\.cpp",
-    r"pybind11/.*": r"(bindings\.cpp|calls\.h|(module_attributes|named_tensors|plain_tape|plain_tensors|registered)\.(h|cpp))",
+    r"pybind11/.*": r"((bindings|module_attributes|named_tensors|plain_(tape|tensors)|registered|subscripts)\.cpp|"
+    r"(calls|module_attributes|named_tensors|plain_(tape|tensors)|registered|subscripts)\.h)",
     r"(cuda|cuda_runtime|cuda_.*|device_.*)\.h": r"cuda/.*",
     r"(torch|ATen|c10)/.*": r"nowhere",
     r"(omp|cmath|math)\.h?": r"nowhere",

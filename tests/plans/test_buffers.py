@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ def emptied(model: nn.Module) -> nn.Module:
     model.to_empty(device="cpu")
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
-            tensor.fill_(77 if tensor.dtype == torch.int64 else GARBAGE)
+            tensor.fill_(GARBAGE if tensor.is_floating_point() or tensor.is_complex() else 77)
     return model
 
 
@@ -145,6 +146,67 @@ def test_a_plan_that_says_nothing_of_the_rest_of_a_buffer_does_not_fill_it() -> 
     assert plan.apply_(emptied(Resets()), buffers="recompute").get_buffer("steps").tolist() == [0, 9, 2]
     halves = planned(Holder, nines(Box((1,), (2,))), nines(Box((0,), (1,))))  # without code of its own
     assert halves.apply_(emptied(Holder()), buffers="recompute").get_buffer("steps").tolist() == [9, 9, 9]
+
+
+def nine_at_one(named: wi.Named) -> Any:
+    return [(Constant(9.0), Box((1,), (1,)), "nine")]
+
+
+def test_a_rule_for_a_part_of_a_buffer_lies_over_the_modules_own_code() -> None:
+    rules = [wi.Rule((wi.rules.buffer, "steps"), nine_at_one), "xavier"]
+    model = wi.initialize_(emptied(Resets()), rules, seed=0, buffers="recompute")
+    assert model.get_buffer("steps").tolist() == [0, 9, 2]
+    model = emptied(Holder())
+    before = [parameter.clone() for parameter in model.parameters()]
+    with pytest.raises(ValueError, match=r"steps \(3,\) of Holder"):  # which has no code
+        wi.initialize_(model, rules, seed=0, buffers="recompute")
+    assert all(map(torch.equal, before, model.parameters()))
+    made = wi.initialize_(Resets(), rules, seed=3, buffers="recompute")
+    assert torch.equal(made.fc.weight, wi.initialize_(Resets(), rules, seed=3).fc.weight)  # type: ignore[union-attr,arg-type]
+
+
+class Counts(nn.Module):
+    """Buffers of integers, of which a function of its own writes all, or a part, or adds to them."""
+
+    def __init__(self, write: Callable[[Tensor], Any], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.register_buffer("counts", torch.arange(4).to(dtype))
+        self.write = write
+
+    def reset_parameters(self) -> None:
+        self.write(self.counts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_integers_that_are_written_in_part_are_refused(dtype: torch.dtype) -> None:
+    parts: list[Callable[[Tensor], Any]] = [
+        lambda t: t[1:].fill_(1),
+        lambda t: t.logical_not_(),
+        lambda t: t.bitwise_or_(t[:1] > 0),
+    ]
+    for write in parts:
+        model = emptied(Counts(write, dtype))
+        with pytest.raises(ValueError, match=r"counts \(4,\) of Counts"):
+            wi.initialize_(model, "xavier", seed=0, buffers="recompute")
+    for whole in (lambda t: t.copy_(torch.tensor([0, 1, 0, 1])), lambda t: t.copy_(torch.randint(0, 2, (4,)))):
+        made = wi.initialize_(emptied(Counts(whole, dtype)), "xavier", seed=0, buffers="recompute")
+        assert set(made.get_buffer("counts").tolist()) <= {0, 1}
+
+
+class FromAnother(Holder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("base", torch.tensor([2.0, 2.0, 2.0]))
+
+    def reset_parameters(self) -> None:
+        self.steps.copy_(self.base + 1)  # type: ignore[operator]
+
+
+def test_what_is_computed_from_other_buffers_is_refused() -> None:
+    """The code runs before the rules fill what it reads."""
+    rules = [wi.Rule((wi.rules.buffer, "base"), "ones_"), "xavier"]
+    with pytest.raises(ValueError, match=r"steps \(3,\) of FromAnother"):
+        wi.initialize_(emptied(FromAnother()), rules, seed=0, buffers="recompute")
 
 
 def test_a_plan_may_have_a_tied_buffer_under_another_name() -> None:

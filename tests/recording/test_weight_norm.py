@@ -75,3 +75,20 @@ def test_a_part_and_the_rest() -> None:
     assert net[0].weight is weight
     assert weight.requires_grad
     assert net[1].weight.requires_grad
+
+
+def test_another_seed() -> None:
+    recording, net = recorded(nets)
+    recording.materialize_(net, "cpu", seed=0)
+    weights = [layer.weight for layer in net]
+    recording.materialize_(net, "cpu", seed=1)
+    other, alike = recorded(nets)
+    other.materialize_(alike, "cpu", seed=1)
+    for layer, weight, expected in zip(net, weights, alike, strict=True):
+        assert layer.weight is weight
+        assert same_bits(weight.detach(), expected.weight.detach())
+        weight.square().sum().backward()
+        assert layer.weight_g.grad is not None
+        before = weight.detach().clone()
+        layer(torch.zeros(2, *weight.shape[1:]))
+        assert same_bits(layer.weight.detach(), before)

@@ -8,17 +8,22 @@ buffers is theirs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
 from ..init.generators import generators_kept
+from ..tensors.boxes import Box
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import Model, Named
 from ..tensors.shards import is_dtensor
 
-__all__ = ["must_recompute", "recomputed", "way_off_meta", "write"]
+if TYPE_CHECKING:
+    from .plan import Plan
+
+__all__ = ["fill_and_recompute", "must_recompute", "way_off_meta"]
 
 _OWN_CODE = ("init_non_persistent_buffers", "reset_buffers", "rope_init", "reset_parameters")  # timm, torchtune, torch
 
@@ -34,7 +39,36 @@ def must_recompute(function: str, buffers: object) -> bool:
     return buffers == "recompute"
 
 
-def recomputed(function: str, model: Model, named: Collection[Named], covered: Collection[str]) -> list[tuple[Named, Tensor]]:
+def fill_and_recompute(
+    function: str, plan: Plan, model: Model, named: Sequence[Named], tensors: dict[str, Tensor], seed: SupportsIndex | None
+) -> None:
+    """Fills a model, and gives its other buffers what its own code computes. What the plan says of a part lies over that.
+
+    Args:
+        function: that the user called.
+        model: with memory.
+        named: all of its tensors.
+        tensors: those of the plan, by its names.
+
+    Raises:
+        TypeError, ValueError: as :func:`_recomputed`; nothing is written.
+    """
+    filled = {id(tensor) for name, tensor in tensors.items() if _is_filled(plan, name)}
+    values = _recomputed(function, model, named, {one.name for one in named if id(one.tensor) in filled})
+    plan.fill_(tensors, seed=seed)
+    with torch.no_grad():
+        for buffer, value in values:
+            buffer.tensor.copy_(value)
+    plan.fill_({name: tensor for name, tensor in tensors.items() if id(tensor) not in filled}, seed=seed)  # parts of them
+
+
+def _is_filled(plan: Plan, name: str) -> bool:
+    """Whether fills decide every element of a tensor."""
+    boxes = [box for entry, left in plan.shares(name) if entry.distribution.is_fill for box in left]
+    return sum(box.numel for box in boxes) == Box.whole(plan[name][0].shape).numel
+
+
+def _recomputed(function: str, model: Model, named: Collection[Named], covered: Collection[str]) -> list[tuple[Named, Tensor]]:
     """Each buffer that is not covered, and its values. Nothing of the model is changed.
 
     Args:
@@ -72,13 +106,6 @@ def recomputed(function: str, model: Model, named: Collection[Named], covered: C
         way = 'Build the model under deferred(), or write them and use buffers="keep".'
         raise ValueError("\n  ".join([f"{title} {way}", *problems]))
     return found
-
-
-def write(values: Iterable[tuple[Named, Tensor]]) -> None:
-    """Gives buffers their values."""
-    with torch.no_grad():
-        for buffer, value in values:
-            buffer.tensor.copy_(value)
 
 
 def way_off_meta(function: str, named: Sequence[Named], planned: Mapping[str, str]) -> list[str]:
@@ -123,20 +150,39 @@ def _of_module(module: nn.Module, names: Collection[str], around: nn.Module | No
 
 def _written(module: nn.Module, names: Collection[str], way: Callable[[nn.Module], object]) -> dict[str, Tensor]:
     """What a function writes into these buffers of a copy of the module."""
+    found = _run(module, names, way, 0)
+    if all(map(_can_be_nan, found.values())):
+        return found
+    again = _run(module, names, way, 77)  # integers that nobody has written tell by that they are others
+    return {name: value for name, value in found.items() if _can_be_nan(value) or _are_equal(value, again.get(name))}
+
+
+def _run(module: nn.Module, names: Collection[str], way: Callable[[nn.Module], object], integer: int) -> dict[str, Tensor]:
+    """The buffers that a function has written, of a copy in which all were nan, or that integer: what it reads from others
+    before it writes them is no value."""
     memo: dict[int, object] = {id(each): nn.Parameter(each.to("meta"), each.requires_grad) for each in module.parameters()}
     memo |= {id(config): config for config in [getattr(module, "config", None)] if config is not None}
+    memo |= {id(each): _unwritten(each, integer) for each in module.buffers()}
     twin = copy.deepcopy(module, memo)
-    before = {}
-    for name in names:
-        buffer = twin._buffers[name] = _unwritten(module._buffers[name])
-        before[name] = buffer, buffer._version
-    way(twin)
-    return {name: after for name in names if (after := _if_written(twin._buffers.get(name), *before[name])) is not None}
+    before = {name: twin.get_buffer(name) for name in names}
+    versions = {name: buffer._version for name, buffer in before.items()}
+    with generators_kept():
+        way(twin)
+    written = {name: _if_written(twin._buffers.get(name), before[name], versions[name]) for name in names}
+    return {name: after for name, after in written.items() if after is not None}
 
 
-def _unwritten(buffer: Tensor | None) -> Tensor:
-    made = torch.empty_like(buffer)  # type: ignore[arg-type]  # it is one of the module's
-    return made.fill_(torch.nan) if made.is_floating_point() or made.is_complex() else made.zero_()
+def _can_be_nan(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _are_equal(value: Tensor, other: Tensor | None) -> bool:
+    return other is not None and value.dtype == other.dtype and bool((value == other).all())
+
+
+def _unwritten(buffer: Tensor, integer: int) -> Tensor:
+    made = torch.empty_like(buffer)
+    return made.fill_(torch.nan if _can_be_nan(made) else integer)
 
 
 def _if_written(after: Tensor | None, before: Tensor, version: int) -> Tensor | None:

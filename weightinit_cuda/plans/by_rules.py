@@ -13,7 +13,7 @@ from ..numerics.streams import stream_of
 from ..rules import Fill, Rules, RuleSet, resolve
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import PLAIN_TYPES, Named, joined, named_tensors
-from .buffers import must_recompute, recomputed, write
+from .buffers import fill_and_recompute, must_recompute
 from .checks import can_fill
 from .entry import Entry
 from .plan import Plan
@@ -124,9 +124,9 @@ def initialize_(
     streams = _streams(covered, prefix)
     if not recompute or any(named.tensor.is_meta for named in tensors):  # which is refused
         return _fill(model, tensors, covered, streams, seed, rules)
-    values = recomputed("initialize_", model, tensors, {named.name for named, _ in covered})
-    _fill(model, tensors, covered, streams, seed, rules)
-    write(values)
+    made = Plan(_entries(covered, streams), rules=_name_of(rules))
+    listed = made.matched("initialize_", tensors)
+    fill_and_recompute("initialize_", made, model, tensors, listed, _drawn(seed, tensors))
     return model
 
 
@@ -144,7 +144,9 @@ def _fill(
         engine.fill_whole(plain, [each[0][0] for each in fills], key, streams, names)
         return model
     made = Plan(_entries(covered, streams), rules=_name_of(rules))
-    made.fill_(
-        made.matched("initialize_", tensors), seed=seed_or_drawn("initialize_", seed, (named.tensor for named in tensors))
-    )
+    made.fill_(made.matched("initialize_", tensors), seed=_drawn(seed, tensors))
     return model
+
+
+def _drawn(seed: SupportsIndex | None, tensors: Sequence[Named]) -> int:
+    return seed_or_drawn("initialize_", seed, (named.tensor for named in tensors))

@@ -29,7 +29,7 @@ from ..tensors.boxes import Box, Region, intersection, visible
 from ..tensors.kinds import MODEL, PATH, TENSORS, ArgumentKind, must_be
 from ..tensors.named import PLAIN_TYPES, Model, Named, alike, named_tensors
 from ..tensors.shards import Part, is_spread, mark_written, parts_to_write
-from .buffers import must_recompute, recomputed, way_off_meta, write
+from .buffers import fill_and_recompute, must_recompute, way_off_meta
 from .checks import require_sound, shown
 from .entry import Entry, as_line, as_text, read_entries
 from .reading import Readable
@@ -153,20 +153,11 @@ class Plan(Readable):
         must_be(MODEL, "apply_", model=model)
         recompute, named = must_recompute("apply_", buffers), named_tensors(model)
         tensors = self.matched("apply_", named)
-        if not recompute:
+        if recompute:
+            fill_and_recompute("apply_", self, model, named, tensors, seed)
+        else:
             self.fill_(tensors, seed=seed)
-            return model
-        filled = {id(tensor) for name, tensor in tensors.items() if self._is_filled(name)}
-        values = recomputed("apply_", model, named, {n.name for n in named if id(n.tensor) in filled})
-        self.fill_(tensors, seed=seed)
-        write(values)
-        self.fill_({name: tensor for name, tensor in tensors.items() if id(tensor) not in filled}, seed=seed)  # parts of them
         return model
-
-    def _is_filled(self, name: str) -> bool:
-        """Whether fills decide every element of a tensor."""
-        boxes = [box for entry, left in self.shares(name) if entry.distribution.is_fill for box in left]
-        return sum(box.numel for box in boxes) == Box.whole(self[name][0].shape).numel
 
     def matched(self, function: str, named: Sequence[Named]) -> dict[str, Tensor]:
         """The model's tensors by the names that the plan lists them under."""

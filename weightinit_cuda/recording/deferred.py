@@ -31,6 +31,7 @@ from ..tensors.shards import is_dtensor
 from ..tensors.torch_private import default_device, function_modes
 from .answers import answering
 from .folding import Folded
+from .interrupts import Interrupts
 from .lines import by_rules, entries_of
 from .materialize import (
     computed_boxes,
@@ -76,6 +77,7 @@ class Recording:
         self._recorder = Recorder()
         self._modules = ByModule[dict[str, View | Memory]]()
         self._wholes = Wholes(self._modules)
+        self._attributes = ByModule[View | Memory]()  # of tensors that are plain attributes of modules
         self._elsewhere = Whole(lambda: None, made=False)  # of all parts that come with a prefix
         self._active = False
 
@@ -350,6 +352,8 @@ class Recording:
         if None in plain:
             held = [self._held(named) if memory is None else memory for named, memory in zip(tensors, plain, strict=True)]
         found = Found(tensors, plain, held, inside.modules)
+        if inside.held:
+            self._attributes.update(*found.attributes())
         missing = [named.name for named in found.others if named.tensor.is_meta] if strict else []
         if missing:
             raise ValueError(
@@ -359,18 +363,19 @@ class Recording:
         return found
 
     def _held(self, named: Named) -> View | Memory | None:
-        """What a tensor that is no plain memory is of the tape: by its storage, else by its place in its module."""
+        """What a tensor that is no plain memory is of the tape: by its storage, else by its place in its module, or what it was
+        before it had memory."""
         tensor = named.tensor
         if is_lazy(tensor):
             return None
-        held: View | Memory | None = self._recorder.view_of(tensor)
-        if held is None and named.module is not None and named.attribute:
+        if (view := self._recorder.view_of(tensor)) is not None:
+            return view
+        held = self._attributes.get(tensor)
+        if named.module is not None and named.attribute:
             held = (self._modules.get(named.module) or {}).get(named.attribute)
-            if held is None or held.shape != tuple(tensor.shape):
-                return None
-            if isinstance(held, Memory) and type(tensor) not in PLAIN_TYPES:
-                return held.whole
-        return held
+        if held is None or held.shape != tuple(tensor.shape):
+            return None
+        return held.whole if isinstance(held, Memory) and not (held.plain and type(tensor) in PLAIN_TYPES) else held
 
     # ---- recording -------------------------------------------------------------------------------------------------
 
@@ -400,7 +405,8 @@ def deferred() -> Iterator[Recording]:
     The model that comes out has all its tensors on meta, of the right shapes and dtypes. :meth:`Recording.materialize_` gives
     it memory and values; :meth:`Recording.plan` says which. The scheme is the model's own: what its code does, in whatever
     order, by ``torch.nn.init``, methods of tensors, or arithmetic. What Python asks for inside (``item()``, shapes that depend
-    on values) is computed at once, random values by torch's default generator.
+    on values) is computed at once, random values by torch's default generator. So are small tables that follow from the code
+    alone: positions, rotary frequencies.
 
     Inside, the default device stays what it was, so code that skips its initialisation on meta (transformers) does not; a
     default device of meta, set outside, is taken for cpu. Tensors say that they are where the code put them. What the code
@@ -423,22 +429,28 @@ def deferred() -> Iterator[Recording]:
     >>> recorded.materialize_(net, seed=0).weight.device
     device(type='cpu')
     """
-    recording = Recording()
+    recording, interrupts = Recording(), Interrupts()
     recorder = recording._recorder
-    with (
-        patching.recording(recorder),
-        CPU if function_modes() and default_device() == META else nullcontext(),  # it is a mode that sets it
-        registered() as made,
-        recorder,
-        standing_in(recorder),
-        answering(recorder),
-    ):
-        recording._active = True
-        try:
-            yield recording
-        except RuntimeError as error:
-            made.refuse_partitioned(error)
-            raise
-        finally:
-            recording._active = False
-            recording._remember(made)
+    interrupts.hold()
+    try:
+        with (
+            patching.recording(recorder),
+            CPU if function_modes() and default_device() == META else nullcontext(),  # it is a mode that sets it
+            registered() as made,
+            recorder,
+            standing_in(recorder),
+            answering(recorder),
+        ):
+            recording._active = True
+            try:
+                interrupts.let()
+                yield recording
+            except RuntimeError as error:
+                made.refuse_partitioned(error)
+                raise
+            finally:
+                recording._active = False
+                interrupts.hold()
+                recording._remember(made)
+    finally:
+        interrupts.let()

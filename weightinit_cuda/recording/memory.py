@@ -158,14 +158,14 @@ def refresh(model: nn.Module, modules: Iterable[nn.Module], wrapped: bool) -> No
 
 def _join_to_graph(module: nn.Module) -> None:
     """Joins ``weight`` of ``torch.nn.utils.weight_norm`` to the parameters that it is computed from, as in eager code; each
-    forward pass computes it again. Its values stay."""
+    forward pass computes it again. Its values stay. A graph that it has belongs to values that are gone."""
     kind = getattr(sys.modules.get("torch.nn.utils.weight_norm"), "WeightNorm", ())
     for hook in module._forward_pre_hooks.values():
         if not isinstance(hook, kind):
             continue
         held = vars(module).get(hook.name)
         parts = [module._parameters.get(f"{hook.name}_{part}") for part in "gv"]
-        if not isinstance(held, Tensor) or held.requires_grad:
+        if not isinstance(held, Tensor) or (held.requires_grad and held.is_leaf):
             continue
         if all(part is not None and type(part) in PLAIN_TYPES and part.dtype == held.dtype for part in parts):
             with torch.enable_grad():

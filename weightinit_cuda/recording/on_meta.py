@@ -10,6 +10,7 @@ from torch import Tensor
 from ..tensors.torch_private import FakeTensorMode, overlaps_itself, storage_key
 from .operators import Call, leaves
 from .tape import CPU, META
+from .views import Geometry, fills_storage
 
 __all__ = ["CHANGES", "IMPOSSIBLE", "on_meta"]
 
@@ -49,9 +50,11 @@ of the call: models do the same again and again, and on meta Python looks at mos
 
 def on_meta(call: Call) -> Any:
     """The result; ``IMPOSSIBLE`` where the shape depends on values, nobody has written the operator for meta, or it is an
-    error, which torch words better on real tensors."""
+    error, which torch words better on real tensors; but for those that real tensors of their own would not show."""
     if id(call.operator) in _IN_PLACE and _is_arithmetic(call):
         return call.args[0]
+    if call.nature.written:
+        _refuse_shared(call)
     like = None if call.nature.only_views else call.likeness()
     key = torch.get_default_dtype(), like
     made = _known.get(key) if like else None
@@ -76,6 +79,48 @@ def on_meta(call: Call) -> Any:
     elif call.likeness() == like and len(at := [n for n, t in enumerate(tensors) if t is result]) == 1:
         _known[key] = at[0]  # it returns the tensor that it writes, of the shape that it had
     return result
+
+
+def _refuse_shared(call: Call) -> None:
+    """On meta nobody looks whether an operator writes to elements that share memory, with each other or with other operands.
+
+    Raises:
+        RuntimeError: torch's own, where it refuses that on the CPU.
+    """
+    tensors = call.tensors()
+    if call.nature.name == "copy" and tensors[-1].numel() == 1:
+        tensors = tensors[:1]  # torch fills with the number on the CPU
+    if not any(overlaps_itself(t) or any(_overlap_in_part(t, other) for other in tensors) for t in call.written()):
+        return
+    storages: dict[int, Tensor] = {}
+
+    def zeros(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        held = storages.setdefault(storage_key(storage), torch.zeros(storage.nbytes(), dtype=torch.uint8, device=CPU))
+        made = torch.empty(0, dtype=t.dtype, device=CPU)
+        return made.set_(held.untyped_storage(), t.storage_offset(), t.size(), t.stride())
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            call.with_device(CPU).map(Tensor, zeros)()
+    except Exception as error:
+        if _SHARED in str(error):
+            raise
+
+
+_SHARED = "a single memory location"
+
+
+def _overlap_in_part(one: Tensor, other: Tensor) -> bool:
+    """As torch decides it, which does not ask this of tensors with gaps between their elements."""
+    if one is other or storage_key(one.untyped_storage()) != storage_key(other.untyped_storage()):
+        return False
+    if not all(t.numel() and fills_storage(Geometry(0, tuple(t.shape), t.stride()), t.numel()) for t in (one, other)):
+        return False
+    begins, sizes = [int(t.storage_offset()) * t.element_size() for t in (one, other)], [one.nbytes, other.nbytes]
+    if begins[0] == begins[1] and sizes[0] == sizes[1]:
+        return one.stride() != other.stride()
+    return begins[0] < begins[1] + sizes[1] and begins[1] < begins[0] + sizes[0]
 
 
 def _on_fakes(call: Call) -> Any:

@@ -20,7 +20,7 @@ from ..engine.checks import OVERLAPPING
 from ..init import schemes
 from ..init.catalog import distribution_of
 from ..init.torch_ops import by_name
-from ..numerics.distributions import Distribution
+from ..numerics.distributions import Constant, Distribution
 from ..tensors.named import PLAIN_TYPES
 from ..tensors.torch_private import (
     TorchDispatchMode,
@@ -184,7 +184,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @unseen_by_compile
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        short_way = _SHORT_WAYS.get(id(func))
+        short_way = SHORT_WAYS.get(id(func)) or KNOWN_WAYS.get(id(func))
         if short_way is not None and (result := short_way(self, args, kwargs or {})) is not None:
             return result
         call = Call(func, args, kwargs or {})
@@ -286,12 +286,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """One of the commonest fills, in place: not run on meta, where Python would look at it for 0.1 ms."""
         tensor: Tensor = call.args[0]
         meaning = _meaning(call.nature.name, call.given, tensor.dtype)
-        if overlaps_itself(tensor):
-            if call.nature.random:
-                raise RuntimeError(OVERLAPPING)
-            if meaning is not None and meaning[0] is not None:
-                self.fill(_each_once(tensor), meaning[0])
-                return tensor
+        if overlaps_itself(tensor) and call.nature.random:
+            raise RuntimeError(OVERLAPPING)
         if meaning is None or meaning[0] is None:
             return self._run(call) if call.nature.random else None  # torch refuses it
         self.fill(tensor, meaning[0])
@@ -324,13 +320,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return True
         if not _recordable(tensor):
             return False
+        if overlaps_itself(tensor):
+            if not isinstance(distribution, Constant):
+                raise RuntimeError(OVERLAPPING)
+            tensor = _each_once(tensor)
         self._append(FillStep(here(), self._outside(tensor), distribution))
         return True
 
 
 OURS = "weightinit_cuda"  # namespace of our operators
 _DRAWN = ("generator", "seed", "stream", "name")
-_SHORT_WAYS = {**SHORT_WAYS, **KNOWN_WAYS}
 _aten = torch.ops.aten
 _ASKS = {id(_aten._local_scalar_dense.default), id(_aten.equal.default)}  # Python wants the answer
 _PACKS = _aten._pack_padded_sequence.default

@@ -165,7 +165,12 @@ def replay(
             done[at].append(memory)
     with without_modes():
         for at, step in enumerate(steps):
-            _run(step, real, source)
+            try:
+                _run(step, real, source)
+            except Exception as error:
+                if hasattr(error, "add_note"):  # Python 3.11
+                    error.add_note(f"deferred: this is what the code does at {step.source}.")
+                raise
             if remember and is_random(step):
                 step.known = _known(step, real)
             for memory in done[at]:
@@ -266,6 +271,8 @@ def _put(tensor: Tensor, distribution: Distribution, seed: int, stream: int, reg
 def _operate(step: OperatorStep, real: dict[Memory, Tensor], source: Callable[[Step], Source]) -> None:
     """Runs the operator. What it made is kept if it lies as the tape has it, else moved to where it is there."""
     call = step.call.map(View, lambda view: seen(view, real[view.memory]))
+    if call.nature.name == "copy" and call.args[1].numel() == 1:  # w[0] = w[0, 0], which torch makes a fill on the CPU
+        call = call._replace(args=(call.args[0], call.args[1].clone(), *call.args[2:]))
     before = torch.get_default_dtype()
     if before is not step.dtype:
         torch.set_default_dtype(step.dtype)

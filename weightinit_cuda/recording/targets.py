@@ -164,6 +164,11 @@ class Found:
         filled = list(compress(self._named, alone)), list(compress(memories, alone))
         return Alone(*filled, [*known.values()], [*layered.values()]), rest, cast("dict[str, View | Memory]", by_name)
 
+    def attributes(self) -> tuple[list[Tensor], list[View | Memory]]:
+        """Plain attributes that the tape knows, and what they are there."""
+        known = [(n.tensor, held) for n, held in zip(self._named, self._held, strict=True) if not n.attribute]
+        return [tensor for tensor, held in known if held is not None], [held for _, held in known if held is not None]
+
     def names(self) -> list[str]:
         """Of its parameters and buffers, in its order."""
         return [named.name for named in self._named if named.attribute]
@@ -285,20 +290,31 @@ def attributes(held: Iterable[tuple[str, Any, nn.Module]]) -> list[Named]:
     Args:
         held: :attr:`.Inside.held`.
     """
-    return [Named(name + at, tensor, (), module) for name, value, module in held for at, tensor in _leaves(value)]
+    return [Named(name + at, tensor, (), module) for name, value, module in held for at, tensor in _leaves(value, set())]
 
 
-def _may_hold(value: Any) -> bool:
-    """Whether there may be tensors in a value: torch's pytree, which knows for sure, takes 70 us for a dict of names."""
-    if type(value) in (list, tuple):
-        return any(map(_may_hold, value))
-    return any(map(_may_hold, value.values())) if type(value) is dict else type(value) not in LEAFLESS
+def _leaves(value: Any, met: set[int]) -> list[tuple[str, Tensor]]:
+    """The tensors in a value, each with the text that leads to it.
 
-
-def _leaves(value: Tensor | list[Any] | tuple[Any, ...] | dict[Any, Any]) -> list[tuple[str, Tensor]]:
-    """The tensors in a value, each with the text that leads to it."""
+    Args:
+        met: the identities of containers that have been looked into: a module may hold its own ``__dict__``.
+    """
     if isinstance(value, Tensor):
         return [("", value)]
-    if not _may_hold(value):
+    if not isinstance(value, dict | list | tuple):
+        return [(keystr(at), leaf) for at, leaf in tree_flatten_with_path(value)[0] if isinstance(leaf, Tensor)]
+    if id(value) in met:
         return []
-    return [(keystr(at), leaf) for at, leaf in tree_flatten_with_path(value)[0] if isinstance(leaf, Tensor)]
+    met.add(id(value))
+    return [(at + rest, leaf) for at, inner in _inside(value) for rest, leaf in _leaves(inner, met)]
+
+
+def _inside(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> list[tuple[str, Any]]:
+    """What a container holds that may hold tensors, each with the text that leads to it."""
+    if isinstance(value, dict):
+        found = [(f"[{key!r}]", inner) for key, inner in value.items()]
+    elif fields := getattr(value, "_fields", ()):
+        found = [(f".{name}", inner) for name, inner in zip(fields, value, strict=False)]
+    else:
+        found = [(f"[{n}]", inner) for n, inner in enumerate(value)]
+    return [(at, inner) for at, inner in found if type(inner) not in LEAFLESS]

@@ -183,20 +183,20 @@ class Whole:
 
 
 class ByModule(Generic[T]):
-    """Something for each of many modules, none of which it keeps alive. It asks for no word when one goes, which would take
-    most of the time; a module that has the place of one that is gone is told from it."""
+    """Something for each of many modules, or tensors, none of which it keeps alive. It asks for no word when one goes, which
+    would take most of the time; one that has the place of another that is gone is told from it."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[ref[nn.Module], T]] = {}
+        self._known: dict[int, tuple[ref[Any], T]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def get(self, module: nn.Module) -> T | None:
+    def get(self, module: nn.Module | Tensor) -> T | None:
         known = self._known.get(id(module))
         return known[1] if known is not None and known[0]() is module else None
 
-    def update(self, modules: Sequence[nn.Module], things: Iterable[T]) -> None:
+    def update(self, modules: Sequence[nn.Module | Tensor], things: Iterable[T]) -> None:
         self._known.update(zip(map(id, modules), zip(map(ref, modules), things, strict=False), strict=True))
 
     def alive(self) -> list[nn.Module]:
