@@ -207,6 +207,42 @@ uint64_t take_position(const py::object& generator, uint64_t count) {
     return position;
 }
 
+void bind_recording(py::module_& m) {
+    py::class_<TapeParts>(m, "TapeParts")
+        .def(py::init<py::tuple, py::object, py::object, py::object, py::object, py::object, py::object, py::object, py::object,
+                      py::object, py::object, py::object>(),
+             py::kw_only(), py::arg("types"), py::arg("memory"), py::arg("fill_step"), py::arg("empty"),
+             py::arg("without_dispatch"), py::arg("dispatch_modes"), py::arg("function_modes"), py::arg("grad_enabled"),
+             py::arg("data"), py::arg("cpu"), py::arg("meta"), py::arg("is_own"));
+    py::class_<PlainTape>(m, "PlainTape")
+        .def(py::init<py::object, py::list, py::dict, py::object>(), py::arg("parts"), py::arg("steps"), py::arg("memories"),
+             py::arg("seeding"))
+        .def_readwrite("depth", &PlainTape::depth)
+        .def("plain_memory", &PlainTape::plain_memory, py::arg("tensor"))
+        .def("make", &PlainTape::make, py::arg("args"), py::arg("named"), py::arg("distribution"))
+        .def("fill", &PlainTape::fill, py::arg("tensor"), py::arg("distribution"))
+        .def("called", &PlainTape::called, py::arg("function"), py::arg("args"), py::arg("own"))
+        .def("data", &PlainTape::data, py::arg("tensor"))
+        .def("held_by", &PlainTape::held_by, py::arg("modules"));
+    py::class_<Registered>(m, "Registered")
+        .def(py::init<py::dict, py::dict>(), py::arg("modules"), py::arg("tensors"))
+        .def("tensor", &Registered::tensor, py::arg("module"), py::arg("name"), py::arg("registered"))
+        .def("module", &Registered::module, py::arg("module"), py::arg("name"), py::arg("registered"))
+        .def("copied", &Registered::copied, py::arg("module"));
+    py::class_<ModuleAttributes>(m, "ModuleAttributes")
+        .def(py::init<py::object, py::object, py::object, py::dict, py::dict>(), py::arg("module"), py::arg("parameter"),
+             py::arg("tensor"), py::arg("names"), py::arg("fresh"))
+        .def("begin", &ModuleAttributes::begin, py::arg("module"))
+        .def("set", &ModuleAttributes::set, py::arg("module"), py::arg("name"), py::arg("value"))
+        .def("parameter", &ModuleAttributes::parameter, py::arg("module"), py::arg("name"), py::arg("value"))
+        .def("buffer", &ModuleAttributes::buffer, py::arg("module"), py::arg("name"), py::arg("value"))
+        .def("child", &ModuleAttributes::child, py::arg("module"), py::arg("name"), py::arg("value"));
+    py::class_<Subscripts>(m, "Subscripts")
+        .def(py::init<py::object, py::object, py::object>(), py::arg("kind"), py::arg("base"), py::arg("like"))
+        .def("put", &Subscripts::put, py::arg("methods"))
+        .def("remove", &Subscripts::remove, py::arg("methods"));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -241,39 +277,7 @@ PYBIND11_MODULE(_C, m) {
         .def("fill", &PlainTensors::fill, py::arg("tensor"), py::arg("distribution"), py::arg("seed"), py::arg("stream"))
         .def("draw_and_fill", &PlainTensors::draw_and_fill, py::arg("tensor"), py::arg("distribution"), py::arg("draw"),
              py::arg("lowest"), py::arg("seed"));
-    py::class_<TapeParts>(m, "TapeParts")
-        .def(py::init<py::tuple, py::object, py::object, py::object, py::object, py::object, py::object, py::object, py::object,
-                      py::object, py::object, py::object>(),
-             py::kw_only(), py::arg("types"), py::arg("memory"), py::arg("fill_step"), py::arg("empty"),
-             py::arg("without_dispatch"), py::arg("dispatch_modes"), py::arg("function_modes"), py::arg("grad_enabled"),
-             py::arg("data"), py::arg("cpu"), py::arg("meta"), py::arg("is_own"));
-    py::class_<PlainTape>(m, "PlainTape")
-        .def(py::init<py::object, py::list, py::dict, py::object>(), py::arg("parts"), py::arg("steps"), py::arg("memories"),
-             py::arg("seeding"))
-        .def_readwrite("depth", &PlainTape::depth)
-        .def("plain_memory", &PlainTape::plain_memory, py::arg("tensor"))
-        .def("make", &PlainTape::make, py::arg("args"), py::arg("named"), py::arg("distribution"))
-        .def("fill", &PlainTape::fill, py::arg("tensor"), py::arg("distribution"))
-        .def("called", &PlainTape::called, py::arg("function"), py::arg("args"), py::arg("own"))
-        .def("data", &PlainTape::data, py::arg("tensor"))
-        .def("held_by", &PlainTape::held_by, py::arg("modules"));
-    py::class_<Registered>(m, "Registered")
-        .def(py::init<py::dict, py::dict>(), py::arg("modules"), py::arg("tensors"))
-        .def("tensor", &Registered::tensor, py::arg("module"), py::arg("name"), py::arg("registered"))
-        .def("module", &Registered::module, py::arg("module"), py::arg("name"), py::arg("registered"))
-        .def("copied", &Registered::copied, py::arg("module"));
-    py::class_<ModuleAttributes>(m, "ModuleAttributes")
-        .def(py::init<py::object, py::object, py::object, py::dict, py::dict>(), py::arg("module"), py::arg("parameter"),
-             py::arg("tensor"), py::arg("names"), py::arg("fresh"))
-        .def("begin", &ModuleAttributes::begin, py::arg("module"))
-        .def("set", &ModuleAttributes::set, py::arg("module"), py::arg("name"), py::arg("value"))
-        .def("parameter", &ModuleAttributes::parameter, py::arg("module"), py::arg("name"), py::arg("value"))
-        .def("buffer", &ModuleAttributes::buffer, py::arg("module"), py::arg("name"), py::arg("value"))
-        .def("child", &ModuleAttributes::child, py::arg("module"), py::arg("name"), py::arg("value"));
-    py::class_<Subscripts>(m, "Subscripts")
-        .def(py::init<py::object, py::object, py::object>(), py::arg("kind"), py::arg("base"), py::arg("like"))
-        .def("put", &Subscripts::put, py::arg("methods"))
-        .def("remove", &Subscripts::remove, py::arg("methods"));
+    bind_recording(m);
     m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
     m.def("look_through", &look_through, py::arg("module"), py::arg("named"), py::arg("every"), py::arg("leafless"),
           py::arg("tensor"));

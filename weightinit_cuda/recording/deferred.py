@@ -8,7 +8,7 @@ fill, a replay for the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -34,9 +34,7 @@ from .folding import Folded
 from .interrupts import Interrupts
 from .lines import by_rules, entries_of
 from .materialize import (
-    computed_boxes,
-    copy_boxes,
-    copy_views,
+    compute,
     finish,
     is_one_fill,
     materialize,
@@ -46,9 +44,7 @@ from .materialize import (
     unmixed,
 )
 from .ownership import Claims
-from .programs import program
 from .recorder import Recorder
-from .replay import place_of, replay
 from .stand_ins import standing_in
 from .tape import CPU, META, FillStep, Memory, View
 from .targets import NOBODY, Found, Target, attributes, kept, without_elements
@@ -59,7 +55,6 @@ __all__ = ["Recording", "deferred"]
 
 Module = TypeVar("Module", bound=nn.Module)
 Device = torch.device | str | int | None
-_SMALL = 1 << 20  # bytes
 NO_PLAN = Plan((), 0, "deferred")
 
 
@@ -174,7 +169,7 @@ class Recording:
             plan, key = NO_PLAN, self._key("materialize_", whole, (), seed)  # all plain: no rank need be asked
         where = None if device is None else torch.device(device)
         with torch.no_grad():
-            materialize(alone, targets, claims, plan, key, where, partial(self._compute, claims, plan))
+            materialize(alone, targets, claims, plan, key, where, partial(compute, claims, plan))
             move_others((*found.others, *without_elements(targets, found.others)), device, dtype, unchanged)
             finish(model, found.modules, [named.tensor for named in (*(t.named for t in targets), *found.others)])
         return model
@@ -222,7 +217,7 @@ class Recording:
             with torch.no_grad():
                 real = real_memory(chosen, plan, CPU)
                 plan.fill_(real)
-                self._compute(claims, plan, chosen, real)
+                compute(claims, plan, chosen, real)
             return real[target.named.name]
 
         return value
@@ -319,24 +314,6 @@ class Recording:
         if whole.claims is None or list(whole.claims.held.items()) != list(held.items()):
             whole.claims = Claims(self._recorder.steps, self._folded, held, "", self._wholes.others(whole))
             self._wholes.needed(whole)
-
-    def _compute(self, claims: Claims, plan: Plan, targets: Sequence[Target], real: dict[str, Tensor]) -> None:
-        """Replays what is no fill, a memory at a time: beside the model only its values are held, and small ones that recur."""
-        parts = ((target, computed_boxes(target, plan)) for target in targets if not target.within)
-        computed = [(target, boxes) for target, boxes in parts if boxes]
-        dtypes = {entry.stream: entry.dtype for entry in plan if entry.distribution.is_random} if computed else {}
-        known: dict[Hashable, Tensor] = {}
-        for target, boxes in computed:
-            memory = target.memory
-            steps = claims.needed(memory)
-            key = program(steps, memory) if len(computed) > 1 and memory.nbytes <= _SMALL else None
-            values = known.get(key)
-            if values is None:
-                values = replay(steps, [memory], lambda step: claims.source(step, plan.seed).drawn_as(dtypes))[memory]
-                if key is not None:
-                    known[key] = values
-            copy_boxes(place_of(target.view, values), real[target.named.name], boxes)
-        copy_views(targets, real)
 
     # ---- which tensors ---------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ A tensor that is all of a plain memory is one fill under its own name: neither a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from itertools import compress, repeat
 from operator import attrgetter
 from typing import NamedTuple, cast
@@ -23,15 +23,14 @@ from ..tensors.shards import is_dtensor, mark_written, parts
 from ..tensors.torch_private import is_traceable_wrapper_subclass, overlaps_itself
 from .memory import LARGE, allocate, allocate_alike, ask_for_huge_pages, put_under, put_under_all, refresh
 from .ownership import Claims
-from .replay import has_long_words, seen
+from .programs import program
+from .replay import has_long_words, place_of, replay, seen
 from .short_ways import ZERO
 from .tape import CPU, META, Memory
 from .targets import Alone, Known, Layered, Target
 
 __all__ = [
-    "computed_boxes",
-    "copy_boxes",
-    "copy_views",
+    "compute",
     "finish",
     "is_one_fill",
     "materialize",
@@ -42,6 +41,7 @@ __all__ = [
 ]
 
 DTYPE = attrgetter("dtype")
+_SMALL = 1 << 20  # bytes
 Compute = Callable[[Sequence[Target], dict[str, Tensor]], None]
 
 
@@ -247,6 +247,25 @@ def unmixed(plan: Plan, targets: Sequence[Target]) -> Plan:
         return plan
     entries = (e._replace(distribution=Computed("cast")) if id(e) in mixed else e for e in plan)
     return Plan(tuple(entries), plan.seed, "deferred")
+
+
+def compute(claims: Claims, plan: Plan, targets: Sequence[Target], real: dict[str, Tensor]) -> None:
+    """Replays what is no fill, a memory at a time: beside the model only its values are held, and small ones that recur."""
+    parts = ((target, computed_boxes(target, plan)) for target in targets if not target.within)
+    computed = [(target, boxes) for target, boxes in parts if boxes]
+    dtypes = {entry.stream: entry.dtype for entry in plan if entry.distribution.is_random} if computed else {}
+    known: dict[Hashable, Tensor] = {}
+    for target, boxes in computed:
+        memory = target.memory
+        steps = claims.needed(memory)
+        key = program(steps, memory) if len(computed) > 1 and memory.nbytes <= _SMALL else None
+        values = known.get(key)
+        if values is None:
+            values = replay(steps, [memory], lambda step: claims.source(step, plan.seed).drawn_as(dtypes))[memory]
+            if key is not None:
+                known[key] = values
+        copy_boxes(place_of(target.view, values), real[target.named.name], boxes)
+    copy_views(targets, real)
 
 
 def copy_boxes(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:
