@@ -169,6 +169,7 @@ _DIRECT: dict[Any, Callable[..., Tensor]] = {
 """Functions that call these operators, in a third of the time that it takes through the operator's own object."""
 _COUNTING = (_aten.arange.default, _aten.arange.start, _aten.arange.start_step)
 _NUMBERS = (int, float)
+_STRIDED = (None, torch.strided)
 _MOST = LITTLE // 8  # elements
 
 
@@ -179,13 +180,13 @@ def _known_way(
 
     def known_way(recorder: Recorder, args: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
         device = named.get("device")
-        if device == META or recorder.known_bytes > MUCH or function_modes():
+        if device == META or recorder.known_bytes > MUCH or function_modes() or named.get("layout") not in _STRIDED:
             return None
         views, values, elements = list[Any](), list[Any](), 1
         for x in args:
             if isinstance(x, Tensor):
                 view = recorder.known_view(x)
-                if view is None or view.memory.known is None:
+                if view is None or view.memory.known is None or not view.is_resolved:
                     return None
                 device = device or view.memory.device
                 elements *= view.geometry.numel
@@ -232,8 +233,8 @@ def _entered(recorder: Recorder, call: Call, made: Tensor, device: torch.device)
     return twin
 
 
-def _copied(tensor: Tensor, *, dtype: torch.dtype | None = None, **named: Any) -> Tensor:
-    return _to(tensor, dtype=dtype, copy=True, **named)
+def _copied(tensor: Tensor, *, layout: Any = None, **named: Any) -> Tensor:
+    return _to(tensor, copy=True, **named)
 
 
 def _copy_over(recorder: Recorder, args: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
