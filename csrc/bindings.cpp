@@ -6,16 +6,20 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "blake2b.h"
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
+#include "first_fills.h"
 #include "module_attributes.h"
 #include "named_tensors.h"
 #include "plain_tape.h"
 #include "plain_tensors.h"
+#include "plan_columns.h"
 #include "registered.h"
+#include "short_calls.h"
 #include "subscripts.h"
 #include "table.h"
 #if !defined(WEIGHTINIT_NO_CUDA)
@@ -114,20 +118,25 @@ Table make_table(const std::vector<JobTuple>& tuples) {
     return table;
 }
 
-Combine checked_combine(const Table& table, int mode, double weight) {
+Combine checked_combine(const std::vector<FillJob>& jobs, int mode, double weight) {
     if (mode < 0 || mode >= kModes) throw std::invalid_argument("mode out of range");
-    for (const FillJob& job : table.jobs)
+    for (const FillJob& job : jobs)
         if (!can_combine(Mode(mode), job.storage)) throw std::invalid_argument("this storage cannot be combined");
     return {Mode(mode), weight};
 }
 
-void fill(Table& table, int threads, int mode, double weight) {
-    const Combine combine = checked_combine(table, mode, weight);
-    run_interruptibly(CpuFill(std::move(table.jobs), combine), threads);
+// Jobs made ready once, run under any seed.
+std::unique_ptr<CpuFill> prepare(Table& table) {
+    return std::make_unique<CpuFill>(std::exchange(table.whole, {}), std::move(table.jobs));
 }
 
-// Jobs made ready once, run under any seed.
-std::unique_ptr<CpuFill> prepare(Table& table) { return std::make_unique<CpuFill>(std::move(table.jobs)); }
+void fill(Table& table, int threads, int mode, double weight) {
+    if (mode == int(Mode::kStore)) return run_interruptibly(*prepare(table), threads);
+    std::vector<FillJob> jobs = table.all();
+    const Combine combine = checked_combine(jobs, mode, weight);
+    table = {};
+    run_interruptibly(CpuFill(std::move(jobs), combine), threads);
+}
 
 void run_prepared(const CpuFill& prepared, uint64_t seed, int threads) { run_interruptibly(prepared, threads, &seed); }
 
@@ -157,8 +166,9 @@ struct CudaLaunch {
 };
 
 CudaLaunch make_launch(const Table& table, int mode, double weight) {
-    const Combine combine = checked_combine(table, mode, weight);
-    return {make_parts(table.jobs, combine.mode), combine};
+    const std::vector<FillJob> jobs = table.all();
+    const Combine combine = checked_combine(jobs, mode, weight);
+    return {make_parts(jobs, combine.mode), combine};
 }
 
 size_t rows_of(const CudaLaunch& launch) {
@@ -207,7 +217,8 @@ uint64_t take_position(const py::object& generator, uint64_t count) {
     return position;
 }
 
-void bind_recording(py::module_& m) {
+// Construction of models, recorded.
+void define_recording(py::module_& m) {
     py::class_<TapeParts>(m, "TapeParts")
         .def(py::init<py::tuple, py::object, py::object, py::object, py::object, py::object, py::object, py::object, py::object,
                       py::object, py::object, py::object>(),
@@ -243,6 +254,23 @@ void bind_recording(py::module_& m) {
         .def("remove", &Subscripts::remove, py::arg("methods"));
 }
 
+// Models by names, rules and columns.
+void define_models(py::module_& m) {
+    m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
+    m.def("look_through", &look_through, py::arg("module"), py::arg("named"), py::arg("every"), py::arg("leafless"),
+          py::arg("tensor"));
+    m.def("tensors_alike", &tensors_alike, py::arg("named"), py::arg("known"), py::arg("names"), py::arg("shapes"),
+          py::arg("dtypes"), py::arg("aliases"));
+    py::class_<ShapeKey>(m, "ShapeKey")
+        .def(py::init<py::object, py::tuple>(), py::arg("kinds"), py::arg("plain"))
+        .def("__call__", &ShapeKey::of, py::arg("named"));
+    m.def("first_fills", &first_fills, py::arg("tensors"), py::arg("rules"), py::arg("ask"), py::arg("refusals"));
+    m.def("whole_columns", &whole_columns, py::arg("covered"), py::arg("types"));
+    m.def("entries_of", &entries_of, py::arg("covered"), py::arg("streams"), py::arg("entry"));
+    m.def("plainly_sound", &plainly_sound, py::arg("entries"), py::arg("entry"), py::arg("can_fill"));
+    m.def("streams_of", &streams_of, py::arg("names"), py::arg("domain"));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -256,7 +284,7 @@ PYBIND11_MODULE(_C, m) {
     py::class_<Table>(m, "Table")
         .def(py::init(&make_table), py::arg("jobs") = std::vector<JobTuple>())
         .def("append", &append, py::arg("job"))
-        .def("__len__", [](const Table& table) { return table.jobs.size(); });
+        .def("__len__", &Table::size);
     py::implicitly_convertible<py::list, Table>();
     m.def("fill", &fill, py::arg("jobs"), py::arg("threads"), py::arg("mode") = 0, py::arg("weight") = 0.0);
     py::class_<CpuFill>(m, "CpuFill")
@@ -274,17 +302,19 @@ PYBIND11_MODULE(_C, m) {
         .def("gather", &PlainTensors::gather, py::arg("jobs"))
         .def("gather_whole", &PlainTensors::gather_whole, py::arg("tensors"), py::arg("distributions"), py::arg("streams"),
              py::arg("seed"), py::arg("jobs"))
-        .def("fill", &PlainTensors::fill, py::arg("tensor"), py::arg("distribution"), py::arg("seed"), py::arg("stream"))
-        .def("draw_and_fill", &PlainTensors::draw_and_fill, py::arg("tensor"), py::arg("distribution"), py::arg("draw"),
-             py::arg("lowest"), py::arg("seed"));
-    bind_recording(m);
-    m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
-    m.def("look_through", &look_through, py::arg("module"), py::arg("named"), py::arg("every"), py::arg("leafless"),
-          py::arg("tensor"));
-    m.def("tensors_alike", &tensors_alike, py::arg("named"), py::arg("known"), py::arg("names"), py::arg("shapes"),
-          py::arg("dtypes"), py::arg("aliases"));
+        .def("fill", &PlainTensors::fill, py::arg("tensor"), py::arg("distribution"), py::arg("seed"), py::arg("stream"));
+    m.def(
+        "short_calls",
+        [](py::object plain_tensors, py::object seed_cell, py::object lowest, const py::tuple& tracers, py::object transforms,
+           py::object overridden, py::object grad_enabled, py::object forward) {
+            return short_calls({std::move(plain_tensors), std::move(seed_cell), std::move(lowest), tracers,
+                                std::move(transforms), std::move(overridden), std::move(grad_enabled), std::move(forward)});
+        },
+        py::kw_only(), py::arg("plain_tensors"), py::arg("seed_cell"), py::arg("lowest"), py::arg("tracers"),
+        py::arg("transforms"), py::arg("overridden"), py::arg("grad_enabled"), py::arg("forward"));
+    define_recording(m);
+    define_models(m);
     m.def("take_position", &take_position, py::arg("generator"), py::arg("count"));
-    m.def("streams_of", &streams_of, py::arg("names"), py::arg("domain"));
     m.def("available_isas", &available_isas);
     m.def("selected_isa", &selected_isa);
     m.def("select_isa", &select_isa, py::arg("name"));

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "meanings.h"
+
 namespace wi {
 
 namespace py = pybind11;
@@ -51,21 +53,6 @@ class Places {
     py::object is_own_;
     std::vector<Judged> judged_;  // by the address of the code, which they keep alive
     std::vector<Known> known_;
-};
-
-// The distributions that calls of functions of init mean.
-class Meanings {
-  public:
-    Meanings();
-    // What a function makes of a dtype, a shape and its own arguments; null where it raises.
-    py::object of(py::handle function, py::handle dtype, py::handle shape, PyObject* const* own, Py_ssize_t n);
-
-  private:
-    struct Known {
-        py::object function, dtype, shape, own, meaning;
-    };
-    std::vector<Known> known_;
-    py::str distribution_ = "distribution";
 };
 
 // What all tapes have in common.

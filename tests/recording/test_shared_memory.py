@@ -144,3 +144,106 @@ def test_an_error_at_materialize_names_the_line() -> None:
         recording.materialize_(holder)
     assert sys.version_info < (3, 11) or "test_shared_memory.py" in caught.value.__notes__[0]
     assert holder.w.is_meta  # type: ignore[union-attr]
+
+
+OVERLAPPING: dict[str, Callable[[Tensor], Any]] = {
+    "add_": lambda w: w.add_(1),
+    "neg_": lambda w: w.neg_(),
+    "copy_": lambda w: w.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]])),
+    "mul_ and add_": lambda w: w.mul_(3).add_(2),
+    "fill_": lambda w: w.fill_(3),
+}
+
+
+@pytest.mark.parametrize("operate", OVERLAPPING.values(), ids=OVERLAPPING)
+@pytest.mark.parametrize("base", [torch.zeros, torch.ones])
+def test_elements_that_are_changed_twice(operate: Callable[[Tensor], Any], base: Callable[[int], Tensor]) -> None:
+    def make() -> Tensor:
+        w = base(4)
+        operate(w.as_strided((2, 2), (1, 1)))
+        return w
+
+    w = made(make).w
+    assert w.tolist() == make().tolist()
+    assert w.signbit().tolist() == make().signbit().tolist()
+
+
+ZEROS: dict[str, Callable[[], Tensor]] = {
+    "part": lambda: torch.zeros(4).index_fill_(0, torch.tensor([1]), -0.0),
+    "rows": lambda: torch.stack([torch.zeros(2), -torch.zeros(2)]),
+    "neg_": lambda: torch.cat([torch.zeros(2).neg_(), torch.zeros(2)]),
+    "fill_": lambda: torch.cat([torch.full((2,), -0.0), torch.zeros(2)]),
+}
+
+
+@pytest.mark.parametrize("make", ZEROS.values(), ids=ZEROS)
+def test_zeros_keep_their_signs(make: Callable[[], Tensor]) -> None:
+    assert made(make).w.signbit().tolist() == make().signbit().tolist()
+
+
+class Crossing(nn.Module):
+    """Memory that parts share: a row, a transpose, a tie by ``.data``, all of what another part has a row of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.register_buffer("row", self.first.weight.detach()[1])
+        self.register_buffer("turned", self.first.weight.detach().t())
+        self.register_buffer("tie", self.first.bias.data)
+        whole = torch.randn(4, 3) * 2
+        self.second.register_buffer("part", whole[1:3])
+        self.register_buffer("whole", whole)
+        self.kept = [self.second.weight.data[0]]
+
+    def tensors(self) -> list[Tensor]:
+        return [*self.parameters(), *self.buffers(), *self.kept]
+
+
+def addresses(model: Crossing) -> list[int]:
+    tensors = model.tensors()
+    starts = [tensor.untyped_storage().data_ptr() for tensor in tensors]
+    return [starts.index(start) for start in starts]
+
+
+@pytest.mark.parametrize("parts", [[], ["first"], ["second"], ["first", "second"]])
+def test_a_whole_after_its_parts_shares_memory_with_them(parts: list[str]) -> None:
+    with wi.deferred() as recording:
+        model = Crossing()
+    for part in parts:
+        recording.materialize_(getattr(model, part), seed=1)
+    before = [tensor.data_ptr() for part in parts for tensor in getattr(model, part).parameters()]
+    recording.materialize_(model, seed=1)
+    assert before == [tensor.data_ptr() for part in parts for tensor in getattr(model, part).parameters()]
+    with wi.deferred() as recording:
+        alike = Crossing()
+    recording.materialize_(alike, seed=1)
+    assert addresses(model) == addresses(alike) == addresses(Crossing())
+    assert geometry(model.tensors()) == geometry(alike.tensors())
+    assert all(map(torch.equal, model.tensors(), alike.tensors()))
+
+
+def test_views_of_what_lies_otherwise_by_now_have_values() -> None:
+    with wi.deferred() as recording:
+        model = Crossing()
+    recording.materialize_(model.first, seed=1)
+    model.first.weight = nn.Parameter(model.first.weight.detach().t().contiguous().t())
+    model.first.bias = nn.Parameter(model.first.bias.detach().clone())
+    recording.materialize_(model, seed=2)
+    assert torch.equal(model.row, model.first.weight[1])
+    assert torch.equal(model.turned, model.first.weight.t())
+    assert torch.equal(model.tie, model.first.bias)
+
+
+def test_values_of_a_model_in_memory_are_apart_from_it() -> None:
+    with wi.deferred() as recording:
+        model = Crossing()
+    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+    recording.materialize_(model, seed=1)
+    expected = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        for tensor in model.tensors():
+            tensor.fill_(5.0)
+    value = recording.values(model, seed=1)
+    assert sorted(names) == sorted(expected)
+    assert all(torch.equal(value(name), expected[name]) for name in names)
+    assert all(bool((tensor == 5).all()) for tensor in model.tensors())

@@ -129,6 +129,8 @@ class Batch:
             increment_version((*self.plain, *written))
         filled = [job for job in self.others if _writes(job)]
         self._run_kernels([job for job in filled if not job.distribution.linear_algebra])
+        if not filled:
+            return
         with torch.no_grad():
             for job in filled:
                 if isinstance(job.distribution, SparseNormal):
@@ -156,8 +158,8 @@ class Batch:
             from ..numerics import reference  # not at import: a program that has the kernels does not need it
         for part, transform in by_reference:
             reference.fill(part.tensor, transform, part.seed, part.stream, part.region, part.combine)
-        with torch.no_grad():
-            for tensor, made in copies:
+        for tensor, made in copies:
+            with torch.no_grad():
                 tensor.copy_(made)
 
 

@@ -30,17 +30,17 @@ from ..tensors.named import PLAIN_TYPES, TENSOR, Named, look_inside
 from ..tensors.shards import is_dtensor
 from ..tensors.torch_private import default_device, function_modes
 from .answers import answering
+from .computing import compute
 from .folding import Folded
 from .interrupts import Interrupts
 from .lines import by_rules, entries_of
 from .materialize import (
-    compute,
     finish,
     is_one_fill,
     materialize,
+    memory_apart,
     move_others,
     one_like,
-    real_memory,
     unmixed,
 )
 from .ownership import Claims
@@ -215,7 +215,7 @@ class Recording:
             target = by_name[plan[name][0].name]
             chosen = [by_name[target.within], target] if target.within else [target]
             with torch.no_grad():
-                real = real_memory(chosen, plan, CPU)
+                real = memory_apart(chosen, plan)
                 plan.fill_(real)
                 compute(claims, plan, chosen, real)
             return real[target.named.name]

@@ -22,7 +22,7 @@ from .changes import MOVES, RULES, Change
 from .operators import leaves
 from .pieces import BoxValue, Drawn, Nothing, Replayed, Value, Written, moved, seen_in_boxes
 from .tape import CPU, ChangedFill, DataStep, FillStep, Memory, OperatorStep, Step, View
-from .views import box_of, cut
+from .views import box_of, cut, overlaps_itself
 
 __all__ = ["Folded"]
 
@@ -207,6 +207,8 @@ class Folded:
         """What the operator writes, as boxes of its result; None if that is no distribution known."""
         name, given, out = step.call.nature.name, step.call.given, step.writes[0]
         if not (out.is_resolved and all(view.is_resolved for view in step.call.tensors(View))):
+            return None
+        if overlaps_itself(out.geometry):  # some elements are changed twice
             return None
         if name in ("cat", "stack"):
             return _worth_telling(self._joined(given["tensors"], given.get("dim", 0), out, stacked=name == "stack"))

@@ -195,7 +195,7 @@ def _known_way(
             else:
                 views.append(x)
                 values.append(x)
-        if elements > _MOST:
+        if elements > _MOST or all(x is y for x, y in zip(args, values, strict=True)):  # functorch asks with numbers alone
             return None
         call = Call(operator, tuple(views), named).with_device(CPU)
         return _entered(recorder, call, direct(*values, **call.kwargs), device or CPU)
@@ -208,9 +208,13 @@ def _counting(operator: torch._ops.OpOverload) -> Callable[[Recorder, tuple[Any,
 
     def known_way(recorder: Recorder, args: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
         device = named.get("device")
-        if device is None or device == META or recorder.known_bytes > MUCH or function_modes():
-            return None
-        if not all(type(x) in _NUMBERS for x in args):
+        if (
+            device is None
+            or device == META
+            or recorder.known_bytes > MUCH
+            or function_modes()
+            or not all(type(x) in _NUMBERS for x in args)
+        ):
             return None
         first, last, step = (0, args[0], 1) if len(args) == 1 else (*args, 1)[:3]
         if step == 0 or not 0 < (last - first) / step < _MOST:

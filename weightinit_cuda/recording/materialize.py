@@ -5,7 +5,7 @@ A tensor that is all of a plain memory is one fill under its own name: neither a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import compress, repeat
 from operator import attrgetter
 from typing import NamedTuple, cast
@@ -17,23 +17,21 @@ from .. import engine
 from ..engine.job import FillJob
 from ..numerics.distributions import Computed, Constant, Distribution
 from ..plans.plan import Plan
-from ..tensors.boxes import Box, intersection
 from ..tensors.named import PLAIN_TYPES, Named
-from ..tensors.shards import is_dtensor, mark_written, parts
-from ..tensors.torch_private import is_traceable_wrapper_subclass, overlaps_itself
+from ..tensors.shards import is_dtensor, mark_written
+from ..tensors.torch_private import as_seen, is_traceable_wrapper_subclass
 from .memory import LARGE, allocate, allocate_alike, ask_for_huge_pages, put_under, put_under_all, refresh
 from .ownership import Claims
-from .programs import program
-from .replay import has_long_words, place_of, replay, seen
+from .replay import has_long_words, seen
 from .short_ways import ZERO
 from .tape import CPU, META, Memory
 from .targets import Alone, Known, Layered, Target
 
 __all__ = [
-    "compute",
     "finish",
     "is_one_fill",
     "materialize",
+    "memory_apart",
     "move_others",
     "one_like",
     "real_memory",
@@ -41,7 +39,6 @@ __all__ = [
 ]
 
 DTYPE = attrgetter("dtype")
-_SMALL = 1 << 20  # bytes
 Compute = Callable[[Sequence[Target], dict[str, Tensor]], None]
 
 
@@ -183,9 +180,9 @@ def _counts(tensor: Tensor, distribution: Distribution) -> bool:
 
 def _whole(target: Target, device: torch.device | None) -> Tensor:
     """What the target has, or memory of its own."""
+    if (real := _real_one(target)) is not None:
+        return real
     tensor = target.named.tensor
-    if not tensor.is_meta:
-        return tensor
     where = device or _asked(target.memory)
     if not tensor.is_contiguous():
         return allocate([(tensor, where, tensor.dtype)])[0]
@@ -195,14 +192,46 @@ def _whole(target: Target, device: torch.device | None) -> Tensor:
     return made
 
 
+def _real_one(target: Target) -> Tensor | None:
+    """That of its tensors which has memory already: a part of the model may have been given its own before."""
+    return next((tensor for tensor in target.objects if not tensor.is_meta), None)
+
+
 def real_memory(targets: Sequence[Target], plan: Plan, device: torch.device | None) -> dict[str, Tensor]:
-    """Memory for every target: what it has, or new."""
-    bare = [t for t in targets if t.named.tensor.is_meta]
-    asked = [device or _place(t) for t in bare]
-    dtypes = [plan[t.named.name][0].dtype for t in bare]
-    made = allocate([(t.named.tensor, where, dtype) for t, where, dtype in zip(bare, asked, dtypes, strict=True)])
-    real = {t.named.name: t.named.tensor for t in targets if not t.named.tensor.is_meta}
-    return real | {t.named.name: tensor for t, tensor in zip(bare, made, strict=True)}
+    """Memory for every target: what it has, or some of what another tensor on the same memory has, or new."""
+    real = {t.named.name: one for t in targets if (one := _real_one(t)) is not None}
+    bare = [(t, device or _place(t), plan[t.named.name][0].dtype) for t in targets if t.named.name not in real]
+    if real and bare:
+        there = {t.memory: (t, real[t.named.name]) for t in targets if t.named.name in real}
+        beside = {t.named.name: _beside(*there[t.memory], t, where, dtype) for t, where, dtype in bare if t.memory in there}
+        real |= {name: one for name, one in beside.items() if one is not None}
+        bare = [(t, where, dtype) for t, where, dtype in bare if t.named.name not in real]
+    return real | _new_memory(bare)
+
+
+def _new_memory(asked: Sequence[tuple[Target, torch.device, torch.dtype]]) -> dict[str, Tensor]:
+    made = allocate([(t.named.tensor, where, dtype) for t, where, dtype in asked])
+    return {t.named.name: tensor for (t, *_), tensor in zip(asked, made, strict=True)}
+
+
+def memory_apart(targets: Sequence[Target], plan: Plan) -> dict[str, Tensor]:
+    """New memory on the CPU for every target, whatever it has."""
+    return _new_memory([(t, CPU, plan[t.named.name][0].dtype) for t in targets])
+
+
+def _beside(known: Target, real: Tensor, target: Target, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+    """A tensor on the memory of another one, as both lie on the tape; None if that memory is no copy of the tape's."""
+    there, wanted = known.view, target.view
+    made = torch.empty(0, dtype=dtype, device=device)
+    alike = real.dtype == dtype and there.dtype == wanted.dtype and real.device == made.device
+    if not (alike and type(real) in PLAIN_TYPES and type(target.named.tensor) in PLAIN_TYPES):
+        return None
+    offset = int(real.storage_offset()) + wanted.geometry.offset - there.geometry.offset
+    end = offset + wanted.geometry.end - wanted.geometry.offset
+    if real.stride() != there.geometry.strides or offset < 0 or end * dtype.itemsize > real.untyped_storage().nbytes():
+        return None
+    made.set_(real.untyped_storage(), offset, wanted.shape, wanted.geometry.strides)
+    return as_seen(made, wanted.conj, wanted.neg)
 
 
 def one_like(named: Named, dtype: torch.dtype | None) -> Tensor:
@@ -224,13 +253,7 @@ def _settle(target: Target, real: Tensor) -> None:
         if tensor.is_meta:
             put_under(tensor, real.detach())
     if first is not real and first.is_meta:  # FSDP swaps a DTensor once more: nobody else may have it
-        put_under(first, real.detach() if is_dtensor(real) else real)
-
-
-def computed_boxes(target: Target, plan: Plan) -> list[Box]:
-    """The boxes of the tensor that only a replay gives."""
-    whole = Box.whole(target.held.shape)
-    return [entry.box or whole for entry in plan[target.named.name] if isinstance(entry.distribution, Computed)]
+        put_under(first, real.detach() if is_dtensor(real) or any(real is one for one in rest) else real)
 
 
 def unmixed(plan: Plan, targets: Sequence[Target]) -> Plan:
@@ -247,54 +270,6 @@ def unmixed(plan: Plan, targets: Sequence[Target]) -> Plan:
         return plan
     entries = (e._replace(distribution=Computed("cast")) if id(e) in mixed else e for e in plan)
     return Plan(tuple(entries), plan.seed, "deferred")
-
-
-def compute(claims: Claims, plan: Plan, targets: Sequence[Target], real: dict[str, Tensor]) -> None:
-    """Replays what is no fill, a memory at a time: beside the model only its values are held, and small ones that recur."""
-    parts = ((target, computed_boxes(target, plan)) for target in targets if not target.within)
-    computed = [(target, boxes) for target, boxes in parts if boxes]
-    dtypes = {entry.stream: entry.dtype for entry in plan if entry.distribution.is_random} if computed else {}
-    known: dict[Hashable, Tensor] = {}
-    for target, boxes in computed:
-        memory = target.memory
-        steps = claims.needed(memory)
-        key = program(steps, memory) if len(computed) > 1 and memory.nbytes <= _SMALL else None
-        values = known.get(key)
-        if values is None:
-            values = replay(steps, [memory], lambda step: claims.source(step, plan.seed).drawn_as(dtypes))[memory]
-            if key is not None:
-                known[key] = values
-        copy_boxes(place_of(target.view, values), real[target.named.name], boxes)
-    copy_views(targets, real)
-
-
-def copy_boxes(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:
-    """The boxes of a tensor from values of all of it; of a sharded one what is here."""
-    for local, region in parts(tensor, "materialize_"):
-        mine = Box.whole(local.shape) if region is None else Box(region.offset, tuple(local.shape))
-        for box in boxes:
-            common = intersection(box, mine)
-            if common is not None and overlaps_itself(local):
-                _as_they_lie(local).copy_(_as_they_lie(values))
-            elif common is not None:
-                local[common.slices(mine.offset)].copy_(values[common.slices()])
-
-
-def copy_views(targets: Sequence[Target], real: dict[str, Tensor]) -> None:
-    """Values for views that ``keep=`` leaves another dtype than what they are views of, and so memory of their own."""
-    views = {target.named.name: target.view for target in targets}
-    for name, within in ((target.named.name, target.within) for target in targets if target.within):
-        if real[name].dtype != real[within].dtype:
-            view, around, source = views[name], views[within], real[within].detach()
-            offset = source.storage_offset() + view.geometry.offset - around.geometry.offset
-            values = source.as_strided(view.shape, view.geometry.strides, offset)
-            real[name].copy_(values if view.neg == around.neg else -values)
-
-
-def _as_they_lie(tensor: Tensor) -> Tensor:
-    """The memory that a tensor reaches, each element once: of one that is expanded, say."""
-    reach = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.as_strided((reach,), (1,))
 
 
 def move_others(

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import NamedTuple, cast
 
 from .. import engine
-from ..numerics.distributions import Computed, Distribution
+from ..numerics.distributions import Computed, Constant, Distribution
 from ..numerics.streams import stream_of
 from ..tensors.boxes import Box, are_apart, intersection, remainder
 from ..tensors.named import joined
@@ -133,7 +133,7 @@ class Claims:
         parts = self._parts.get(name, ())
         entries = [self._claimed(name, at, *part) for at, part in enumerate(parts) if not isinstance(part[1], Nothing)]
         alike = len({(entry.distribution, entry.stream) for entry in entries}) == 1 and name not in self.unwritten
-        if not alike:
+        if not alike or (len(entries) > 1 and _zeros_differ(entries)):
             return entries
         return [entries[0]._replace(box=None, source=", ".join(dict.fromkeys(entry.source for entry in entries)))]
 
@@ -411,6 +411,12 @@ def _lies_among_values(parts: Sequence[tuple[Box, Value]]) -> bool:
         value.mixed or any(not isinstance(under, Nothing) and intersection(box, b) is not None for b, under in parts[:at])
         for at, box, value in bare
     )
+
+
+def _zeros_differ(entries: Sequence[Claimed]) -> bool:
+    """Whether equal distributions are 0.0 and -0.0."""
+    known = entries[0].distribution
+    return isinstance(known, Constant) and known.value == 0 and len({str(entry.distribution) for entry in entries}) > 1
 
 
 def _is_sum(parts: Sequence[tuple[Box, Value]], shape: tuple[int, ...]) -> bool:

@@ -312,9 +312,7 @@ def _leaves(value: Any, met: set[int]) -> list[tuple[str, Tensor]]:
 def _inside(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> list[tuple[str, Any]]:
     """What a container holds that may hold tensors, each with the text that leads to it."""
     if isinstance(value, dict):
-        found = [(f"[{key!r}]", inner) for key, inner in value.items()]
-    elif fields := getattr(value, "_fields", ()):
-        found = [(f".{name}", inner) for name, inner in zip(fields, value, strict=False)]
-    else:
-        found = [(f"[{n}]", inner) for n, inner in enumerate(value)]
-    return [(at, inner) for at, inner in found if type(inner) not in LEAFLESS]
+        return [(f"[{key!r}]", inner) for key, inner in value.items() if type(inner) not in LEAFLESS]
+    if fields := getattr(value, "_fields", ()):
+        return [(f".{name}", inner) for name, inner in zip(fields, value, strict=False) if type(inner) not in LEAFLESS]
+    return [(f"[{n}]", inner) for n, inner in enumerate(value) if type(inner) not in LEAFLESS]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..tensors.boxes import Box, intersection
 
-__all__ = ["Geometry", "box_of", "carried", "common", "contiguous", "cut", "fills_storage", "same_order"]
+__all__ = ["Geometry", "box_of", "carried", "common", "contiguous", "cut", "fills_storage", "overlaps_itself", "same_order"]
 
 
 class Geometry(NamedTuple):
@@ -172,6 +172,22 @@ def fills_storage(view: Geometry, elements: int) -> bool:
     if view.offset or view.numel != elements:
         return False
     return _is_row_by_row(view) or (view.end == elements and _position(view, 0) is not None)
+
+
+def overlaps_itself(view: Geometry) -> bool:
+    """Whether two indices of the view may be one element of the storage.
+
+    >>> overlaps_itself(Geometry(0, (2, 2), (1, 1)))
+    True
+    """
+    if _is_row_by_row(view):
+        return False
+    reach = 0
+    for stride, size in sorted((stride, size) for size, stride in zip(view.shape, view.strides, strict=True) if size > 1):
+        if stride <= reach:
+            return True
+        reach += (size - 1) * stride
+    return False
 
 
 def _is_row_by_row(view: Geometry) -> bool:
