@@ -6,7 +6,6 @@
 
 namespace wi {
 
-
 namespace py = pybind11;
 
 class Subscripts {

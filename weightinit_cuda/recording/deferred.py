@@ -382,7 +382,8 @@ def deferred() -> Iterator[Recording]:
     The model that comes out has all its tensors on meta, of the right shapes and dtypes. :meth:`Recording.materialize_` gives
     it memory and values; :meth:`Recording.plan` says which. The scheme is the model's own: what its code does, in whatever
     order, by ``torch.nn.init``, methods of tensors, or arithmetic. What Python asks for inside (``item()``, shapes that depend
-    on values) is computed at once, random values by torch's default generator.
+    on values) is computed at once, random values by torch's default generator. So are small tables that follow from the code
+    alone: positions, rotary frequencies.
 
     Inside, the default device stays what it was, so code that skips its initialisation on meta (transformers) does not; a
     default device of meta, set outside, is taken for cpu. Tensors say that they are where the code put them. What the code

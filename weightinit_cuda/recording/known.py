@@ -1,9 +1,9 @@
 """Small tables that follow from the code alone: their values are computed while it runs, as eager code does.
 
-Positions, rotary frequencies and slopes are some operators each on some hundred numbers. Computed at once they cost as much as in
-eager code; replayed, each takes ten times as long, once the tape has been folded. The steps are on the tape as all others, for
-plans and for other dtypes; what they give is :attr:`.Memory.known`. Nothing is computed here that draws, that takes values which
-are not known, or that follows from constants alone, which ``folding`` knows how to tell.
+Positions, rotary frequencies and slopes are some operators each on some hundred numbers. Computed at once they take what they
+take in eager code; a replay takes ten times as long, and the tape has to be folded before. The steps are on the tape as all
+others, for plans and for other dtypes; what they give is :attr:`.Memory.known`. Nothing is computed here that draws, that takes
+values which are not known, or that follows from constants alone where ``folding`` may say which constant it is.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ __all__ = ["KNOWN_WAYS", "MUCH", "follow"]
 LITTLE = 1 << 16  # bytes of a memory
 MUCH = 1 << 24  # bytes of all of them: they are kept as long as the tape
 # In the block others stand under some of these names.
-_torchs_empty, _torchs_zeros, _torchs_strided, _arange, _to, _copy_ = (
+_torchs_empty, _torchs_zeros, _torchs_strided, _arange, _clone, _to, _copy_ = (
     torch.empty,
     torch.zeros,
     torch.empty_strided,
     torch.arange,
+    torch.clone,
     TensorBase.to,
     TensorBase.copy_,
 )
@@ -47,8 +48,8 @@ _default_dtype = torch.get_default_dtype
 
 
 def follow(steps: Sequence[Step], step: OperatorStep) -> int:
-    """Runs the last step of a tape at once, if that takes little, draws nothing, and all that it needs is known: what it writes is
-    known then, too. What follows from constants alone is left to ``folding``.
+    """Runs the last step of a tape at once, if that takes little, draws nothing, and all that it needs is known: what it writes
+    is known then, too.
 
     Returns:
         How many bytes have become known.
@@ -168,23 +169,24 @@ _DIRECT: dict[Any, Callable[..., Tensor]] = {
 """Functions that call these operators, in a third of the time that it takes through the operator's own object."""
 _COUNTING = (_aten.arange.default, _aten.arange.start, _aten.arange.start_step)
 _NUMBERS = (int, float)
+_STRIDED = (None, torch.strided)
 _MOST = LITTLE // 8  # elements
 
 
 def _known_way(
-    operator: Callable[..., Tensor], direct: Callable[..., Tensor]
+    operator: torch._ops.OpOverload, direct: Callable[..., Tensor]
 ) -> Callable[[Recorder, tuple[Any, ...], dict[str, Any]], Tensor | None]:
     """As the functions of ``short_ways``."""
 
     def known_way(recorder: Recorder, args: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
         device = named.get("device")
-        if device == META or recorder.known_bytes > MUCH or function_modes():
+        if device == META or recorder.known_bytes > MUCH or function_modes() or named.get("layout") not in _STRIDED:
             return None
         views, values, elements = list[Any](), list[Any](), 1
         for x in args:
             if isinstance(x, Tensor):
                 view = recorder.known_view(x)
-                if view is None or view.memory.known is None:
+                if view is None or view.memory.known is None or not view.is_resolved:
                     return None
                 device = device or view.memory.device
                 elements *= view.geometry.numel
@@ -201,7 +203,7 @@ def _known_way(
     return known_way
 
 
-def _counting(operator: Callable[..., Tensor]) -> Callable[[Recorder, tuple[Any, ...], dict[str, Any]], Tensor | None]:
+def _counting(operator: torch._ops.OpOverload) -> Callable[[Recorder, tuple[Any, ...], dict[str, Any]], Tensor | None]:
     """``torch.arange``."""
 
     def known_way(recorder: Recorder, args: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
@@ -235,13 +237,14 @@ def _entered(recorder: Recorder, call: Call, made: Tensor, device: torch.device)
     return twin
 
 
-def _copied(tensor: Tensor, *, dtype: torch.dtype | None = None, **named: Any) -> Tensor:
-    return _to(tensor, dtype=dtype, copy=True, **named)
+def _copied(tensor: Tensor, *, layout: Any = None, **named: Any) -> Tensor:
+    return _to(tensor, copy=True, **named)
 
 
 def _copy_over(recorder: Recorder, args: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
     """``copy_`` of known values over a tensor that is all of a memory, and of their shape and dtype."""
-    tensor, source = args[0], recorder.known_view(args[1]) if isinstance(args[1], Tensor) else None
+    tensor: Tensor = args[0]
+    source = recorder.known_view(args[1]) if isinstance(args[1], Tensor) else None
     if source is None or source.memory.known is None or tensor.shape != source.shape or tensor.dtype is not source.dtype:
         return None
     out = recorder.view_of(tensor)
@@ -254,7 +257,7 @@ def _copy_over(recorder: Recorder, args: tuple[Any, ...], named: dict[str, Any])
     source.memory.taken = True
     memory = out.memory
     memory.steps.append(len(recorder.steps))
-    memory.known = len(memory.steps), values
+    memory.known = len(memory.steps), _clone(values)
     call = Call(_aten.copy_.default, (out, source, *args[2:]), named)
     recorder.steps.append(OperatorStep(here(), (out,), call, (None,), _default_dtype()))
     return tensor

@@ -25,7 +25,7 @@ from .ownership import Claims
 from .replay import has_long_words, seen
 from .short_ways import ZERO
 from .tape import CPU, META, Memory
-from .targets import Alone, Found, Layered, Target
+from .targets import Alone, Found, Known, Layered, Target
 
 __all__ = [
     "finish",
@@ -65,9 +65,10 @@ def materialize(
         compute: computes what is no fill.
     """
     tensors, memories = alone.tensors(), alone.memories
-    if alone.known or alone.layered:
-        memories = [*memories, *(one.view.memory for one in (*alone.layered, *alone.known))]
-        tensors += [one.named.tensor for one in (*alone.layered, *alone.known)]
+    more: list[Layered | Known] = [*alone.layered, *alone.known]
+    if more:
+        memories = [*memories, *(one.view.memory for one in more)]
+        tensors += [one.named.tensor for one in more]
     made = allocate_alike(tensors, _places(memories, device))
     plain, layered = len(alone.memories), len(alone.layered)
     fills = _columns(made[:plain], alone.names(), claims, seed)

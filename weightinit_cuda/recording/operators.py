@@ -6,7 +6,7 @@ Knows no tapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -64,7 +64,7 @@ def _nature(operator: torch._ops.OpOverload) -> Nature:
     )
 
 
-def _is_simple(operator: torch._ops.OpOverload, schema: Any, names: tuple[str, ...], written: frozenset[str]) -> bool:
+def _is_simple(operator: torch._ops.OpOverload, schema: Any, names: tuple[str, ...], written: Set[str]) -> bool:
     shared = [argument.name for argument in schema.arguments if argument.alias_info is not None]
     returned = [one.alias_info is not None for one in schema.returns]
     return (

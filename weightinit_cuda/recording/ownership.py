@@ -89,8 +89,8 @@ class Claims:
             self._decide(before)
 
     def _decide(self, before: Sequence[Claims] = ()) -> None:
-        """Whose draws the views hold, and what is to be replayed, once somebody needs it: what a model has beside plain memory is
-        mostly known without."""
+        """Whose draws the views hold, and what is to be replayed; once, when somebody needs it: what a model has beside plain
+        memory is mostly known without."""
         folded, self._undecided = self._undecided, None
         if folded is None:
             return

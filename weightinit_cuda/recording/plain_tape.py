@@ -20,7 +20,7 @@ from ..numerics.distributions import Distribution
 from ..tensors.named import PLAIN_TYPES
 from ..tensors.torch_private import TensorBase, dispatch_modes, function_modes, storage_key, without_dispatch
 from .source_line import Place, here, is_own
-from .tape import CPU, META, FillStep, Memory, Step
+from .tape import CPU, META, FillStep, Memory, Step, View
 
 if TYPE_CHECKING:
     from .seeding import Seeding
@@ -33,7 +33,8 @@ _grad_enabled = torch.is_grad_enabled
 _ASKED = {"dtype", "device"}
 
 
-Other = tuple[dict[str, Any], nn.Module, str, Tensor]
+Held = dict[str, View | Memory]
+Other = tuple[Held, nn.Module, str, Tensor]
 """What is to hold it, and a tensor of a module with its name there."""
 
 
@@ -58,7 +59,7 @@ class PlainCalls(Protocol):
     def data(self, tensor: Tensor) -> Tensor | None:
         """``tensor.data``."""
 
-    def held_by(self, modules: list[nn.Module]) -> tuple[list[dict[str, Memory]], list[Other]]:
+    def held_by(self, modules: list[nn.Module]) -> tuple[list[Held], list[Other]]:
         """For each module the plain memories of its parameters and buffers; and those tensors that are something else."""
 
 
@@ -149,11 +150,11 @@ class PlainTape:
         seen: Tensor = without_dispatch(torchs_data, (), (tensor,), {})
         return seen
 
-    def held_by(self, modules: list[nn.Module]) -> tuple[list[dict[str, Memory]], list[Other]]:
-        found: list[dict[str, Memory]] = []
+    def held_by(self, modules: list[nn.Module]) -> tuple[list[Held], list[Other]]:
+        found: list[Held] = []
         others: list[Other] = []
         for module in modules:
-            held: dict[str, Memory] = {}
+            held: Held = {}
             for tensors in (module._parameters, module._buffers):
                 for name, tensor in tensors.items():
                     if tensor is None:

@@ -184,7 +184,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @unseen_by_compile
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        short_way = _SHORT_WAYS.get(id(func))
+        short_way = SHORT_WAYS.get(id(func)) or KNOWN_WAYS.get(id(func))
         if short_way is not None and (result := short_way(self, args, kwargs or {})) is not None:
             return result
         call = Call(func, args, kwargs or {})
@@ -330,7 +330,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 OURS = "weightinit_cuda"  # namespace of our operators
 _DRAWN = ("generator", "seed", "stream", "name")
-_SHORT_WAYS = {**SHORT_WAYS, **KNOWN_WAYS}
 _aten = torch.ops.aten
 _ASKS = {id(_aten._local_scalar_dense.default), id(_aten.equal.default)}  # Python wants the answer
 _PACKS = _aten._pack_padded_sequence.default
