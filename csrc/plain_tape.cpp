@@ -325,6 +325,15 @@ py::object PlainTape::data(py::handle tensor) const {
     return seen;
 }
 
+void PlainTape::note_held(py::handle module, py::handle name, py::handle tensor, const py::dict& held, py::list& others) const {
+    if (tensor.is_none()) return;
+    const py::object memory = plain_memory(tensor);
+    if (memory.is_none())
+        others.append(py::make_tuple(held, module, name, tensor));
+    else if (PyDict_SetItem(held.ptr(), name.ptr(), memory.ptr()) < 0)
+        throw py::error_already_set();
+}
+
 py::tuple PlainTape::held_by(const py::list& modules) const {
     static const Name parameters("_parameters"), buffers("_buffers");
     py::list all, others;
@@ -332,17 +341,14 @@ py::tuple PlainTape::held_by(const py::list& modules) const {
         py::dict held;
         for (const Name* const kind : {&parameters, &buffers}) {
             const py::object tensors = kind->of(module);
-            if (!PyDict_Check(tensors.ptr())) throw py::type_error("a module must keep its tensors in a dict");
-            Py_ssize_t at = 0;
-            PyObject *key = nullptr, *tensor = nullptr;
-            while (PyDict_Next(tensors.ptr(), &at, &key, &tensor)) {
-                if (tensor == Py_None) continue;
-                const auto name = py::reinterpret_borrow<py::object>(key), one = py::reinterpret_borrow<py::object>(tensor);
-                const py::object memory = plain_memory(one);
-                if (memory.is_none())
-                    others.append(py::make_tuple(held, module, name, one));
-                else if (PyDict_SetItem(held.ptr(), key, memory.ptr()) < 0)
-                    throw py::error_already_set();
+            if (PyDict_Check(tensors.ptr())) {
+                for (const auto& [name, tensor] : py::reinterpret_borrow<py::dict>(tensors))
+                    note_held(module, name, tensor, held, others);
+            } else {  // TorchScript has a table of its own
+                for (const auto item : tensors.attr("items")()) {
+                    const auto pair = item.cast<std::pair<py::object, py::object>>();
+                    note_held(module, pair.first, pair.second, held, others);
+                }
             }
         }
         all.append(held);

@@ -95,6 +95,7 @@ class PlainTape {
     bool may_write(py::handle tensor) const;
     void fill_plain(const py::object& memory, py::handle distribution) const;
     py::object unseen(py::handle function, const py::tuple& args, const py::dict& named) const;
+    void note_held(py::handle module, py::handle name, py::handle tensor, const py::dict& held, py::list& others) const;
     py::object made_on_meta(const py::object& size, const py::object& dtype) const;
 
     py::object keep_;
