@@ -6,16 +6,21 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "blake2b.h"
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
+#include "first_fills.h"
 #include "module_attributes.h"
 #include "named_tensors.h"
 #include "plain_tape.h"
 #include "plain_tensors.h"
+#include "plan_columns.h"
 #include "registered.h"
+#include "short_calls.h"
+#include "subscripts.h"
 #include "table.h"
 #if !defined(WEIGHTINIT_NO_CUDA)
 #include "cuda/fill_cuda.h"
@@ -113,20 +118,25 @@ Table make_table(const std::vector<JobTuple>& tuples) {
     return table;
 }
 
-Combine checked_combine(const Table& table, int mode, double weight) {
+Combine checked_combine(const std::vector<FillJob>& jobs, int mode, double weight) {
     if (mode < 0 || mode >= kModes) throw std::invalid_argument("mode out of range");
-    for (const FillJob& job : table.jobs)
+    for (const FillJob& job : jobs)
         if (!can_combine(Mode(mode), job.storage)) throw std::invalid_argument("this storage cannot be combined");
     return {Mode(mode), weight};
 }
 
-void fill(Table& table, int threads, int mode, double weight) {
-    const Combine combine = checked_combine(table, mode, weight);
-    run_interruptibly(CpuFill(std::move(table.jobs), combine), threads);
+// Jobs made ready once, run under any seed.
+std::unique_ptr<CpuFill> prepare(Table& table) {
+    return std::make_unique<CpuFill>(std::exchange(table.whole, {}), std::move(table.jobs));
 }
 
-// Jobs made ready once, run under any seed.
-std::unique_ptr<CpuFill> prepare(Table& table) { return std::make_unique<CpuFill>(std::move(table.jobs)); }
+void fill(Table& table, int threads, int mode, double weight) {
+    if (mode == int(Mode::kStore)) return run_interruptibly(*prepare(table), threads);
+    std::vector<FillJob> jobs = table.all();
+    const Combine combine = checked_combine(jobs, mode, weight);
+    table = {};
+    run_interruptibly(CpuFill(std::move(jobs), combine), threads);
+}
 
 void run_prepared(const CpuFill& prepared, uint64_t seed, int threads) { run_interruptibly(prepared, threads, &seed); }
 
@@ -156,8 +166,9 @@ struct CudaLaunch {
 };
 
 CudaLaunch make_launch(const Table& table, int mode, double weight) {
-    const Combine combine = checked_combine(table, mode, weight);
-    return {make_parts(table.jobs, combine.mode), combine};
+    const std::vector<FillJob> jobs = table.all();
+    const Combine combine = checked_combine(jobs, mode, weight);
+    return {make_parts(jobs, combine.mode), combine};
 }
 
 size_t rows_of(const CudaLaunch& launch) {
@@ -198,26 +209,66 @@ void cuda_fill_drawn(uintptr_t data, int storage, uint64_t count, const Transfor
 }
 #endif
 
-// Makes a class, and all below it that have the same __getitem__, no sequences to Python's C API; they stay mappings. What Python
-// has made of __getitem__ is undone.
-void no_sequences(const py::object& kind, const py::object& getitem) {
-    auto* const type = reinterpret_cast<PyTypeObject*>(kind.ptr());
-    if (!PyType_Check(kind.ptr())) throw py::type_error("a class is needed");
-    if (type->tp_as_sequence && PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) && py::getattr(kind, "__getitem__").is(getitem)) {
-        type->tp_as_sequence->sq_item = nullptr;
-        type->tp_as_sequence->sq_ass_item = nullptr;
-        PyType_Modified(type);
-    }
-    const py::list below = py::handle(reinterpret_cast<PyObject*>(&PyType_Type)).attr("__subclasses__")(kind);
-    for (size_t i = 0; i < below.size(); ++i) no_sequences(below[i], getitem);
-}
-
 // Where a generator of torch stands, which then moves on. Between the two no bytecode of Python is run: no signal handler and no
 // other thread can come to stand at the same place.
 uint64_t take_position(const py::object& generator, uint64_t count) {
     const auto position = generator.attr("get_offset")().cast<uint64_t>();
     generator.attr("set_offset")(position + count);
     return position;
+}
+
+// Construction of models, recorded.
+void define_recording(py::module_& m) {
+    py::class_<TapeParts>(m, "TapeParts")
+        .def(py::init<py::tuple, py::object, py::object, py::object, py::object, py::object, py::object, py::object, py::object,
+                      py::object, py::object, py::object>(),
+             py::kw_only(), py::arg("types"), py::arg("memory"), py::arg("fill_step"), py::arg("empty"),
+             py::arg("without_dispatch"), py::arg("dispatch_modes"), py::arg("function_modes"), py::arg("grad_enabled"),
+             py::arg("data"), py::arg("cpu"), py::arg("meta"), py::arg("is_own"));
+    py::class_<PlainTape>(m, "PlainTape")
+        .def(py::init<py::object, py::list, py::dict, py::object>(), py::arg("parts"), py::arg("steps"), py::arg("memories"),
+             py::arg("seeding"))
+        .def_readwrite("depth", &PlainTape::depth)
+        .def("plain_memory", &PlainTape::plain_memory, py::arg("tensor"))
+        .def("make", &PlainTape::make, py::arg("args"), py::arg("named"), py::arg("distribution"))
+        .def("fill", &PlainTape::fill, py::arg("tensor"), py::arg("distribution"))
+        .def("called", &PlainTape::called, py::arg("function"), py::arg("args"), py::arg("own"))
+        .def("data", &PlainTape::data, py::arg("tensor"))
+        .def("held_by", &PlainTape::held_by, py::arg("modules"));
+    py::class_<Registered>(m, "Registered")
+        .def(py::init<py::dict, py::dict>(), py::arg("modules"), py::arg("tensors"))
+        .def("tensor", &Registered::tensor, py::arg("module"), py::arg("name"), py::arg("registered"))
+        .def("module", &Registered::module, py::arg("module"), py::arg("name"), py::arg("registered"))
+        .def("copied", &Registered::copied, py::arg("module"));
+    py::class_<ModuleAttributes>(m, "ModuleAttributes")
+        .def(py::init<py::object, py::object, py::object, py::dict, py::dict>(), py::arg("module"), py::arg("parameter"),
+             py::arg("tensor"), py::arg("names"), py::arg("fresh"))
+        .def("begin", &ModuleAttributes::begin, py::arg("module"))
+        .def("set", &ModuleAttributes::set, py::arg("module"), py::arg("name"), py::arg("value"))
+        .def("parameter", &ModuleAttributes::parameter, py::arg("module"), py::arg("name"), py::arg("value"))
+        .def("buffer", &ModuleAttributes::buffer, py::arg("module"), py::arg("name"), py::arg("value"))
+        .def("child", &ModuleAttributes::child, py::arg("module"), py::arg("name"), py::arg("value"));
+    py::class_<Subscripts>(m, "Subscripts")
+        .def(py::init<py::object, py::object, py::object>(), py::arg("kind"), py::arg("base"), py::arg("like"))
+        .def("put", &Subscripts::put, py::arg("methods"))
+        .def("remove", &Subscripts::remove, py::arg("methods"));
+}
+
+// Models by names, rules and columns.
+void define_models(py::module_& m) {
+    m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
+    m.def("look_through", &look_through, py::arg("module"), py::arg("named"), py::arg("every"), py::arg("leafless"),
+          py::arg("tensor"));
+    m.def("tensors_alike", &tensors_alike, py::arg("named"), py::arg("known"), py::arg("names"), py::arg("shapes"),
+          py::arg("dtypes"), py::arg("aliases"));
+    py::class_<ShapeKey>(m, "ShapeKey")
+        .def(py::init<py::object, py::tuple>(), py::arg("kinds"), py::arg("plain"))
+        .def("__call__", &ShapeKey::of, py::arg("named"));
+    m.def("first_fills", &first_fills, py::arg("tensors"), py::arg("rules"), py::arg("ask"), py::arg("refusals"));
+    m.def("whole_columns", &whole_columns, py::arg("covered"), py::arg("types"));
+    m.def("entries_of", &entries_of, py::arg("covered"), py::arg("streams"), py::arg("entry"));
+    m.def("plainly_sound", &plainly_sound, py::arg("entries"), py::arg("entry"), py::arg("can_fill"));
+    m.def("streams_of", &streams_of, py::arg("names"), py::arg("domain"));
 }
 
 }  // namespace
@@ -233,7 +284,7 @@ PYBIND11_MODULE(_C, m) {
     py::class_<Table>(m, "Table")
         .def(py::init(&make_table), py::arg("jobs") = std::vector<JobTuple>())
         .def("append", &append, py::arg("job"))
-        .def("__len__", [](const Table& table) { return table.jobs.size(); });
+        .def("__len__", &Table::size);
     py::implicitly_convertible<py::list, Table>();
     m.def("fill", &fill, py::arg("jobs"), py::arg("threads"), py::arg("mode") = 0, py::arg("weight") = 0.0);
     py::class_<CpuFill>(m, "CpuFill")
@@ -251,45 +302,19 @@ PYBIND11_MODULE(_C, m) {
         .def("gather", &PlainTensors::gather, py::arg("jobs"))
         .def("gather_whole", &PlainTensors::gather_whole, py::arg("tensors"), py::arg("distributions"), py::arg("streams"),
              py::arg("seed"), py::arg("jobs"))
-        .def("fill", &PlainTensors::fill, py::arg("tensor"), py::arg("distribution"), py::arg("seed"), py::arg("stream"))
-        .def("draw_and_fill", &PlainTensors::draw_and_fill, py::arg("tensor"), py::arg("distribution"), py::arg("draw"),
-             py::arg("lowest"), py::arg("seed"));
-    py::class_<TapeParts>(m, "TapeParts")
-        .def(py::init<py::tuple, py::object, py::object, py::object, py::object, py::object, py::object, py::object, py::object,
-                      py::object, py::object, py::object>(),
-             py::kw_only(), py::arg("types"), py::arg("memory"), py::arg("fill_step"), py::arg("empty"),
-             py::arg("without_dispatch"), py::arg("dispatch_modes"), py::arg("function_modes"), py::arg("grad_enabled"),
-             py::arg("data"), py::arg("cpu"), py::arg("meta"), py::arg("is_own"));
-    py::class_<PlainTape>(m, "PlainTape")
-        .def(py::init<py::object, py::list, py::dict, py::object>(), py::arg("parts"), py::arg("steps"), py::arg("memories"),
-             py::arg("seeding"))
-        .def_readwrite("depth", &PlainTape::depth)
-        .def("plain_memory", &PlainTape::plain_memory, py::arg("tensor"))
-        .def("make", &PlainTape::make, py::arg("args"), py::arg("named"), py::arg("distribution"))
-        .def("fill", &PlainTape::fill, py::arg("tensor"), py::arg("distribution"))
-        .def("called", &PlainTape::called, py::arg("function"), py::arg("args"), py::arg("own"))
-        .def("data", &PlainTape::data, py::arg("tensor"));
-    py::class_<Registered>(m, "Registered")
-        .def(py::init<py::dict, py::dict>(), py::arg("modules"), py::arg("tensors"))
-        .def("tensor", &Registered::tensor, py::arg("module"), py::arg("name"), py::arg("registered"))
-        .def("module", &Registered::module, py::arg("module"), py::arg("name"), py::arg("registered"))
-        .def("copied", &Registered::copied, py::arg("module"));
-    py::class_<ModuleAttributes>(m, "ModuleAttributes")
-        .def(py::init<py::object, py::object, py::object, py::dict, py::dict>(), py::arg("module"), py::arg("parameter"),
-             py::arg("tensor"), py::arg("names"), py::arg("fresh"))
-        .def("begin", &ModuleAttributes::begin, py::arg("module"))
-        .def("set", &ModuleAttributes::set, py::arg("module"), py::arg("name"), py::arg("value"))
-        .def("parameter", &ModuleAttributes::parameter, py::arg("module"), py::arg("name"), py::arg("value"))
-        .def("buffer", &ModuleAttributes::buffer, py::arg("module"), py::arg("name"), py::arg("value"))
-        .def("child", &ModuleAttributes::child, py::arg("module"), py::arg("name"), py::arg("value"));
-    m.def("collect", &collect, py::arg("module"), py::arg("named"), py::arg("own"), py::arg("kept"));
-    m.def("no_sequences", &no_sequences, py::arg("kind"), py::arg("getitem"));
-    m.def("look_through", &look_through, py::arg("module"), py::arg("named"), py::arg("every"), py::arg("leafless"),
-          py::arg("tensor"));
-    m.def("tensors_alike", &tensors_alike, py::arg("named"), py::arg("known"), py::arg("names"), py::arg("shapes"),
-          py::arg("dtypes"), py::arg("aliases"));
+        .def("fill", &PlainTensors::fill, py::arg("tensor"), py::arg("distribution"), py::arg("seed"), py::arg("stream"));
+    m.def(
+        "short_calls",
+        [](py::object plain_tensors, py::object seed_cell, py::object lowest, const py::tuple& tracers, py::object transforms,
+           py::object overridden, py::object grad_enabled, py::object forward) {
+            return short_calls({std::move(plain_tensors), std::move(seed_cell), std::move(lowest), tracers,
+                                std::move(transforms), std::move(overridden), std::move(grad_enabled), std::move(forward)});
+        },
+        py::kw_only(), py::arg("plain_tensors"), py::arg("seed_cell"), py::arg("lowest"), py::arg("tracers"),
+        py::arg("transforms"), py::arg("overridden"), py::arg("grad_enabled"), py::arg("forward"));
+    define_recording(m);
+    define_models(m);
     m.def("take_position", &take_position, py::arg("generator"), py::arg("count"));
-    m.def("streams_of", &streams_of, py::arg("names"), py::arg("domain"));
     m.def("available_isas", &available_isas);
     m.def("selected_isa", &selected_isa);
     m.def("select_isa", &select_isa, py::arg("name"));

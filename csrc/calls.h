@@ -11,6 +11,12 @@ inline py::object checked(PyObject* made) {
     return py::reinterpret_steal<py::object>(made);
 }
 
+// Clears the error that is set, if it is of that kind; else throws it.
+inline void forgive(PyObject* kind) {
+    if (!PyErr_ExceptionMatches(kind)) throw py::error_already_set();
+    PyErr_Clear();
+}
+
 inline bool truth(int answer) {
     if (answer < 0) throw py::error_already_set();
     return answer != 0;

@@ -65,7 +65,9 @@ struct Collector {
     PyTypeObject* named;
     py::list own, kept;
     std::optional<Further> further = {};
-    py::str parameters = "_parameters", buffers = "_buffers", modules = "_modules", dot = ".", top = "";
+    std::vector<PyObject*> seen = {};
+    bool partitioned = false;
+    py::str parameters = "_parameters", buffers = "_buffers", modules = "_modules", dot = ".", top = "", ds_id = "ds_id";
     py::tuple no_aliases{0};
 
     // Calls take(name, value) for what a module holds under one of these attributes: a dict, or what TorchScript has for one.
@@ -87,12 +89,20 @@ struct Collector {
     void tensors(const py::object& module, const py::str& from, const py::str& prefix, bool are_buffers) {
         py::list& list = are_buffers ? kept : own;
         each(checked(PyObject_GetAttr(module.ptr(), from.ptr())), [&](const py::object& name, const py::object& tensor) {
+            seen.push_back(tensor.ptr());
+            partitioned |= PyObject_HasAttr(tensor.ptr(), ds_id.ptr()) != 0;
             const py::object one = checked(named->tp_alloc(named, 6));
             const py::object fields[] = {
                 checked(PyUnicode_Concat(prefix.ptr(), name.ptr())), tensor, no_aliases, module, name, py::bool_(are_buffers)};
             for (Py_ssize_t i = 0; i < 6; ++i) PyTuple_SET_ITEM(one.ptr(), i, fields[i].inc_ref().ptr());
             list.append(one);
         });
+    }
+
+    // Whether no tensor is there twice, and none is partitioned.
+    bool is_all() {
+        std::sort(seen.begin(), seen.end());
+        return !partitioned && std::adjacent_find(seen.begin(), seen.end()) == seen.end();
     }
 
     void collect(const py::object& module, const py::str& called, const py::str& prefix) {
@@ -119,9 +129,10 @@ Collector collector_of(py::handle named, py::list own, py::list kept) {
 
 }  // namespace
 
-void collect(py::handle module, py::handle named, py::list own, py::list kept) {
+bool collect(py::handle module, py::handle named, py::list own, py::list kept) {
     Collector collector = collector_of(named, std::move(own), std::move(kept));
     collector.collect(py::reinterpret_borrow<py::object>(module), collector.top, collector.top);
+    return collector.is_all();
 }
 
 py::tuple look_through(py::handle module, py::handle named, py::dict every, py::tuple leafless, py::object tensor) {
@@ -138,7 +149,7 @@ py::object tensors_alike(const py::list& named, const py::dict& known, const py:
     const size_t planned = names.size();
     if (shapes.size() != planned || dtypes.size() != planned || aliases.size() != planned)
         throw std::invalid_argument("columns must have one length");
-    py::dict found;
+    py::list found;
     size_t at = 0;
     for (size_t i = 0; i < named.size(); ++i) {
         const py::object row = named[i];
@@ -150,7 +161,7 @@ py::object tensors_alike(const py::list& named, const py::dict& known, const py:
         if (at == planned || !equal(name, names[at]) || !equal(one[2], aliases[at]) || !equal(shape.of(tensor), shapes[at]) ||
             !equal(dtype.of(tensor), dtypes[at]))
             return py::none();
-        found[name] = tensor;
+        found.append(tensor);
         ++at;
     }
     return at == planned && at ? py::object(found) : py::object(py::none());

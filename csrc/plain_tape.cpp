@@ -12,7 +12,7 @@
 namespace wi {
 namespace {
 
-constexpr size_t kCodes = 1024, kPlaces = 256, kMeanings = 1024;  // what is remembered; a model has fewer
+constexpr size_t kCodes = 1024, kPlaces = 256;  // what is remembered; a model has fewer
 
 py::object called_with(py::handle function) { return checked(PyObject_CallNoArgs(function.ptr())); }
 
@@ -24,17 +24,6 @@ int64_t number(py::handle whole) {
     const long long value = PyLong_AsLongLong(whole.ptr());
     if (value == -1 && PyErr_Occurred()) throw py::error_already_set();
     return value;
-}
-
-// Clears the error that is set, if it is of that kind; else throws it.
-void forgive(PyObject* kind) {
-    if (!PyErr_ExceptionMatches(kind)) throw py::error_already_set();
-    PyErr_Clear();
-}
-
-size_t mixed(const void* pointer) {
-    const auto bits = reinterpret_cast<uintptr_t>(pointer);
-    return size_t((bits >> 4) ^ (bits >> 14));
 }
 
 }  // namespace
@@ -137,67 +126,6 @@ py::object Places::here() {
         frame = py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(PyFrame_GetBack(at)));
     }
     return py::none();
-}
-
-// ---- what a call means ----------------------------------------------------------------------------------------------------
-
-namespace {
-
-// Whether a value says all of itself: it is remembered by type and value, 0.0 and -0.0 apart.
-bool is_plain_value(PyObject* value) {
-    return value == Py_None || PyFloat_CheckExact(value) || PyLong_CheckExact(value) || PyUnicode_CheckExact(value);
-}
-
-bool is_same_value(PyObject* a, PyObject* b) {
-    if (a == b) return true;
-    if (Py_TYPE(a) != Py_TYPE(b)) return false;
-    if (PyFloat_CheckExact(a)) {
-        const double x = PyFloat_AS_DOUBLE(a), y = PyFloat_AS_DOUBLE(b);
-        return std::equal(reinterpret_cast<const char*>(&x), reinterpret_cast<const char*>(&x + 1),
-                          reinterpret_cast<const char*>(&y));
-    }
-    return equal(a, b);
-}
-
-size_t hash_of(PyObject* value) {
-    const Py_hash_t hash = PyObject_Hash(value);
-    if (hash == -1) throw py::error_already_set();
-    return size_t(hash);
-}
-
-}  // namespace
-
-Meanings::Meanings() : known_(kMeanings) {}
-
-py::object Meanings::of(py::handle function, py::handle dtype, py::handle shape, PyObject* const* own, Py_ssize_t n) {
-    const bool can_remember = std::all_of(own, own + n, is_plain_value);
-    size_t hash = mixed(function.ptr()) * 31 + mixed(dtype.ptr());
-    if (can_remember) {
-        hash = hash * 31 + hash_of(shape.ptr());
-        for (Py_ssize_t i = 0; i < n; ++i) hash = hash * 1000003 + hash_of(own[i]);
-        const Known& known = known_[(hash ^ (hash >> 20)) % kMeanings];
-        if (known.function.ptr() == function.ptr() && known.dtype.ptr() == dtype.ptr() &&
-            PyTuple_GET_SIZE(known.own.ptr()) == n && equal(known.shape, shape)) {
-            Py_ssize_t i = 0;
-            while (i < n && is_same_value(PyTuple_GET_ITEM(known.own.ptr(), i), own[i])) ++i;
-            if (i == n) return known.meaning;
-        }
-    }
-    py::tuple values(static_cast<size_t>(n));
-    for (Py_ssize_t i = 0; i < n; ++i) values[size_t(i)] = py::handle(own[i]);
-    const py::object method = checked(PyObject_GetAttr(function.ptr(), distribution_.ptr()));
-    const py::object all = checked(PySequence_Concat(py::make_tuple(dtype, shape).ptr(), values.ptr()));
-    auto meaning = py::reinterpret_steal<py::object>(PyObject_CallObject(method.ptr(), all.ptr()));
-    if (!meaning) {
-        forgive(PyExc_Exception);  // torch words it
-        return {};
-    }
-    if (can_remember) {
-        Known known = {py::reinterpret_borrow<py::object>(function), py::reinterpret_borrow<py::object>(dtype),
-                       py::reinterpret_borrow<py::object>(shape), values, meaning};
-        std::swap(known_[(hash ^ (hash >> 20)) % kMeanings], known);
-    }
-    return meaning;
 }
 
 // ---- the tape -------------------------------------------------------------------------------------------------------------
@@ -382,7 +310,8 @@ bool PlainTape::called(py::handle function, const py::tuple& args, Py_ssize_t ow
     const py::object memory = plain_memory(PyTuple_GET_ITEM(args.ptr(), 0));
     if (memory.is_none()) return false;
     const py::object dtype = Slotted::get(memory, parts_.dtype), shape = Slotted::get(memory, parts_.shape);
-    const py::object meaning = parts_.meanings.of(function, dtype, shape, PySequence_Fast_ITEMS(args.ptr()) + 1, own - 1);
+    const Meant meant = {function, dtype, shape, PySequence_Fast_ITEMS(args.ptr()) + 1, own - 1};
+    const py::object meaning = parts_.meanings.of(meant, distribution_of);
     if (!meaning) return false;
     if (is_random.of(meaning).ptr() != Py_False && is_set.of(seeding_).ptr() != Py_False) return false;
     fill_plain(memory, meaning);
@@ -394,6 +323,31 @@ py::object PlainTape::data(py::handle tensor) const {
     py::object seen = unseen(parts_.data, py::make_tuple(tensor), py::dict());
     if (!seen) throw py::error_already_set();
     return seen;
+}
+
+py::tuple PlainTape::held_by(const py::list& modules) const {
+    static const Name parameters("_parameters"), buffers("_buffers");
+    py::list all, others;
+    for (const auto module : modules) {
+        py::dict held;
+        for (const Name* const kind : {&parameters, &buffers}) {
+            const py::object tensors = kind->of(module);
+            if (!PyDict_Check(tensors.ptr())) throw py::type_error("a module must keep its tensors in a dict");
+            Py_ssize_t at = 0;
+            PyObject *key = nullptr, *tensor = nullptr;
+            while (PyDict_Next(tensors.ptr(), &at, &key, &tensor)) {
+                if (tensor == Py_None) continue;
+                const auto name = py::reinterpret_borrow<py::object>(key), one = py::reinterpret_borrow<py::object>(tensor);
+                const py::object memory = plain_memory(one);
+                if (memory.is_none())
+                    others.append(py::make_tuple(held, module, name, one));
+                else if (PyDict_SetItem(held.ptr(), key, memory.ptr()) < 0)
+                    throw py::error_already_set();
+            }
+        }
+        all.append(held);
+    }
+    return py::make_tuple(all, others);
 }
 
 }  // namespace wi

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "meanings.h"
+
 namespace wi {
 
 namespace py = pybind11;
@@ -53,21 +55,6 @@ class Places {
     std::vector<Known> known_;
 };
 
-// The distributions that calls of functions of init mean.
-class Meanings {
-  public:
-    Meanings();
-    // What a function makes of a dtype, a shape and its own arguments; null where it raises.
-    py::object of(py::handle function, py::handle dtype, py::handle shape, PyObject* const* own, Py_ssize_t n);
-
-  private:
-    struct Known {
-        py::object function, dtype, shape, own, meaning;
-    };
-    std::vector<Known> known_;
-    py::str distribution_ = "distribution";
-};
-
 // What all tapes have in common.
 struct TapeParts {
     // types: of tensors whose objects are the memory that they show; the first is torch.Tensor.
@@ -101,6 +88,7 @@ class PlainTape {
     bool fill(py::handle tensor, py::handle distribution) const;
     bool called(py::handle function, const py::tuple& args, Py_ssize_t own) const;
     py::object data(py::handle tensor) const;
+    py::tuple held_by(const py::list& modules) const;
 
   private:
     bool sees_first() const;

@@ -16,11 +16,39 @@ py::object attribute(py::handle of, const py::str& name) { return checked(PyObje
 py::object asked(py::handle method, py::handle tensor) {
     PyObject* argument = tensor.ptr();
     PyObject* const answer = PyObject_Vectorcall(method.ptr(), &argument, 1, nullptr);
-    if (!answer) {
-        if (!PyErr_ExceptionMatches(PyExc_RuntimeError)) throw py::error_already_set();
-        PyErr_Clear();
-    }
+    if (!answer) forgive(PyExc_RuntimeError);
     return py::reinterpret_steal<py::object>(answer);
+}
+
+// How tensors of a type show their memory in one call; null in a torch that has no such call.
+const dlpack::ExchangeApi* exchange_of(py::handle type) {
+    const py::object capsule = py::getattr(type, dlpack::kAttribute, py::none());
+    if (!PyCapsule_IsValid(capsule.ptr(), dlpack::kCapsule)) return nullptr;
+    const auto* const api = static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), dlpack::kCapsule));
+    return api->major_version == dlpack::kMajorVersion && api->tensor_of ? api : nullptr;
+}
+
+// -1 for what no kernel writes.
+int storage_of(const dlpack::Tensor& shown) {
+    switch (shown.code * 0x100 + shown.bits) {
+        case dlpack::kFloat * 0x100 + 32: return int(Storage::kFloat32);
+        case dlpack::kFloat * 0x100 + 64: return int(Storage::kFloat64);
+        case dlpack::kFloat * 0x100 + 16: return int(Storage::kFloat16);
+        case dlpack::kBFloat * 0x100 + 16: return int(Storage::kBFloat16);
+        case dlpack::kFloat8E4M3FN * 0x100 + 8: return int(Storage::kFloat8E4M3);
+        case dlpack::kFloat8E5M2 * 0x100 + 8: return int(Storage::kFloat8E5M2);
+        default: return -1;
+    }
+}
+
+// Counts the elements; false if they do not lie one after another.
+bool is_contiguous(const dlpack::Tensor& shown, uint64_t& count) {
+    count = 1;
+    for (int i = shown.ndim - 1; i >= 0; --i) {
+        if (shown.shape[i] != 1 && uint64_t(shown.strides[i]) != count) return false;
+        count *= uint64_t(shown.shape[i]);
+    }
+    return true;
 }
 
 uint64_t bits64(PyObject* number) {
@@ -46,22 +74,15 @@ bool Gathered::apart(const std::vector<std::pair<uint64_t, uint64_t>>& extents) 
     return true;
 }
 
-struct PlainTensors::Plain {
-    uintptr_t data;
-    int storage;
-    uint64_t count;
-    py::object dtype;
-};
-
 PlainTensors::PlainTensors(const py::tuple& types, const py::dict& storage, py::object store, py::object transform_of,
                            py::object has_kernels, py::object increment_version, py::object threads)
     : store_(std::move(store)), transform_of_(std::move(transform_of)), has_kernels_(std::move(has_kernels)),
       increment_version_(std::move(increment_version)), threads_(std::move(threads)) {
     for (const auto type : types) types_.push_back(py::reinterpret_borrow<py::object>(type));
-    for (const auto& [dtype, number] : storage)
-        storage_.emplace_back(py::reinterpret_borrow<py::object>(dtype), number.cast<int>());
+    for (const auto& [dtype, number] : storage) dtypes_.at(number.cast<size_t>()) = py::reinterpret_borrow<py::object>(dtype);
     if (types_.empty()) throw std::invalid_argument("at least one type is plain");
     const py::object& tensor = types_.front();
+    exchange_ = exchange_of(tensor);
     is_contiguous_ = tensor.attr("is_contiguous");
     is_inference_ = tensor.attr("is_inference");
     is_neg_ = tensor.attr("is_neg");
@@ -69,28 +90,48 @@ PlainTensors::PlainTensors(const py::tuple& types, const py::dict& storage, py::
     numel_ = tensor.attr("numel");
 }
 
-bool PlainTensors::holds(py::handle question, py::handle tensor) const { return asked(question, tensor).ptr() == Py_True; }
-
 bool PlainTensors::read(py::handle tensor, Plain& plain) const {
     const auto is_type = [&](const py::object& type) {
         return type.ptr() == reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr()));
     };
     if (std::none_of(types_.begin(), types_.end(), is_type)) return false;
-    plain.dtype = attribute(tensor, dtype_);
-    const auto is_dtype = [&](const auto& entry) { return entry.first.ptr() == plain.dtype.ptr(); };
-    const auto storage = std::find_if(storage_.begin(), storage_.end(), is_dtype);
-    if (storage == storage_.end() || !holds(is_contiguous_, tensor)) return false;
-    if (asked(is_inference_, tensor).ptr() != Py_False || asked(is_neg_, tensor).ptr() != Py_False) return false;
+    plain.is_cpu = attribute(tensor, is_cpu_).ptr() == Py_True;
+    bool is_dense = false;
+    plain.has_shape = plain.is_cpu && exchange_ && shown(tensor, plain, is_dense);
+    if (!plain.has_shape) is_dense = asked_for(tensor, plain);
+    const auto no = [&](const py::object& question) { return asked(question, tensor).ptr() == Py_False; };
+    return is_dense && plain.data != 0 && no(is_inference_) && no(is_neg_);
+}
+
+// In one call, for tensors of the CPU. False where torch refuses.
+bool PlainTensors::shown(py::handle tensor, Plain& plain, bool& is_dense) const {
+    dlpack::Tensor memory;
+    if (exchange_->tensor_of(tensor.ptr(), &memory) != 0) {
+        forgive(PyExc_Exception);
+        return false;
+    }
+    plain.storage = memory.lanes == 1 && memory.byte_offset == 0 ? storage_of(memory) : -1;
+    plain.data = reinterpret_cast<uintptr_t>(memory.data);
+    is_dense = plain.storage >= 0 && is_contiguous(memory, plain.count);
+    return true;
+}
+
+// By methods of tensors.
+bool PlainTensors::asked_for(py::handle tensor, Plain& plain) const {
+    const py::object dtype = attribute(tensor, dtype_);
+    const auto is_dtype = [&](const py::object& known) { return known.ptr() == dtype.ptr(); };
+    const auto known = std::find_if(dtypes_.begin(), dtypes_.end(), is_dtype);
+    if (known == dtypes_.end() || asked(is_contiguous_, tensor).ptr() != Py_True) return false;
     const py::object data = asked(data_ptr_, tensor), count = data ? asked(numel_, tensor) : py::object();
     if (!data || !count) return false;
     plain.data = uintptr_t(bits64(data.ptr()));
-    plain.storage = storage->second;
+    plain.storage = int(known - dtypes_.begin());
     plain.count = bits64(count.ptr());
-    return plain.data != 0;
+    return true;
 }
 
-const Transform* PlainTensors::transform(py::handle distribution, py::handle dtype, py::object& keep) const {
-    const py::object forms = attribute(distribution, forms_);
+const Transform* PlainTensors::transform(py::handle distribution, const Plain& plain, py::object& keep) const {
+    const py::object &dtype = dtypes_[size_t(plain.storage)], forms = attribute(distribution, forms_);
     PyObject* const known = PyDict_Check(forms.ptr()) ? PyDict_GetItemWithError(forms.ptr(), dtype.ptr()) : nullptr;
     if (known) {
         keep = py::reinterpret_borrow<py::object>(known);
@@ -102,10 +143,8 @@ const Transform* PlainTensors::transform(py::handle distribution, py::handle dty
 }
 
 void PlainTensors::about_to_write(py::handle tensor) const {
-    const py::tuple one(1);
-    PyTuple_SET_ITEM(one.ptr(), 0, tensor.inc_ref().ptr());
-    PyObject* argument = one.ptr();
-    checked(PyObject_Vectorcall(increment_version_.ptr(), &argument, 1, nullptr));
+    const py::object one = checked(PyTuple_Pack(1, tensor.ptr()));
+    checked(PyObject_CallOneArg(increment_version_.ptr(), one.ptr()));
 }
 
 void PlainTensors::write(const Plain& plain, const Transform& transform, const Draw& draw) const {
@@ -116,28 +155,11 @@ void PlainTensors::write(const Plain& plain, const Transform& transform, const D
 bool PlainTensors::fill(py::handle tensor, py::handle distribution, uint64_t seed, uint64_t stream) const {
     Plain plain;
     py::object keep;
-    if (!read(tensor, plain) || attribute(tensor, is_cpu_).ptr() != Py_True) return false;
-    const Transform* const made = transform(distribution, plain.dtype, keep);
+    if (!read(tensor, plain) || !plain.is_cpu) return false;
+    const Transform* const made = transform(distribution, plain, keep);
     if (!made) return false;
-    about_to_write(tensor);  // before the fill, which Ctrl-C may end
-    write(plain, *made, {seed, stream});
-    return true;
-}
-
-bool PlainTensors::draw_and_fill(py::handle tensor, py::handle distribution, py::handle draw, py::handle lowest,
-                                 uintptr_t seed) const {
-    Plain plain;
-    py::object keep;
-    if (!seed) throw std::invalid_argument("the seed must have memory");
-    if (!read(tensor, plain) || attribute(tensor, is_cpu_).ptr() != Py_True) return false;
-    const Transform* const made = transform(distribution, plain.dtype, keep);
-    if (!made) return false;
-    PyObject* range[] = {lowest.ptr(), Py_None};
-    checked(PyObject_Vectorcall(draw.ptr(), range, 2, nullptr));
-    const uint64_t drawn =
-        *reinterpret_cast<const uint64_t*>(seed);  // at once: what runs Python below may run a signal handler
     about_to_write(tensor);
-    write(plain, *made, {drawn, 0});
+    write(plain, *made, {seed, stream});
     return true;
 }
 
@@ -153,12 +175,13 @@ class PlainTensors::Gathering {
     bool add(py::handle tensor, py::handle distribution, const Draw& draw) {
         const Py_ssize_t left = left_--;
         Plain plain;
-        Table* const table = plain_.read(tensor, plain) ? table_of(tensor) : nullptr;
-        const Transform* const made = table ? form(distribution, plain.dtype) : nullptr;
+        Table* const table = plain_.read(tensor, plain) ? table_of(tensor, plain) : nullptr;
+        const Form* const made = table ? form(distribution, plain, *table) : nullptr;
         if (!made) return false;
-        const Storage storage = checked_storage(*made, plain.storage);
-        if (table->jobs.empty()) table->jobs.reserve(size_t(left));
-        put_contiguous(table->jobs.emplace_back(), plain.data, storage, plain.count, *made, draw);
+        const Storage storage = checked_storage(table->whole.transforms[made->number], plain.storage);
+        require_memory(plain.data, plain.count);
+        if (table->whole.jobs.empty()) table->whole.jobs.reserve(size_t(left));
+        table->whole.jobs.push_back({reinterpret_cast<char*>(plain.data), plain.count, draw, made->number, storage});
         gathered.tensors.append(tensor);
         gathered.begins.push_back(plain.data);
         gathered.ends.push_back(plain.data + plain.count * uint64_t(item_size(storage)));
@@ -180,34 +203,39 @@ class PlainTensors::Gathering {
         return devices_.back().second;
     }
 
-    Table* table_of(py::handle tensor) {
-        if (attribute(tensor, plain_.is_cpu_).ptr() != Py_True) return table_on(attribute(tensor, plain_.device_));
+    Table* table_of(py::handle tensor, const Plain& plain) {
+        if (!plain.is_cpu) return table_on(attribute(tensor, plain_.device_));
         if (!on_cpu_.first) on_cpu_ = {true, table_on(attribute(tensor, plain_.device_))};
         return on_cpu_.second;
     }
 
-    const Transform* form(py::handle distribution, py::handle dtype) {
-        Form& known = recent_[(reinterpret_cast<uintptr_t>(distribution.ptr()) >> 4) % kRecent];
-        if (known.distribution != distribution.ptr() || known.dtype != dtype.ptr()) {
-            known.distribution = nullptr;
-            known.made = plain_.transform(distribution, dtype, known.keep);
-            known.distribution = distribution.ptr();
-            known.dtype = dtype.ptr();
-        }
-        return known.made;
-    }
-
-    struct Form {  // of a distribution and a dtype that live as long as the jobs
-        PyObject *distribution, *dtype;
-        const Transform* made;
-        py::object keep;
+    struct Form {  // of a distribution that lives as long as the jobs, in a table
+        PyObject* distribution;
+        int storage;
+        const Table* table;
+        uint32_t number;
     };
+
+    // Null where the kernels do not write what the distribution says.
+    const Form* form(py::handle distribution, const Plain& plain, Table& table) {
+        for (const Form& known : recent_)
+            if (known.distribution == distribution.ptr() && known.storage == plain.storage && known.table == &table)
+                return &known;
+        py::object keep;
+        const Transform* const made = plain_.transform(distribution, plain, keep);
+        if (!made) return nullptr;
+        table.whole.transforms.push_back(*made);
+        Form& oldest = recent_[next_++ % kRecent];
+        oldest = {distribution.ptr(), plain.storage, &table, uint32_t(table.whole.transforms.size() - 1)};
+        return &oldest;
+    }
 
     const PlainTensors& plain_;
     Py_ssize_t left_;
     std::vector<std::pair<py::object, Table*>> devices_;  // null: the kernels do not write there
     std::pair<bool, Table*> on_cpu_ = {false, nullptr};
     Form recent_[kRecent] = {};
+    size_t next_ = 0;
 };
 
 Gathered PlainTensors::gather(const py::object& jobs) const {

@@ -3,9 +3,11 @@
 #pragma once
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <utility>
 #include <vector>
 
+#include "dlpack.h"
 #include "table.h"
 
 namespace wi {
@@ -21,6 +23,15 @@ struct Gathered {
 
     // Whether none of them shares memory with another one, or with [begin, end) of an other job.
     bool apart(const std::vector<std::pair<uint64_t, uint64_t>>& extents) const;
+};
+
+// Where the elements of a plain tensor are.
+struct Plain {
+    uintptr_t data;
+    int storage;
+    uint64_t count;
+    bool is_cpu;
+    bool has_shape;  // is known to be one tensor, and no list of them that torch calls nested
 };
 
 class PlainTensors {
@@ -44,20 +55,23 @@ class PlainTensors {
     // Fills a plain tensor of the CPU. False, and nothing is drawn or written, for any other tensor.
     bool fill(py::handle tensor, py::handle distribution, uint64_t seed, uint64_t stream) const;
 
-    // The same with the seed that draw(lowest, None) puts at an address, on stream 0.
-    bool draw_and_fill(py::handle tensor, py::handle distribution, py::handle draw, py::handle lowest, uintptr_t seed) const;
+    // What a plain tensor shows. False for any other one.
+    bool read(py::handle tensor, Plain& plain) const;
+    // The kernels' form of a distribution; null if they do not make it in one pass. Its object has to be kept.
+    const Transform* transform(py::handle distribution, const Plain& plain, py::object& keep) const;
+    py::handle dtype(const Plain& plain) const { return dtypes_[size_t(plain.storage)]; }
+    // Tells autograd: before the fill, which Ctrl-C may end.
+    void about_to_write(py::handle tensor) const;
+    void write(const Plain& plain, const Transform& transform, const Draw& draw) const;
 
   private:
-    struct Plain;
     class Gathering;
-    bool read(py::handle tensor, Plain& plain) const;
-    bool holds(py::handle question, py::handle tensor) const;
-    const Transform* transform(py::handle distribution, py::handle dtype, py::object& keep) const;
-    void write(const Plain& plain, const Transform& transform, const Draw& draw) const;
-    void about_to_write(py::handle tensor) const;
+    bool shown(py::handle tensor, Plain& plain, bool& is_dense) const;
+    bool asked_for(py::handle tensor, Plain& plain) const;
 
     std::vector<py::object> types_;
-    std::vector<std::pair<py::object, int>> storage_;
+    std::array<py::object, kStorages> dtypes_;  // null for what no tensor has
+    const dlpack::ExchangeApi* exchange_;
     py::object store_, transform_of_, has_kernels_, increment_version_, threads_;
     py::object is_contiguous_, is_inference_, is_neg_, data_ptr_, numel_;  // methods of tensors
     py::str dtype_ = "dtype", device_ = "device", is_cpu_ = "is_cpu", forms_ = "forms";

@@ -12,7 +12,19 @@ namespace wi {
 
 // Fills of one device. A fill on the CPU takes the jobs out of their table: it is used once.
 struct Table {
+    WholeJobs whole;
     std::vector<FillJob> jobs;
+
+    size_t size() const { return whole.jobs.size() + jobs.size(); }
+
+    // All of them in one form.
+    std::vector<FillJob> all() const {
+        std::vector<FillJob> every;
+        every.reserve(size());
+        for (const WholeJobs::Job& job : whole.jobs) every.push_back(whole.as_job(job));
+        every.insert(every.end(), jobs.begin(), jobs.end());
+        return every;
+    }
 };
 
 inline Storage checked_storage(const Transform& transform, int storage) {

@@ -14,6 +14,7 @@ from time import perf_counter
 
 __all__ = ["Policy", "Samples", "Stopwatch", "looped", "measure", "spread"]
 
+SHORT = 25  # slices that a first call may take and be made again
 Stopwatch = Callable[[int], float]  # makes that many calls, returns the seconds that one took
 Clock = Callable[[], float]  # cycles a second, now
 
@@ -92,8 +93,11 @@ def measure(
 
 
 def _loops(watch: Stopwatch, seconds: float, policy: Policy) -> int:
-    """Calls that fill a slice. The first call is no measure of a short one: it is taken again, in longer loops."""
+    """Calls that fill a slice. The first call is no measure of a short one, which touched memory and code for the first time:
+    it is taken again, then in longer loops."""
     loops = 1
+    if seconds < SHORT * policy.slice_seconds:
+        seconds = watch(1)
     while loops * seconds < policy.slice_seconds / 4:
         loops = max(loops * 4, 4)
         seconds = watch(loops)

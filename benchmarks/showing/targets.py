@@ -23,6 +23,7 @@ from ..contestants import (
     OURS_BOUND,
     OURS_HUGE,
     OURS_PATCHED,
+    OURS_PLANNED,
     PREPARED,
 )
 from ..measuring.row import Row, Spread
@@ -99,6 +100,8 @@ def _elsewhere() -> Iterator[Target]:
     for threads in (1, 2):
         for values in (10, 64 * 64):
             yield Target("small", None, ("float32",), threads, (values,), BASELINE, 1, 2)
+    yield Target("model", SMALL, ("float32",), 2, (), BASELINE, 2, 4, OURS)
+    yield Target("model", SMALL, ("float32",), 2, (), BASELINE, 4, 6, OURS_PLANNED)
     yield Target("model", SMALL, ("float32",), 2, (), BASELINE, 10, None, OURS_BOUND)
     for label, dtype, share in (("uniform", "float32", 0.55), ("uniform", "bfloat16", 0.26), ("uniform", "float64", 0.46)):
         yield Target("fill", label, (dtype,), 1, LARGE, "zero_", share)

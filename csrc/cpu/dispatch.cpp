@@ -227,6 +227,8 @@ void fill_range(const FillJob& job, const Draw& draw, const Program& program, co
     }
 }
 
+uint64_t tiles_of(uint64_t elements) { return (elements + kTileElements - 1) / kTileElements; }
+
 }  // namespace
 
 const std::vector<std::string>& available_isas() {
@@ -261,37 +263,77 @@ struct CpuFill::Prepared {
     StoreColumnsFn store_columns;
 };
 
-CpuFill::CpuFill(std::vector<FillJob> jobs, Combine combine) : jobs_(std::move(jobs)), first_tile_{0} {
-    for (const FillJob& job : jobs_) {
-        const Region region = collapse(job.dims, job.ndim);
-        const RunFn run = find_run(job.transform, made_storage(combine.mode, job.storage));
-        const Program program = {run, current()->find_combine(combine.mode, job.storage), combine.weight};
-        const Blocks blocks = program.combine ? Blocks{} : blocks_of(job, region);
-        prepared_.push_back({program, region, blocks, current()->find_store_columns(item_size(job.storage) * blocks.per_item)});
-        const uint64_t tiles = blocks.count ? blocks.count : (region.count + kTileElements - 1) / kTileElements;
-        first_tile_.push_back(first_tile_.back() + int64_t(tiles));
-        nanoseconds_ += double(region.count) * nanoseconds_of(job.transform.kind, job.storage);
-    }
+FillJob WholeJobs::as_job(const Job& job) const {
+    FillJob made = {};
+    made.data = job.data;
+    made.storage = job.storage;
+    made.transform = transforms[job.transform];
+    made.draw = job.draw;
+    made.ndim = 1;
+    made.dims[0] = {int64_t(job.count), 1, 1};
+    return made;
+}
+
+CpuFill::CpuFill(std::vector<FillJob> jobs, Combine combine) : jobs_(std::move(jobs)) {
+    prepared_.reserve(jobs_.size());
+    for (const FillJob& job : jobs_) add(job, combine);
+}
+
+CpuFill::CpuFill(WholeJobs whole, std::vector<FillJob> jobs) : whole_(std::move(whole)), jobs_(std::move(jobs)) {
+    runs_.reserve(whole_.jobs.size());
+    prepared_.reserve(jobs_.size());
+    first_tile_.reserve(whole_.jobs.size() + jobs_.size() + 1);
+    for (const WholeJobs::Job& job : whole_.jobs) add(job);
+    for (const FillJob& job : jobs_) add(job, {});
 }
 
 CpuFill::~CpuFill() = default;
 
+void CpuFill::add(const WholeJobs::Job& job) {
+    const Transform& transform = whole_.transforms[job.transform];
+    runs_.push_back(find_run(transform, job.storage));
+    add_tiles(tiles_of(job.count), job.count, transform.kind, job.storage);
+}
+
+void CpuFill::add(const FillJob& job, const Combine& combine) {
+    const Region region = collapse(job.dims, job.ndim);
+    const RunFn run = find_run(job.transform, made_storage(combine.mode, job.storage));
+    const Program program = {run, current()->find_combine(combine.mode, job.storage), combine.weight};
+    const Blocks blocks = program.combine ? Blocks{} : blocks_of(job, region);
+    prepared_.push_back({program, region, blocks, current()->find_store_columns(item_size(job.storage) * blocks.per_item)});
+    add_tiles(blocks.count ? blocks.count : tiles_of(region.count), region.count, job.transform.kind, job.storage);
+}
+
+void CpuFill::add_tiles(uint64_t tiles, uint64_t elements, Kind kind, Storage storage) {
+    first_tile_.push_back(first_tile_.back() + int64_t(tiles));
+    nanoseconds_ += double(elements) * nanoseconds_of(kind, storage);
+}
+
 void CpuFill::run_tiles(int64_t begin, int64_t end, const uint64_t* seed) const {
     const auto after = std::upper_bound(first_tile_.begin(), first_tile_.end(), begin);
+    const size_t whole = whole_.jobs.size();
     for (size_t i = size_t(after - first_tile_.begin()) - 1; begin < end; ++i) {
-        const FillJob& job = jobs_[i];
-        const Prepared& p = prepared_[i];
-        const Draw draw = {seed ? *seed : job.draw.seed, job.draw.stream};
         const int64_t last = std::min(end, first_tile_[i + 1]);
         const uint64_t from = uint64_t(begin - first_tile_[i]), to = uint64_t(last - first_tile_[i]);
-        if (p.blocks.count) {
-            fill_blocks(job, draw, p.blocks, p.program.run, p.store_columns, from, to);
-        } else {
-            const uint64_t first = from * kTileElements, n = std::min(to * kTileElements, p.region.count) - first;
-            fill_range(job, draw, p.program, p.region, first, n);
-        }
+        i < whole ? run_whole(i, from, to, seed) : run_other(i - whole, from, to, seed);
         begin = last;
     }
+}
+
+void CpuFill::run_whole(size_t i, uint64_t from, uint64_t to, const uint64_t* seed) const {
+    const WholeJobs::Job& job = whole_.jobs[i];
+    const uint64_t first = from * kTileElements, n = std::min(to * kTileElements, job.count) - first;
+    const Draw draw = {seed ? *seed : job.draw.seed, job.draw.stream};
+    runs_[i](job.data + first * uint64_t(item_size(job.storage)), first, n, whole_.transforms[job.transform], draw);
+}
+
+void CpuFill::run_other(size_t i, uint64_t from, uint64_t to, const uint64_t* seed) const {
+    const FillJob& job = jobs_[i];
+    const Prepared& p = prepared_[i];
+    const Draw draw = {seed ? *seed : job.draw.seed, job.draw.stream};
+    if (p.blocks.count) return fill_blocks(job, draw, p.blocks, p.program.run, p.store_columns, from, to);
+    const uint64_t first = from * kTileElements, n = std::min(to * kTileElements, p.region.count) - first;
+    fill_range(job, draw, p.program, p.region, first, n);
 }
 
 void fill_small(const Transform& transform, Storage storage, const Draw& draw, char* data, uint64_t count) {

@@ -15,12 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weightinit_cuda import engine
-from weightinit_cuda.engine import FillJob, native
-from weightinit_cuda.engine.words import LOWEST, seed_cell
-from weightinit_cuda.numerics.combine import ADD
+from weightinit_cuda.engine import FillJob, drop_in, native
+from weightinit_cuda.engine.backend import has_kernels
+from weightinit_cuda.init import schemes
+from weightinit_cuda.init.catalog import CATALOG
+from weightinit_cuda.numerics.combine import ADD, STORE
 from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, SparseNormal, Uniform
 from weightinit_cuda.numerics.streams import DOMAIN, stream_of
 from weightinit_cuda.tensors.boxes import Region
+from weightinit_cuda.tensors.named import PLAIN_TYPES
+from weightinit_cuda.tensors.torch_private import increment_version
 
 NORMAL = Normal(0.0, 1.0)
 
@@ -50,6 +54,47 @@ NOT_PLAIN: dict[str, Callable[[], torch.Tensor]] = {
     "subclass": lambda: torch.zeros(4).as_subclass(Subclass),
     "no tensor": lambda: 3,  # type: ignore[dict-item,return-value]
 }
+
+
+class Quiet(torch.Tensor):
+    """A tensor that does not show its memory in one call, as in older releases of torch."""
+
+    __dlpack_c_exchange_api__ = None
+
+
+def readers() -> list[Any]:
+    """What reads plain tensors, by one call and by many."""
+    if not engine.backend.native:
+        return []
+    asking = engine.backend.kernels.PlainTensors(
+        (Quiet, *PLAIN_TYPES), native.STORAGE, STORE, native._of_one_pass, has_kernels, increment_version, torch.get_num_threads
+    )
+    return [native.plain_tensors, asking]
+
+
+READERS = pytest.mark.parametrize("plain_tensors", readers(), ids=["in one call", "by methods"][: len(readers())])
+
+PLAIN: dict[str, Callable[[], torch.Tensor]] = {
+    "number": lambda: torch.zeros(()),
+    "row": lambda: torch.zeros(4, 3)[2],
+    "one of many strides": lambda: torch.zeros(5, 1, 7)[:, :, 3:4][2:3],
+    "parameter": lambda: torch.nn.Parameter(torch.zeros(3, 2)),
+    "on one storage": lambda: torch.zeros(40)[3:9].view(2, 3),
+    "copied when written": lambda: torch._lazy_clone(torch.zeros(4)),
+}
+
+
+@needs_kernels
+@READERS
+@pytest.mark.parametrize("dtype", REAL_DTYPES, ids=str)
+@pytest.mark.parametrize("make", PLAIN.values(), ids=PLAIN)
+def test_what_is_plain_is_filled(plain_tensors: Any, make: Callable[[], torch.Tensor], dtype: torch.dtype) -> None:
+    tensor = make().to(dtype) if dtype != torch.float32 else make()
+    version, expected = tensor._version, torch.empty(tensor.shape, dtype=dtype)
+    assert plain_tensors.fill(tensor, Uniform(1.0, 2.0), 5, 6)
+    engine.fill([FillJob(expected, Uniform(1.0, 2.0), 5, 6)])
+    assert differing(tensor.detach(), expected) == 0
+    assert tensor._version == version + 1
 
 
 def test_columns_are_filled_as_jobs_are() -> None:
@@ -97,15 +142,15 @@ def test_columns_have_one_length() -> None:
 
 
 @needs_kernels
+@READERS
 @pytest.mark.parametrize("make", NOT_PLAIN.values(), ids=NOT_PLAIN)
-def test_what_is_not_plain_is_left_to_others(make: Callable[[], torch.Tensor]) -> None:
+def test_what_is_not_plain_is_left_to_others(plain_tensors: Any, make: Callable[[], torch.Tensor]) -> None:
     tensor, state = make(), torch.get_rng_state()
-    draw, seed = seed_cell.both
-    assert not native.plain_tensors.fill(tensor, NORMAL, 1, 0)
-    assert not native.plain_tensors.draw_and_fill(tensor, NORMAL, draw, LOWEST, seed)
+    assert not plain_tensors.fill(tensor, NORMAL, 1, 0)
+    assert not drop_in.drawn(tensor, lambda dtype: NORMAL, (getattr(tensor, "dtype", None),))
     assert torch.equal(torch.get_rng_state(), state)
     job = FillJob(tensor, NORMAL, 1)
-    gathered = native.plain_tensors.gather([job])
+    gathered = plain_tensors.gather([job])
     assert gathered.others == [job]
     assert not gathered.tensors
     assert not any(len(table) for _, table in gathered.tables)
@@ -139,16 +184,18 @@ def test_lists_of_something_else_are_refused(wrong: Any) -> None:
 def test_references_are_given_back() -> None:
     tensor, distribution = torch.zeros(8), Normal(0.0, 3.0)
     job = FillJob(tensor, distribution, 1, 2)
-    draw, seed = seed_cell.both
+    scheme, row, args = schemes.normal_, CATALOG["normal_"], (torch.float32, 0.0, 3.0)
     engine.fill([job])
-    objects: list[object] = [tensor, distribution, job, torch.float32, draw, None, True, False]
+    objects: list[object] = [tensor, distribution, job, torch.float32, scheme, row, args, *args, None, True, False, 2]
     gc.collect()
     before = [sys.getrefcount(one) for one in objects]
     for _ in range(1000):
         native.plain_tensors.gather([job])
         native.plain_tensors.fill(tensor, distribution, 1, 2)
-        native.plain_tensors.draw_and_fill(tensor, distribution, draw, LOWEST, seed)
         native.plain_tensors.fill(torch.float32, distribution, 1, 2)
+        assert drop_in.drawn(tensor, scheme, args)
+        assert drop_in.called(row, (tensor, 0.0, 3.0, None), 3)
+        assert drop_in.method(row, ("mean", "std"), tensor, (0.0,), {"std": 3.0})
     after = [sys.getrefcount(one) for one in objects]
     assert all(abs(a - b) < 500 for a, b in zip(after, before, strict=True)), (before, after)
 

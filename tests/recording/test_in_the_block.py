@@ -254,3 +254,10 @@ def test_an_array_of_a_recorded_tensor_is_read_only() -> None:
         layer.doubled = nn.Parameter(torch.from_numpy(array * 2))
     recording.materialize_(layer, device="cpu", seed=1)
     assert torch.equal(layer.doubled, 2 * layer.weight)
+
+
+def test_functorch_asks_with_numbers_alone() -> None:
+    with wi.deferred() as recorded:
+        module = nn.Module()
+        module.register_buffer("w", torch.func.vmap(lambda x: x.sum() * 2)(torch.arange(6.0).view(2, 3)))
+    assert recorded.materialize_(module).w.tolist() == [6, 24]

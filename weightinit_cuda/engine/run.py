@@ -60,6 +60,12 @@ def fill_whole(
     """:func:`fill` of jobs on whole tensors, which come as columns, and of a few more: no job is made of what is plain."""
     if backend.native and tensors:
         gathered = native.plain_tensors.gather_whole(tensors, distributions, streams, seed & MASK64, more)
+        if not gathered.others and gathered.apart(()):
+            increment_version(tuple(gathered.tensors))
+            with without_modes():
+                for device, table in gathered.tables:
+                    native.launch(device, table)
+            return
         others = [
             FillJob(tensors[i], distributions[i], seed, streams[i], None, names[i]) if isinstance(i, int) else i
             for i in gathered.others
@@ -123,6 +129,8 @@ class Batch:
             increment_version((*self.plain, *written))
         filled = [job for job in self.others if _writes(job)]
         self._run_kernels([job for job in filled if not job.distribution.linear_algebra])
+        if not filled:
+            return
         with torch.no_grad():
             for job in filled:
                 if isinstance(job.distribution, SparseNormal):
@@ -150,8 +158,8 @@ class Batch:
             from ..numerics import reference  # not at import: a program that has the kernels does not need it
         for part, transform in by_reference:
             reference.fill(part.tensor, transform, part.seed, part.stream, part.region, part.combine)
-        with torch.no_grad():
-            for tensor, made in copies:
+        for tensor, made in copies:
+            with torch.no_grad():
                 tensor.copy_(made)
 
 

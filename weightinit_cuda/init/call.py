@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from .. import engine
+from ..engine import backend
 from ..engine.checks import is_virtual, target
-from ..engine.drop_in import draw_and_fill
+from ..engine.drop_in import draw_and_fill, drawn
 from ..engine.job import FillJob
 from ..numerics.distributions import Distribution
 from ..numerics.rounding import REAL_DTYPE
@@ -56,7 +57,17 @@ def fill(
     offset: Shape | None,
     flat_range: Shape | None,
 ) -> Tensor:
-    """Checks everything, draws a seed if none is given, fills. The common call is the short path in the middle."""
+    """Checks everything, draws a seed if none is given, fills. The common call is the short path at the beginning."""
+    is_plain = (
+        seed is None
+        and generator is None
+        and stream is UNNAMED
+        and global_shape is None
+        and offset is None
+        and flat_range is None
+    )
+    if is_plain and backend.native and drawn(tensor, scheme, args):
+        return tensor
     if (dispatch_modes() or jit_trace()) and not is_dtensor(tensor):  # whose shards are filled one by one
         return _fill_operator(tensor, scheme, args, generator, seed, stream, global_shape, offset, flat_range)
     try:
@@ -65,15 +76,7 @@ def fill(
         if not isinstance(tensor, Tensor):
             raise AttributeError(f"'{type(tensor).__name__}' object has no attribute '{scheme.__name__}'") from None
         distribution = inspect.unwrap(scheme)(*schemes.plain(args))
-    if (
-        seed is None
-        and generator is None
-        and stream is UNNAMED
-        and global_shape is None
-        and offset is None
-        and flat_range is None
-        and draw_and_fill(tensor, distribution)
-    ):
+    if is_plain and draw_and_fill(tensor, distribution):
         return tensor
     if functorch_transform() is not None:
         return _fill_operator(tensor, scheme, args, generator, seed, stream, global_shape, offset, flat_range)

@@ -15,14 +15,13 @@ functions do is in ``init``.
 
 from __future__ import annotations
 
-import ast
 import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FunctionType, TracebackType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +29,9 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .. import init
+from ..engine import backend
+from ..engine.drop_in import called
+from ..engine.drop_in import method as short_method
 from ..tensors.torch_private import (
     DecoratorContextManager,
     TensorBase,
@@ -38,8 +40,10 @@ from ..tensors.torch_private import (
     jit_trace,
 )
 from . import module_attributes
-from .catalog import CATALOG, Function
+from .calling_code import calling_code
+from .catalog import CATALOG
 from .coverage import Origins, PatchReport
+from .records import Records
 from .torch_draws import INIT_ONLY, Options, Seen, SeenByModes, TorchDraws, fillable, put_methods, remove_methods
 
 __all__ = ["patch", "patched", "recording", "unpatch"]
@@ -49,28 +53,13 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 # The names in torch.nn.init. torch's deprecated names call the others, and its private fills with a constant are called by ours
 # too.
 _ROWS = {name: row for row in CATALOG.values() for name in (row.name, row.private) if name}
-_FUNCTIONS = (*_ROWS, "calculate_gain")
-_METHODS = {"uniform_": ("from", "to", "generator"), "normal_": ("mean", "std", "generator")}  # generator by keyword only
+_FUNCTIONS = [name for name in (*_ROWS, "calculate_gain") if hasattr(torch.nn.init, name)]
+_METHODS = {"uniform_": ("from", "to"), "normal_": ("mean", "std")}  # and, by keyword only, generator
 
 # Looked up once: they are asked in every call, whose whole work may be ten elements.
 _dynamo_traces = torch.compiler.is_dynamo_compiling
 
 _ANSWERS = ("tolist", "numpy")  # methods that ask for values, and no operator
-
-
-class Records(Protocol):
-    """Who records a thread."""
-
-    def value(self, tensor: Tensor) -> Tensor:
-        """The real values of a tensor on meta."""
-
-    @property
-    def called(self) -> Callable[[Function, tuple[Any, ...], int], bool]:
-        """Records a call of a function, of whose arguments that many are the tensor and its own, and one may be a generator;
-        False, and nothing is recorded, where it is to be run."""
-
-    def seeded(self, generator: torch.Generator | None) -> bool:
-        """Whether a draw is under a seed that the code has set: torch's function then runs."""
 
 
 class _Thread(threading.local):
@@ -133,6 +122,11 @@ def _draws_ours(generator: torch.Generator | None) -> bool:
     )
 
 
+def _is_short() -> bool:
+    """Whether this thread gets ours without further questions than a short call asks."""
+    return bool(_thread.entered or _everywhere) and _thread.recorder is None and backend.native
+
+
 class _Fork(NamedTuple):
     """A function of ``torch.nn.init``, and what it does while patched."""
 
@@ -151,7 +145,7 @@ def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable
     generators = "generator" in code.co_varnames[: code.co_argcount]
     own = code.co_argcount - generators  # it comes last
 
-    def call(*args: Any) -> Any:
+    def careful(*args: Any) -> Any:
         if _dynamo_traces():
             drawn = generators and args[-1] is not None
             return ours(*args) if row is not None and _ours_in_graphs(drawn) else torchs(*args)
@@ -167,42 +161,34 @@ def _forked_function(torchs: FunctionType, ours: Callable[..., Any]) -> Callable
             return torchs(*args)
         return ours(*args) if _ours_now() else torchs(*args)
 
+    def call(*args: Any) -> Any:
+        if _is_short() and called(row, args, own):
+            return args[0]
+        return careful(*args)
+
+    if row is None or not row.random:
+        return careful
+    call._torchdynamo_inline = careful  # type: ignore[attr-defined]
     return call
-
-
-def _calling_code(function: FunctionType) -> CodeType:
-    """Code with the parameters of ``function`` that hands them to ``_calls``.
-
-    It claims to stand where the function's own code stands, for tracebacks and for those who read the source (``inspect``,
-    TorchScript). It comes to us by a way that exists in ``torch.nn.init`` anyway, so that nothing is left there.
-    """
-    own, name = function.__code__, function.__name__
-    parameters = ", ".join(own.co_varnames[: own.co_argcount])
-    tree = ast.parse(f"def {name}({parameters}): return torch.sys.modules[{__name__!r}]._calls[{name!r}]({parameters})")
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.stmt, ast.expr, ast.arg)):
-            node.lineno = node.end_lineno = own.co_firstlineno
-            node.col_offset = node.end_col_offset = 0
-    module = compile(tree, own.co_filename, "exec", dont_inherit=True)
-    return next(constant for constant in module.co_consts if isinstance(constant, CodeType))
 
 
 def _find_functions() -> None:
     """Completes ``_forks``. What others have put into ``torch.nn.init``, an empty-init for example, is theirs and stays."""
+    if len(_forks) == len(_FUNCTIONS):
+        return
     namespace = vars(torch.nn.init)
     for name in _FUNCTIONS:
         function = None if name in _forks else namespace.get(name)
         if isinstance(function, FunctionType) and function.__globals__ is namespace and function.__closure__ is None:
             torchs = FunctionType(function.__code__, namespace, name, function.__defaults__)
             _calls[name] = _forked_function(torchs, getattr(init, name))
-            _forks[name] = _Fork(function, torchs.__code__, _calling_code(function))
+            _forks[name] = _Fork(function, torchs.__code__, calling_code(function, __name__, "_calls"))
 
 
 def _forked_method(name: str) -> Callable[..., Any]:
     torchs, ours, names, row = getattr(TensorBase, name), getattr(init, name), _METHODS[name], CATALOG[name]
 
-    @functools.wraps(torchs)
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def careful(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         if (
             not _dynamo_traces()
             and (recorder := _thread.recorder) is not None
@@ -221,11 +207,18 @@ def _forked_method(name: str) -> Callable[..., Any]:
             return handle_torch_function(seen, (self,), self, *args, **kwargs)
         if len(args) <= 2 and not kwargs:
             return ours(self, *args)
-        if len(args) > 2 or not kwargs.keys() <= set(names[len(args) :]):
+        if len(args) > 2 or not kwargs.keys() <= {*names[len(args) :], "generator"}:
             return torchs(self, *args, **kwargs)  # raises its TypeError
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         return ours(self, given.get(names[0], 0.0), given.get(names[1], 1.0), given.get("generator"))
 
+    @functools.wraps(torchs)
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if _is_short() and short_method(row, names, self, args, kwargs):
+            return self
+        return careful(self, *args, **kwargs)
+
+    method._torchdynamo_inline = careful  # type: ignore[attr-defined]
     seen = SeenByModes(method, torchs)
     return method
 
@@ -390,7 +383,7 @@ class patched(DecoratorContextManager):
     def __enter__(self) -> PatchReport:  # type: ignore[override]
         _acquire("patched", self.options)
         _thread.entered.append(self)
-        _thread.seen = Seen.of([one.options for one in _thread.entered])
+        _thread.seen = Seen.of(self.options)
         watch = Origins() if self.report else None
         self._watches.append(watch)
         if watch is not None:
@@ -406,7 +399,7 @@ class patched(DecoratorContextManager):
         if (watch := self._watches.pop()) is not None:
             watch.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
         _thread.entered.remove(self)
-        _thread.seen = Seen.of([one.options for one in _thread.entered])
+        _thread.seen = Seen.of(_thread.entered[-1].options if _thread.entered else None)
         _release(self.options)
 
     def __call__(self, function: _F) -> _F:
@@ -433,7 +426,7 @@ def patch(*, generators: str = "torch", draws: str = "torch") -> None:
     with _lock:
         _acquire("patch", options)
         _everywhere.append(options)
-        _seen_everywhere = Seen.of(_everywhere)
+        _seen_everywhere = Seen.of(options)
 
 
 def unpatch() -> None:
@@ -447,4 +440,4 @@ def unpatch() -> None:
         if not _everywhere:
             raise RuntimeError("unpatch: must follow a patch(), got none to take back. A `with patched():` ends by itself.")
         _release(_everywhere.pop())
-        _seen_everywhere = Seen.of(_everywhere)
+        _seen_everywhere = Seen.of(_everywhere[-1] if _everywhere else None)

@@ -9,7 +9,7 @@ binds meanwhile gives torch's values afterwards. A draw of ours is what torch's 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from ..tensors.shards import is_dtensor
 from ..tensors.torch_private import (
     device_constructors,
     forget_what_dynamo_knows,
-    forward_ad_level,
+    forward_ad_runs,
     known_to_dynamo,
     register_builtin,
 )
@@ -43,6 +43,8 @@ class Options(NamedTuple):
     @classmethod
     def checked(cls, function: str, generators: str, draws: str) -> Options:
         """As somebody gave them to that function."""
+        if generators == draws == "torch":
+            return INIT_ONLY
         for name, given in (("generators", generators), ("draws", draws)):
             if given not in ("torch", "ours"):
                 raise ValueError(f'{function}: {name} must be "torch" or "ours", got {given!r}.')
@@ -59,8 +61,12 @@ class Seen(NamedTuple):
     generators: bool = False
 
     @staticmethod
-    def of(entered: Sequence[Options]) -> Seen:
-        return Seen(bool(entered), bool(entered) and entered[-1].generators == "ours")
+    def of(innermost: Options | None) -> Seen:
+        """Where these options decide; None: where nothing was entered."""
+        return _OURS[innermost.generators] if innermost else _NOT_OURS
+
+
+_NOT_OURS, _OURS = Seen(), {"torch": Seen(ours=True), "ours": Seen(ours=True, generators=True)}
 
 
 def put_methods(methods: Mapping[str, Any], kind: type = Tensor) -> None:
@@ -97,7 +103,7 @@ def fillable(tensor: object) -> bool:
         and tensor.layout is torch.strided
         and not (tensor.is_meta or tensor.is_nested)
         and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
-        and forward_ad_level() < 0
+        and not forward_ad_runs()
     )
 
 

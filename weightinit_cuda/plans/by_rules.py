@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import SupportsIndex, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from .. import engine
 from ..numerics.streams import stream_of
-from ..rules import Fill, Rules, RuleSet, resolve
+from ..rules import Rules, RuleSet, resolve
 from ..tensors.kinds import MODULE, must_be
-from ..tensors.named import PLAIN_TYPES, Named, joined, named_tensors
+from ..tensors.named import Named, joined, named_tensors
 from .buffers import fill_and_recompute, must_recompute
-from .checks import can_fill
-from .entry import Entry
+from .columns import Covered, entries_of, plain_columns
 from .plan import Plan
 from .seeds import prefix_of, seed_or_drawn
 from .without_elements import with_those_without_elements
@@ -23,9 +21,6 @@ from .without_elements import with_those_without_elements
 __all__ = ["initialize_", "plan"]
 
 Root = TypeVar("Root", bound=nn.Module)
-Covered = tuple[Named, list[Fill]]
-_new = tuple.__new__  # as in plan.py
-_IS_META, _SHAPE = attrgetter("is_meta"), attrgetter("shape")
 
 
 def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex | None = None, *, prefix: str = "") -> Plan:
@@ -55,38 +50,15 @@ def plan(model: nn.Module, rules: Rules = "torch", seed: SupportsIndex | None = 
     must_be(MODULE, "plan", model=model)
     tensors, prefix = named_tensors(model), prefix_of("plan", prefix)
     covered = resolve(model, tensors, rules)
-    entries = _entries(covered, _streams(covered, prefix))
+    entries = entries_of(covered, _streams(covered, prefix))
     if len(covered) < len(tensors) and (bare := [n for n in tensors if not (n.buffer or n.tensor.numel())]):
         names = (named.name for named in tensors)
         entries = with_those_without_elements(entries, bare, names, lambda name: stream_of(joined(prefix, name)))
     return Plan(entries, seed_or_drawn("plan", seed, (named.tensor for named in tensors)), _name_of(rules))
 
 
-def _entries(covered: Sequence[Covered], streams: Sequence[int]) -> tuple[Entry, ...]:
-    entries = []
-    for ((name, tensor, aliases, _, _, buffer), fills), stream in zip(covered, streams, strict=True):
-        shape, dtype = tuple(tensor.shape), tensor.dtype
-        for distribution, box, source in fills:
-            entries.append(_new(Entry, (name, shape, dtype, distribution, stream, source, box, aliases, buffer)))
-    return tuple(entries)
-
-
 def _streams(covered: Sequence[Covered], prefix: str) -> list[int]:
     return engine.streams_of([joined(prefix, named.name) if prefix else named.name for named, _ in covered])
-
-
-def _is_plain(tensors: Sequence[Tensor], fills: Sequence[list[Fill]]) -> bool:
-    """Whether all are plain tensors with memory, each filled as a whole, and with what can fill it."""
-    if not PLAIN_TYPES.issuperset(map(type, tensors)) or any(map(_IS_META, tensors)):
-        return False
-    keys = zip(map(id, fills), map(_SHAPE, tensors), strict=True)  # tensors that get the same share one list of fills
-    for each, tensor in dict(zip(keys, zip(fills, tensors, strict=True), strict=True)).values():
-        distribution, box, _ = each[0]
-        if len(each) > 1 or box is not None or not distribution.is_fill:
-            return False
-        if not can_fill(distribution, tensor.dtype, tensor.shape):
-            return False
-    return True
 
 
 def _name_of(rules: Rules) -> str:
@@ -124,7 +96,7 @@ def initialize_(
     streams = _streams(covered, prefix)
     if not recompute or any(named.tensor.is_meta for named in tensors):  # which is refused
         return _fill(model, tensors, covered, streams, seed, rules)
-    made = Plan(_entries(covered, streams), rules=_name_of(rules))
+    made = Plan(entries_of(covered, streams), rules=_name_of(rules))
     listed = made.matched("initialize_", tensors)
     fill_and_recompute("initialize_", made, model, tensors, listed, _drawn(seed, tensors))
     return model
@@ -133,17 +105,16 @@ def initialize_(
 def _fill(
     model: Root,
     tensors: Sequence[Named],
-    covered: Sequence[Covered],
+    covered: list[Covered],
     streams: list[int],
     seed: SupportsIndex | None,
     rules: Rules,
 ) -> Root:
-    plain, fills = [named.tensor for named, _ in covered], [each for _, each in covered]
-    if _is_plain(plain, fills):  # then the plan would be gone through once, and forgotten
-        key, names = seed_or_drawn("initialize_", seed, ()), [named.name for named, _ in covered]
-        engine.fill_whole(plain, [each[0][0] for each in fills], key, streams, names)
+    if plain := plain_columns(covered):  # then the plan would be gone through once, and forgotten
+        key = seed_or_drawn("initialize_", seed, ())
+        engine.fill_whole(plain.tensors, plain.distributions, key, streams, plain.names)
         return model
-    made = Plan(_entries(covered, streams), rules=_name_of(rules))
+    made = Plan(entries_of(covered, streams), rules=_name_of(rules))
     made.fill_(made.matched("initialize_", tensors), seed=_drawn(seed, tensors))
     return model
 

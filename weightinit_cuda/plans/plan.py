@@ -28,7 +28,8 @@ from ..numerics.distributions import Distribution
 from ..tensors.boxes import Box, Region, intersection, visible
 from ..tensors.kinds import MODEL, PATH, TENSORS, ArgumentKind, must_be
 from ..tensors.named import PLAIN_TYPES, Model, Named, alike, named_tensors
-from ..tensors.shards import Part, is_spread, mark_written, parts_to_write
+from ..tensors.shards import Part, mark_written, parts_to_write
+from .bound import Bound
 from .buffers import fill_and_recompute, must_recompute, way_off_meta
 from .checks import require_sound, shown
 from .entry import Entry, as_line, as_text, read_entries
@@ -152,6 +153,9 @@ class Plan(Readable):
         """
         must_be(MODEL, "apply_", model=model)
         recompute, named = must_recompute("apply_", buffers), named_tensors(model)
+        if not recompute and self._whole_fills[0] and (whole := self._plain_alike(named)):
+            self._fill_whole(whole, seed)
+            return model
         tensors = self.matched("apply_", named)
         if recompute:
             fill_and_recompute("apply_", self, model, named, tensors, seed)
@@ -162,7 +166,7 @@ class Plan(Readable):
     def matched(self, function: str, named: Sequence[Named]) -> dict[str, Tensor]:
         """The model's tensors by the names that the plan lists them under."""
         if found := alike(list(named), self._names, *self._columns):
-            return found
+            return dict(zip(self._columns[0], found, strict=True))
         if problems := list(self._problems(named)):
             raise ValueError(
                 "\n  ".join(
@@ -174,6 +178,11 @@ class Plan(Readable):
                 )
             )
         return {self._names[name]: n.tensor for n in named for name in (n.name, *n.aliases) if name in self._names}
+
+    def _plain_alike(self, named: list[Named]) -> list[Tensor] | None:
+        """The model's tensors, if they are those of the plan in its order, and plain."""
+        found = alike(named, self._names, *self._columns)
+        return found if found and PLAIN_TYPES.issuperset(map(type, found)) else None
 
     @cached_property
     def _columns(self) -> tuple[tuple[Any, ...], ...]:
@@ -204,13 +213,18 @@ class Plan(Readable):
         True
         """
         must_be(MODEL, "bind", model=model)
-        bound = _Bound(self, model)
+
+        def now() -> Bound:
+            tensors = self.matched("bind", named_tensors(model))
+            return Bound(tensors, self._jobs(tensors, self.seed))
+
+        bound = now()
 
         def fill(seed: SupportsIndex | None = None) -> None:
             nonlocal bound
             key = self.seed if seed is None else seed_of("fill", seed)
             if bound.places != bound.places_now():
-                bound = _Bound(self, model)
+                bound = now()
             bound.run(key)
 
         return fill
@@ -245,16 +259,18 @@ class Plan(Readable):
 
     def fill_(self, tensors: Mapping[str, Held], *, seed: SupportsIndex | None = None) -> None:
         """As :meth:`apply_`, of the tensors (or parts of them) of a mapping only, which are not checked against the plan."""
-        key = self.seed if seed is None else seed_of("fill_", seed)
         if whole := self._all_whole(tensors):
-            names, distributions, streams = self._whole_fills
-            engine.fill_whole(whole, distributions, key, streams, names)
+            self._fill_whole(whole, seed)
             return
-        engine.fill(self._jobs(tensors, key))
+        engine.fill(self._jobs(tensors, self.seed if seed is None else seed_of("fill_", seed)))
         if not PLAIN_TYPES.issuperset(map(type, tensors.values())):
             for tensor in tensors.values():
                 if isinstance(tensor, Tensor):
                     mark_written(tensor)
+
+    def _fill_whole(self, tensors: list[Tensor], seed: SupportsIndex | None) -> None:
+        names, distributions, streams = self._whole_fills
+        engine.fill_whole(tensors, distributions, self.seed if seed is None else seed_of("fill_", seed), streams, names)
 
     def _jobs(self, tensors: Mapping[str, Held], seed: int) -> list[FillJob]:
         """Every fill of local memory, without what only the model's own code makes."""
@@ -390,28 +406,6 @@ class Plan(Readable):
 
 
 PLAN = ArgumentKind((Plan,), "a plan")
-
-
-class _Bound:
-    """A plan with the memory of a model, as it was when this was made."""
-
-    def __init__(self, plan: Plan, model: Model) -> None:
-        tensors = plan.matched("bind", named_tensors(model))
-        self._prepared = engine.Prepared(plan._jobs(tensors, plan.seed))
-        self._plain = tuple(tensor for tensor in tensors.values() if not is_spread(tensor))
-        self._spread = [tensor for tensor in tensors.values() if is_spread(tensor)]
-        self.places = self.places_now()
-
-    def places_now(self) -> tuple[list[int], list[int]]:
-        """Where the tensors' memory is now, and how many elements lie there."""
-        shards = tuple(part for tensor in self._spread for part, _ in parts_to_write(tensor))
-        local = self._plain + shards
-        return list(map(Tensor.data_ptr, local)), list(map(Tensor.numel, local))
-
-    def run(self, seed: int) -> None:
-        self._prepared.run(seed)
-        for tensor in self._spread:
-            mark_written(tensor)
 
 
 def misfits(tensor: Named, entry: Entry) -> Iterator[str]:

@@ -8,7 +8,7 @@ fill, a replay for the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -28,15 +28,13 @@ from ..tensors.boxes import remainder
 from ..tensors.kinds import MODULE, must_be
 from ..tensors.named import PLAIN_TYPES, TENSOR, Named, look_inside
 from ..tensors.shards import is_dtensor
-from ..tensors.torch_private import default_device
+from ..tensors.torch_private import default_device, function_modes
 from .answers import answering
+from .computing import compute
 from .folding import Folded
 from .interrupts import Interrupts
 from .lines import by_rules, entries_of
 from .materialize import (
-    computed_boxes,
-    copy_boxes,
-    copy_views,
     finish,
     is_one_fill,
     materialize,
@@ -46,9 +44,7 @@ from .materialize import (
     unmixed,
 )
 from .ownership import Claims
-from .programs import program
 from .recorder import Recorder
-from .replay import place_of, replay
 from .stand_ins import standing_in
 from .tape import CPU, META, FillStep, Memory, View
 from .targets import NOBODY, Found, Target, attributes, kept, without_elements
@@ -59,7 +55,7 @@ __all__ = ["Recording", "deferred"]
 
 Module = TypeVar("Module", bound=nn.Module)
 Device = torch.device | str | int | None
-_SMALL = 1 << 20  # bytes
+NO_PLAN = Plan((), 0, "deferred")
 
 
 class Recording:
@@ -160,13 +156,20 @@ class Recording:
         """
         found = self._found("materialize_", model)
         unchanged = kept("materialize_", found, keep)
-        alone, targets, held = found.apart() if dtype is None else (NOBODY, found.targets, found.held())
+        steps = self._recorder.steps
+        alone, targets, held = found.apart(steps) if dtype is None else (NOBODY, found.targets, found.held())
         whole, claims = self._claims("materialize_", model, found, held, prefix)
-        planned = targets if dtype is not None else [t for t in targets if not is_one_fill(t, claims)]
-        plan = self._decided("materialize_", model, planned, whole, claims, unchanged, seed, dtype, rules)
+        if alone.layered and not claims.are_first:
+            alone, targets, _ = found.apart(steps, layers=False)
+        planned = targets if dtype is not None else [t for t in targets if not is_one_fill(t)]
+        if planned:
+            plan = self._decided("materialize_", model, planned, whole, claims, unchanged, seed, dtype, rules)
+            key = plan.seed
+        else:
+            plan, key = NO_PLAN, self._key("materialize_", whole, (), seed)  # all plain: no rank need be asked
         where = None if device is None else torch.device(device)
         with torch.no_grad():
-            materialize(alone, targets, claims, plan, where, partial(self._compute, claims, plan))
+            materialize(alone, targets, claims, plan, key, where, partial(compute, claims, plan))
             move_others((*found.others, *without_elements(targets, found.others)), device, dtype, unchanged)
             finish(model, found, [named.tensor for named in (*(t.named for t in targets), *found.others)])
         return model
@@ -214,7 +217,7 @@ class Recording:
             with torch.no_grad():
                 real = memory_apart(chosen, plan)
                 plan.fill_(real)
-                self._compute(claims, plan, chosen, real)
+                compute(claims, plan, chosen, real)
             return real[target.named.name]
 
         return value
@@ -272,11 +275,15 @@ class Recording:
         seed: SupportsIndex | None,
         rules: Rules | None,
     ) -> Plan:
-        given = by_rules(model, [t for t in targets if t.named.name in claims.unwritten], rules, claims)
+        unwritten = claims.unwritten if targets else ()
+        given = by_rules(model, [t for t in targets if t.named.name in unwritten], rules, claims)
         entries = tuple(entry for t in targets for entry in (*given.get(t.named.name, ()), *entries_of(t, claims)))
         tensors = (tensor for target in targets for tensor in target.objects)
-        key = self._wholes.seed(function, whole, tensors) if seed is None else seed_of(function, seed)
-        return Plan(entries, key, "deferred")
+        return Plan(entries, self._key(function, whole, tensors, seed), "deferred")
+
+    def _key(self, function: str, whole: Whole, tensors: Iterable[Tensor], seed: SupportsIndex | None) -> int:
+        """The seed of a plan: what is given, or the model's."""
+        return self._wholes.seed(function, whole, tensors) if seed is None else seed_of(function, seed)
 
     @cached_property
     def _folded(self) -> Folded:
@@ -307,24 +314,6 @@ class Recording:
         if whole.claims is None or list(whole.claims.held.items()) != list(held.items()):
             whole.claims = Claims(self._recorder.steps, self._folded, held, "", self._wholes.others(whole))
             self._wholes.needed(whole)
-
-    def _compute(self, claims: Claims, plan: Plan, targets: Sequence[Target], real: dict[str, Tensor]) -> None:
-        """Replays what is no fill, a memory at a time: beside the model only its values are held, and small ones that recur."""
-        parts = ((target, computed_boxes(target, plan)) for target in targets if not target.within)
-        computed = [(target, boxes) for target, boxes in parts if boxes]
-        dtypes = {entry.stream: entry.dtype for entry in plan if entry.distribution.is_random} if computed else {}
-        known: dict[Hashable, Tensor] = {}
-        for target, boxes in computed:
-            memory = target.memory
-            steps = claims.needed(memory)
-            key = program(steps, memory) if len(computed) > 1 and memory.nbytes <= _SMALL else None
-            values = known.get(key)
-            if values is None:
-                values = replay(steps, [memory], lambda step: claims.source(step, plan.seed).drawn_as(dtypes))[memory]
-                if key is not None:
-                    known[key] = values
-            copy_boxes(place_of(target.view, values), real[target.named.name], boxes)
-        copy_views(targets, real)
 
     # ---- which tensors ---------------------------------------------------------------------------------------------
 
@@ -369,18 +358,12 @@ class Recording:
 
     def _remember(self, made: Made) -> None:
         """Where the tensors are, for the time when others have taken their places; shards may have done so in the block."""
-        plain_memory, modules = self._recorder.plain_memory, made.all_modules()
-        all_held: list[dict[str, View | Memory]] = []
-        for module in modules:
-            held: dict[str, View | Memory] = {}
-            for tensors in (module._parameters, module._buffers):
-                for key, tensor in tensors.items():
-                    one: View | Memory | None = None if tensor is None else plain_memory(tensor)
-                    if one is None and tensor is not None:
-                        one = self._held_other(tensor, made.tensors.get((id(module), key)))
-                    if one is not None:
-                        held[key] = one
-            all_held.append(held)
+        modules = made.all_modules()
+        scripted = any(isinstance(module, torch.jit.ScriptModule) for module in modules)  # which keep their tensors in no dicts
+        all_held, others = (self._recorder._tape if scripted else self._recorder.plain).held_by(modules)
+        for held, module, key, tensor in others:
+            if (one := self._held_other(tensor, made.tensors.get((id(module), key)))) is not None:
+                held[key] = one
         self._modules.update(modules, all_held)
 
     def _held_other(self, tensor: Tensor, registered: Tensor | None) -> View | Memory | None:
@@ -429,7 +412,7 @@ def deferred() -> Iterator[Recording]:
     try:
         with (
             patching.recording(recorder),
-            CPU if default_device() == META else nullcontext(),
+            CPU if function_modes() and default_device() == META else nullcontext(),  # it is a mode that sets it
             registered() as made,
             recorder,
             standing_in(recorder),

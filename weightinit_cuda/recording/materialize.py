@@ -8,28 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import compress, repeat
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from .. import engine
+from ..engine.job import FillJob
 from ..numerics.distributions import Computed, Constant, Distribution
 from ..plans.plan import Plan
-from ..tensors.boxes import Box, intersection
 from ..tensors.named import PLAIN_TYPES, Named
-from ..tensors.shards import is_dtensor, mark_written, parts
-from ..tensors.torch_private import as_seen, is_traceable_wrapper_subclass, overlaps_itself, storage_key
+from ..tensors.shards import is_dtensor, mark_written
+from ..tensors.torch_private import as_seen, is_traceable_wrapper_subclass
 from .memory import LARGE, allocate, allocate_alike, ask_for_huge_pages, put_under, put_under_all, refresh
 from .ownership import Claims
-from .replay import has_long_words
+from .replay import has_long_words, seen
+from .short_ways import ZERO
 from .tape import CPU, META, Memory
-from .targets import Alone, Found, Target
+from .targets import Alone, Found, Layered, Target
 
 __all__ = [
-    "computed_boxes",
-    "copy_boxes",
-    "copy_views",
     "finish",
     "is_one_fill",
     "materialize",
@@ -44,29 +42,65 @@ DTYPE = attrgetter("dtype")
 Compute = Callable[[Sequence[Target], dict[str, Tensor]], None]
 
 
-def is_one_fill(target: Target, claims: Claims) -> bool:
+def is_one_fill(target: Target) -> bool:
     """Whether the target is all of a plain memory, and filled."""
-    return isinstance(target.held, Memory) and target.named.name not in claims.unwritten
+    return isinstance(target.held, Memory) and bool(target.held.steps)
 
 
 def materialize(
-    alone: Alone, targets: Sequence[Target], claims: Claims, plan: Plan, device: torch.device | None, compute: Compute
+    alone: Alone,
+    targets: Sequence[Target],
+    claims: Claims,
+    plan: Plan,
+    seed: int,
+    device: torch.device | None,
+    compute: Compute,
 ) -> None:
     """Memory and values for tensors that are alone on a memory, and for the other targets.
 
     Args:
         plan: of those that are more than one fill.
+        seed: of all.
         device: for all of them; None: for each the one that the code asked for.
         compute: computes what is no fill.
     """
-    tensors = alone.tensors()
-    made = allocate_alike(tensors, _places(alone.memories, device))
-    fills = _columns(made, alone.names(), claims, plan.seed)
+    tensors, memories = alone.tensors(), alone.memories
+    if alone.known or alone.layered:
+        memories = [*memories, *(one.view.memory for one in (*alone.layered, *alone.known))]
+        tensors += [one.named.tensor for one in (*alone.layered, *alone.known)]
+    made = allocate_alike(tensors, _places(memories, device))
+    plain, layered = len(alone.memories), len(alone.layered)
+    fills = _columns(made[:plain], alone.names(), claims, seed)
+    if layered:
+        fills = fills.and_(_under(alone.layered, made[plain : plain + layered], claims, seed))
     if targets:
         _with_others(fills, targets, claims, plan, device, compute)
     else:
         engine.fill_whole(*fills)
+    for one, tensor in zip(alone.layered, made[plain:], strict=False):
+        _put_over(one, tensor)
+    for known, tensor in zip(alone.known, made[plain + layered :], strict=True):
+        tensor.copy_(seen(known.view, known.values))
     put_under_all(tensors, made)
+
+
+def _under(layered: Sequence[Layered], made: list[Tensor], claims: Claims, seed: int) -> _Columns:
+    """The fills of all of each tensor."""
+    names = [one.named.name for one in layered]
+    distributions = cast("list[Distribution]", [one.fill.distribution for one in layered])
+    return _Columns(made, distributions, seed, claims.streams(names), names)
+
+
+def _put_over(layered: Layered, made: Tensor) -> None:
+    """The constants over it."""
+    for step in layered.over:
+        offset, shape, strides = step.writes[0].geometry
+        part = made.detach().as_strided(shape, strides, offset)
+        if step.distribution is ZERO:
+            part.zero_()
+        else:
+            assert step.distribution is not None
+            engine.fill([FillJob(part, step.distribution, 0, 0, None, layered.named.name)])
 
 
 def _with_others(
@@ -80,7 +114,7 @@ def _with_others(
     whole = [_whole(target, device) for target in single]
     real = real_memory(planned, plan, device)
     names = [target.named.name for target in single]
-    engine.fill_whole(*fills.and_(_columns(whole, names, claims, plan.seed)), plan.jobs(real))
+    engine.fill_whole(*fills.and_(_columns(whole, names, claims, fills.seed)), plan.jobs(real))
     for tensor in real.values():
         mark_written(tensor)
     compute(planned, real)
@@ -221,12 +255,6 @@ def _settle(target: Target, real: Tensor) -> None:
         put_under(first, real.detach() if is_dtensor(real) or any(real is one for one in rest) else real)
 
 
-def computed_boxes(target: Target, plan: Plan) -> list[Box]:
-    """The boxes of the tensor that only a replay gives."""
-    whole = Box.whole(target.held.shape)
-    return [entry.box or whole for entry in plan[target.named.name] if isinstance(entry.distribution, Computed)]
-
-
 def unmixed(plan: Plan, targets: Sequence[Target]) -> Plan:
     """The plan, in which of tensors with one stream all are drawn from 64 bits, or none is: where a cast has changed that of
     some, these are computed as the code has them, and cast then."""
@@ -241,47 +269,6 @@ def unmixed(plan: Plan, targets: Sequence[Target]) -> Plan:
         return plan
     entries = (e._replace(distribution=Computed("cast")) if id(e) in mixed else e for e in plan)
     return Plan(tuple(entries), plan.seed, "deferred")
-
-
-def copy_boxes(values: Tensor, tensor: Tensor, boxes: Sequence[Box]) -> None:
-    """The boxes of a tensor from values of all of it; of a sharded one what is here."""
-    for local, region in parts(tensor, "materialize_"):
-        mine = Box.whole(local.shape) if region is None else Box(region.offset, tuple(local.shape))
-        for box in boxes:
-            common = intersection(box, mine)
-            if common is not None and overlaps_itself(local):
-                _as_they_lie(local).copy_(_as_they_lie(values))
-            elif common is not None:
-                local[common.slices(mine.offset)].copy_(values[common.slices()])
-
-
-def copy_views(targets: Sequence[Target], real: dict[str, Tensor]) -> None:
-    """Values for views that have memory of their own: ``keep=`` leaves them another dtype than what they are views of, or they
-    have been given it before."""
-    views = {target.named.name: target.view for target in targets}
-    for name, within in ((target.named.name, target.within) for target in targets if target.within):
-        tensor, source = real[name], real[within].detach()
-        if _share_memory(tensor, source):
-            continue
-        view, around = views[name], views[within].geometry
-        if source.stride() != around.strides:  # it lies otherwise by now
-            source = torch.empty_strided(around.shape, around.strides, dtype=source.dtype, device=source.device).copy_(source)
-        offset = source.storage_offset() + view.geometry.offset - around.offset
-        values = source.as_strided(view.shape, view.geometry.strides, offset)
-        tensor.copy_(values if view.neg == views[within].neg else -values)
-
-
-def _share_memory(tensor: Tensor, source: Tensor) -> bool:
-    """Whether a view of another tensor on the tape is one."""
-    if type(tensor) in PLAIN_TYPES and type(source) in PLAIN_TYPES:
-        return storage_key(tensor.untyped_storage()) == storage_key(source.untyped_storage())
-    return tensor.dtype == source.dtype
-
-
-def _as_they_lie(tensor: Tensor) -> Tensor:
-    """The memory that a tensor reaches, each element once: of one that is expanded, say."""
-    reach = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.as_strided((reach,), (1,))
 
 
 def move_others(

@@ -33,6 +33,7 @@ class Nature(NamedTuple):
     takes_device: bool
     random: bool
     only_views: bool  # it changes what a tensor refers to (resize_, set_, squeeze_), not values
+    simple: bool  # torch's own: what it draws is nothing, what it makes is one new tensor, or its first argument in place
 
 
 _natures: dict[int, Nature] = {}  # by the identity of the operator, of which torch has one object: its own hash is Python's
@@ -59,6 +60,20 @@ def _nature(operator: torch._ops.OpOverload) -> Nature:
         "device" in names,
         torch.Tag.nondeterministic_seeded in operator.tags,
         torch.Tag.inplace_view in operator.tags,
+        _is_simple(operator, schema, names, written),
+    )
+
+
+def _is_simple(operator: torch._ops.OpOverload, schema: Any, names: tuple[str, ...], written: frozenset[str]) -> bool:
+    shared = [argument.name for argument in schema.arguments if argument.alias_info is not None]
+    returned = [one.alias_info is not None for one in schema.returns]
+    return (
+        operator.namespace == "aten"
+        and torch.Tag.nondeterministic_seeded not in operator.tags
+        and torch.Tag.inplace_view not in operator.tags
+        and len(schema.returns) == 1
+        and str(schema.returns[0].type) == "Tensor"
+        and (not (shared or written or any(returned)) or (shared == list(written) == list(names[:1]) and all(returned)))
     )
 
 

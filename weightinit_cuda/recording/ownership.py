@@ -74,32 +74,49 @@ class Claims:
         self._plain = {name: one for name, one in own.items() if type(one) is Memory and one.steps}
         self._views = {name: one for name, one in own.items() if type(one) is View} if len(self._plain) < len(own) else {}
         self._behind: dict[Memory, list[Step]] = {}
-        self.unwritten = own.keys() - self._plain.keys() - self._views.keys()
+        self._unwritten = own.keys() - self._plain.keys() - self._views.keys()
         self._owners: dict[Step, Source] = {}
         self._given: dict[Step, Source] = {}
         self._parts: dict[str, list[tuple[Box, Value]]] = {}
         self._shown: dict[str, dict[int, list[Box]]] = defaultdict(dict)
         self._side_by_side: set[str] = set()
-        self.mixed: set[str] = set()
+        self._mixed: set[str] = set()
         self.linked: list[Claims] = []
         self._taken: set[str] = set()
         self._number = len(before)
-        if self._views or before:
-            self._decide(folded, before)
+        self._undecided = folded if self._views or before else None
+        if before:
+            self._decide(before)
 
-    def _decide(self, folded: Folded, before: Sequence[Claims]) -> None:
-        """Whose draws the views hold, and what is to be replayed."""
+    def _decide(self, before: Sequence[Claims] = ()) -> None:
+        """Whose draws the views hold, and what is to be replayed, once somebody needs it: what a model has beside plain memory is
+        mostly known without."""
+        folded, self._undecided = self._undecided, None
+        if folded is None:
+            return
         self._given = {step: owner for claims in reversed(before) for step, owner in claims.owners.items()}
         self._parts = {name: self._read(folded, view) for name, view in self._views.items()}
-        self.unwritten |= {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
-        self.unwritten |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.unwritten}
-        self.mixed = {name for name, parts in self._parts.items() if _lies_among_values(parts)}
-        self.mixed |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.mixed}
+        self._unwritten |= {name for name, parts in self._parts.items() if any(isinstance(v, Nothing) for _, v in parts)}
+        self._unwritten |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.unwritten}
+        self._mixed = {name for name, parts in self._parts.items() if _lies_among_values(parts)}
+        self._mixed |= {name for name, (claims, there) in self._elsewhere.items() if there in claims.mixed}
         self._side_by_side = {name for name, parts in self._parts.items() if _is_sum(parts, self._views[name].shape)}
         self._settle()
         self.linked = self._linked(before)
         self._taken = {claims.stream_name(name) for claims in self.linked for name in claims.held}
         self._owners = self._given | self._owned() | self._free()
+
+    @property
+    def unwritten(self) -> set[str]:
+        """The tensors that nobody has written, wholly or in part."""
+        self._decide()
+        return self._unwritten
+
+    @property
+    def mixed(self) -> set[str]:
+        """Those of them where what is not written lies among values."""
+        self._decide()
+        return self._mixed
 
     def entries(self, name: str) -> list[Claimed]:
         """What the tensor is filled with; later entries over earlier ones.
@@ -112,6 +129,7 @@ class Claims:
             return claims.entries(there)
         if name in self._plain:
             return [Claimed(*self._plain_fill(name), _fill_of(self._last(name)).source, None)]
+        self._decide()
         parts = self._parts.get(name, ())
         entries = [self._claimed(name, at, *part) for at, part in enumerate(parts) if not isinstance(part[1], Nothing)]
         alike = len({(entry.distribution, entry.stream) for entry in entries}) == 1 and name not in self.unwritten
@@ -128,6 +146,15 @@ class Claims:
             return cast("list[Distribution]", made), engine.streams_of(full)
         fills = list(map(self._plain_fill, names))
         return [distribution for distribution, _ in fills], [stream for _, stream in fills]
+
+    @property
+    def are_first(self) -> bool:
+        """Whether nothing here has its numbers from other claims."""
+        return not (self._elsewhere or self._taken or self._given)
+
+    def streams(self, names: Sequence[str]) -> list[int]:
+        """The streams of the tensors' own draws, where these claims are the first."""
+        return engine.streams_of([joined(self._prefix, name) for name in names])
 
     def _plain_fill(self, name: str) -> tuple[Distribution, int]:
         if name in self._elsewhere:
@@ -148,6 +175,7 @@ class Claims:
     @cached_property
     def owners(self) -> dict[Step, Source]:
         """Whose numbers each draw has."""
+        self._decide()
         plain = {}
         for name, one in self._plain.items():
             stream, shape = stream_of(self.stream_name(name)), one.frame.shape
@@ -161,6 +189,7 @@ class Claims:
         if name in self._elsewhere:
             claims, there = self._elsewhere[name]
             return claims.computed(there)
+        self._decide()
         return [box for box, value in self._parts.get(name, ()) if isinstance(value, Replayed)]
 
     def needed(self, memory: Memory) -> list[Step]:
@@ -172,6 +201,7 @@ class Claims:
 
     def source(self, step: Step, seed: int) -> Source:
         """Where a random step takes its numbers."""
+        self._decide()
         return self._owners[step]._replace(seed=seed)
 
     def stream(self, name: str) -> int:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..engine.backend import kernels
 from ..init.catalog import Function
@@ -31,6 +31,10 @@ _torchs_empty = torch.empty
 torchs_data: Callable[[Tensor], Tensor] = TensorBase.data.__get__  # type: ignore[attr-defined]
 _grad_enabled = torch.is_grad_enabled
 _ASKED = {"dtype", "device"}
+
+
+Other = tuple[dict[str, Any], nn.Module, str, Tensor]
+"""What is to hold it, and a tensor of a module with its name there."""
 
 
 class PlainCalls(Protocol):
@@ -53,6 +57,9 @@ class PlainCalls(Protocol):
 
     def data(self, tensor: Tensor) -> Tensor | None:
         """``tensor.data``."""
+
+    def held_by(self, modules: list[nn.Module]) -> tuple[list[dict[str, Memory]], list[Other]]:
+        """For each module the plain memories of its parameters and buffers; and those tensors that are something else."""
 
 
 class PlainTape:
@@ -141,6 +148,22 @@ class PlainTape:
             return None
         seen: Tensor = without_dispatch(torchs_data, (), (tensor,), {})
         return seen
+
+    def held_by(self, modules: list[nn.Module]) -> tuple[list[dict[str, Memory]], list[Other]]:
+        found: list[dict[str, Memory]] = []
+        others: list[Other] = []
+        for module in modules:
+            held: dict[str, Memory] = {}
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is None:
+                        continue
+                    if (memory := self.plain_memory(tensor)) is None:
+                        others.append((held, module, name, tensor))
+                    else:
+                        held[name] = memory
+            found.append(held)
+        return found, others
 
 
 def _are_sizes(args: tuple[Any, ...]) -> bool:

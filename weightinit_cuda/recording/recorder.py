@@ -32,12 +32,13 @@ from ..tensors.torch_private import (
     tree_map,
     unseen_by_compile,
 )
+from .known import KNOWN_WAYS, MUCH, follow
 from .on_meta import IMPOSSIBLE, on_meta
 from .operators import Call, is_meta, leaves
 from .plain_tape import PlainTape, fastest
 from .replay import evaluate
 from .seeding import Seeding
-from .short_ways import SHORT_WAYS
+from .short_ways import ONE, SHORT_WAYS, ZERO, constant
 from .source_line import Place, described, here
 from .tape import CPU, META, ChangedFill, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry
@@ -59,6 +60,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
         self._memories: dict[int, Memory] = {}
+        self.known_bytes = 0  # of what is computed while the code runs
         self.seeding = Seeding()
         self._tape = PlainTape(self.steps, self._memories, self.seeding)
         self.plain = plain = fastest(self._tape)
@@ -123,6 +125,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         frame = Geometry(int(tensor.storage_offset()), tuple(tensor.shape), tensor.stride())
         return View(memory, tensor.dtype, frame, tensor.is_conj(), tensor.is_neg())
 
+    def known_view(self, tensor: Tensor) -> View | None:
+        """The tensor as the tape has it, if its values are known; None for any other."""
+        if type(tensor) not in PLAIN_TYPES or not is_meta(tensor):
+            return None
+        memory = self._memories.get(storage_key(tensor.untyped_storage()))
+        if memory is None or memory.known is None or memory.known[0] != len(memory.steps) or memory.plain:
+            return None
+        return _view(memory, tensor)
+
     def look_into(self, tensor: Tensor) -> bool:
         """Notes that a view of a tensor is made; False if it is none of the tape's."""
         if type(tensor) not in PLAIN_TYPES or not _recordable(tensor):
@@ -146,6 +157,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._append(FillStep(NOT_RECORDED, _whole(view.memory, view.dtype), None))
         return view
 
+    def taken(self, tensor: Tensor) -> View:
+        """An argument of an operator that is recorded."""
+        view = self._outside(tensor)
+        view.memory.taken = True
+        return view
+
     def give(self, real: Tensor) -> Tensor:
         """A tensor on meta that stands for a copy of a real one."""
         twin = torch.empty_strided(real.size(), real.stride(), dtype=real.dtype, device=META)
@@ -167,7 +184,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @unseen_by_compile
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        short_way = SHORT_WAYS.get(id(func))
+        short_way = _SHORT_WAYS.get(id(func))
         if short_way is not None and (result := short_way(self, args, kwargs or {})) is not None:
             return result
         call = Call(func, args, kwargs or {})
@@ -202,7 +219,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = on_meta(call)
         if result is IMPOSSIBLE:
             return self._run(call)
-        on_tape = call.map(Tensor, self._outside)
+        on_tape = call.map(Tensor, self.taken)
         device = call.device or next((view.memory.device for view in on_tape.tensors(View)), CPU)
         writes = on_tape.written(View)
         made: list[int | None] = []
@@ -214,7 +231,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             elif memory.plain:
                 self._known_view(r)
         if writes and not nature.only_views:
-            self._append(_step(on_tape, tuple(writes), tuple(made)))
+            step = _step(on_tape, tuple(writes), tuple(made))
+            self._append(step)
+            if type(step) is OperatorStep and self.known_bytes <= MUCH:
+                self.known_bytes += follow(self.steps, step)
         return result
 
     def _draws_itself(self, call: Call) -> bool:
@@ -310,6 +330,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 OURS = "weightinit_cuda"  # namespace of our operators
 _DRAWN = ("generator", "seed", "stream", "name")
+_SHORT_WAYS = {**SHORT_WAYS, **KNOWN_WAYS}
 _aten = torch.ops.aten
 _ASKS = {id(_aten._local_scalar_dense.default), id(_aten.equal.default)}  # Python wants the answer
 _PACKS = _aten._pack_padded_sequence.default
@@ -385,11 +406,11 @@ def _meaning(name: str, given: dict[str, Any], dtype: torch.dtype) -> tuple[Dist
     if name in _UNWRITTEN:
         return (None,)
     if name in _ZEROS or name in _ONES:
-        return (Constant(float(name in _ONES)),)
+        return (ONE if name in _ONES else ZERO,)
     if name in _VALUES:
         value = given.get(_VALUES[name])
         if isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53):
-            return (Constant(float(value)),)
+            return (constant(float(value)),)
         return None
     if not (dtype.is_floating_point or dtype.is_complex):
         return None

@@ -20,12 +20,28 @@ from ..engine.job import FillJob
 from ..numerics.distributions import Constant, Distribution
 from ..numerics.rounding import REAL_DTYPE
 from ..tensors.boxes import Box, Region
-from ..tensors.torch_private import as_seen, storage_key, without_modes
+from ..tensors.torch_private import TensorBase, as_seen, storage_key, without_modes
 from .operators import Call, leaves
 from .tape import CPU, DataStep, FillStep, Memory, OperatorStep, Step, View
 from .views import Geometry
 
-__all__ = ["Place", "Source", "evaluate", "has_long_words", "is_random", "needed", "place_of", "replay"]
+__all__ = [
+    "Place",
+    "Source",
+    "all_bytes",
+    "evaluate",
+    "has_long_words",
+    "is_random",
+    "lies_as",
+    "needed",
+    "place_of",
+    "replay",
+    "run_alone",
+    "seen",
+]
+
+
+_empty, _set = torch.empty, TensorBase.set_  # in the block others stand under these names
 
 
 class Place(NamedTuple):
@@ -121,8 +137,8 @@ def _partly(step: Step) -> set[Memory]:
 def place_of(view: View, memory: Tensor) -> Tensor:
     """The view as a tensor on the real bytes of its memory."""
     geometry = view.geometry
-    place = torch.empty(0, dtype=view.dtype, device=memory.device)
-    place.set_(memory.untyped_storage(), geometry.offset, geometry.shape, geometry.strides)
+    place = _empty(0, dtype=view.dtype, device=memory.device)
+    _set(place, memory.untyped_storage(), geometry.offset, geometry.shape, geometry.strides)
     return as_seen(place, view.conj, view.neg)
 
 
@@ -167,6 +183,12 @@ def _known(step: Step, real: dict[Memory, Tensor]) -> Tensor:
     return torch.cat([_bytes(place_of(view, real[view.memory])) for view in step.writes])
 
 
+def all_bytes(memory: Tensor) -> Tensor:
+    """The bytes that a tensor lies in."""
+    storage = memory.untyped_storage()
+    return _set(_empty(0, dtype=torch.uint8, device=CPU), storage, 0, (storage.nbytes(),), (1,))
+
+
 def _bytes(tensor: Tensor) -> Tensor:
     return tensor.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
 
@@ -195,7 +217,7 @@ def _allocate(view: View, real: dict[Memory, Tensor], step: Step) -> None:
     """Memory for what a step writes: zeros where it leaves some of it, so that this is the same at every replay."""
     if view.memory not in real:
         fills = view.is_whole and not (isinstance(step, FillStep) and step.distribution is None)
-        fresh = torch.empty if fills else torch.zeros
+        fresh = _empty if fills else torch.zeros
         real[view.memory] = fresh(view.memory.nbytes, dtype=torch.uint8, device=CPU)
 
 
@@ -248,7 +270,7 @@ def _put(tensor: Tensor, distribution: Distribution, seed: int, stream: int, reg
 
 def _operate(step: OperatorStep, real: dict[Memory, Tensor], source: Callable[[Step], Source]) -> None:
     """Runs the operator. What it made is kept if it lies as the tape has it, else moved to where it is there."""
-    call = step.call.map(View, lambda view: place_of(view, real[view.memory]))
+    call = step.call.map(View, lambda view: seen(view, real[view.memory]))
     if call.nature.name == "copy" and call.args[1].numel() == 1:  # w[0] = w[0, 0], which torch makes a fill on the CPU
         call = call._replace(args=(call.args[0], call.args[1].clone(), *call.args[2:]))
     before = torch.get_default_dtype()
@@ -263,14 +285,19 @@ def _operate(step: OperatorStep, real: dict[Memory, Tensor], source: Callable[[S
         if number is None:
             continue
         view = step.writes[number]
-        if _lies_as(view, made) and not _is_part(made, call.tensors()):
+        if lies_as(view, made) and not _is_part(made, call.tensors()):
             real[view.memory] = made
         else:
             _allocate(view, real, step)
             place_of(view, real[view.memory]).copy_(made)
 
 
-def _lies_as(view: View, made: Tensor) -> bool:
+def seen(view: View, memory: Tensor) -> Tensor:
+    """As :func:`place_of`; where the memory is held as the view already, that one."""
+    return memory if lies_as(view, memory) else place_of(view, memory)
+
+
+def lies_as(view: View, made: Tensor) -> bool:
     """Whether the bytes of a tensor are those of the memory of a view."""
     offset, shape, strides = view.geometry
     return (
@@ -296,6 +323,13 @@ def _drawing(call: Call, source: Source) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed((high << 32 | low) >> 1)
         return call()
+
+
+def run_alone(step: Step) -> dict[Memory, Tensor]:
+    """What a step writes that needs nothing and draws nothing: the real bytes of each memory."""
+    real: dict[Memory, Tensor] = {}
+    _run(step, real, lambda step: Source(0, 0))
+    return real
 
 
 def evaluate(steps: Sequence[Step], view: View, copied: bool = True) -> Tensor:

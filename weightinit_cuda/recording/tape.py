@@ -37,7 +37,8 @@ class Memory:
     geometry: Geometry | None = None  # None: contiguous
     plain: bool = False  # whether it has been filled as a whole only, and never read
     steps: list[int] = field(default_factory=list)  # which of the tape write to it
-    known: tuple[int, Tensor] | None = None  # its real bytes after that many steps, if Python has asked for them
+    known: tuple[int, Tensor] | None = None  # its real bytes after that many steps, if somebody has asked for them
+    taken: bool = False  # whether an operator on the tape takes some of it, or changes it
 
     @property
     def nbytes(self) -> int:

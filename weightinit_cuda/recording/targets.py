@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..numerics.distributions import Constant
 from ..tensors.boxes import are_apart
 from ..tensors.kinds import globs
-from ..tensors.named import LEAFLESS, NAME, TENSOR, Named
+from ..tensors.named import LEAFLESS, NAME, PLAIN_TYPES, TENSOR, Named
 from ..tensors.torch_private import keystr, tree_flatten_with_path
-from .tape import Memory, View
+from .tape import FillStep, Memory, Step, View
 from .views import box_of
 
-__all__ = ["NOBODY", "Alone", "Found", "Target", "attributes", "kept", "overlapping", "without_elements"]
+__all__ = ["NOBODY", "Alone", "Found", "Known", "Layered", "Target", "attributes", "kept", "overlapping", "without_elements"]
 
 
 @dataclass(eq=False, slots=True)
@@ -62,11 +63,36 @@ class Target:
 STEPS = attrgetter("steps")
 
 
+class Layered(NamedTuple):
+    """A tensor on meta with one fill of all of it, and constants over parts of it."""
+
+    named: Named
+    view: View
+    fill: FillStep
+    over: list[FillStep]
+
+
+class Known(NamedTuple):
+    """A tensor on meta, what it is of the tape, and the values of that memory."""
+
+    named: Named
+    view: View
+    values: Tensor
+
+
 class Alone(NamedTuple):
-    """Tensors on meta, each all of a plain memory that is filled and that no other tensor of the model has."""
+    """Tensors on meta, each all of a memory that no other tensor of the model has.
+
+    Args:
+        named, memories: those whose memory is plain and filled.
+        known: those whose values are known.
+        layered: those that are filled as a whole, with constants over parts of it: an embedding whose padding is 0.
+    """
 
     named: list[Named]
     memories: list[Memory]
+    known: Sequence[Known] = ()
+    layered: Sequence[Layered] = ()
 
     def tensors(self) -> list[Tensor]:
         return list(map(TENSOR, self.named))
@@ -109,27 +135,37 @@ class Found:
         """What the tape knows, in the order of the model."""
         return _entered(zip(self._named, self._held, strict=True))
 
-    def apart(self) -> tuple[Alone, list[Target], dict[str, View | Memory]]:
+    def apart(self, steps: Sequence[Step], *, layers: bool = True) -> tuple[Alone, list[Target], dict[str, View | Memory]]:
         """Those that are alone on a memory, for which no target needs to be made; the other targets; and what each target
-        holds that is no view of another one, by name in the order of the model."""
+        holds that is no view of another one, by name in the order of the model.
+
+        Args:
+            steps: the tape.
+            layers: whether what is layered may be among those that are alone.
+        """
         once = len(set(self._plain)) == len(self._plain) and None not in self._plain
         memories = cast("list[Memory]", self._plain)
         if once and all(map(STEPS, memories)):
             return Alone(self._named, memories), [], dict(zip(map(NAME, self._named), memories, strict=True))
-        seen = {held.memory for held in self._held if type(held) is View}
-        times = Counter(self._held)
-        alone = [
-            memory is not None and times[memory] == 1 and memory not in seen and bool(memory.steps) for memory in self._plain
-        ]
-        others = [not one for one in alone]
+        times = Counter([held.memory if type(held) is View else held for held in self._held])
+        alone = [memory is not None and times[memory] == 1 and bool(memory.steps) for memory in self._plain]
+        known, layered = dict[int, Known](), dict[int, Layered]()
+        for at, one in enumerate(self._held):
+            if type(one) is View and times[one.memory] == 1 and _is_whole(self._named[at].tensor, one):
+                if (values := _known(one.memory)) is not None:
+                    known[at] = Known(self._named[at], one, values)
+                elif layers and (fills := _layers(steps, one)) is not None:
+                    layered[at] = Layered(self._named[at], one, *fills)
+        others = [not (one or at in known or at in layered) for at, one in enumerate(alone)]
         rest = _entered(zip(compress(self._named, others), compress(self._held, others), strict=True))
         held = {target.named.name: target.held for target in rest if not target.within}
         by_name = {
-            named.name: memory if is_alone else held[named.name]
-            for named, memory, is_alone in zip(self._named, memories, alone, strict=True)
-            if is_alone or named.name in held
+            named.name: one if not other else held[named.name]
+            for named, one, other in zip(self._named, self._held, others, strict=True)
+            if not other or named.name in held
         }
-        return Alone(list(compress(self._named, alone)), list(compress(memories, alone))), rest, by_name
+        filled = list(compress(self._named, alone)), list(compress(memories, alone))
+        return Alone(*filled, [*known.values()], [*layered.values()]), rest, cast("dict[str, View | Memory]", by_name)
 
     def attributes(self) -> tuple[list[Tensor], list[View | Memory]]:
         """Plain attributes that the tape knows, and what they are there."""
@@ -148,6 +184,35 @@ class Found:
 def _held_by(module: nn.Module) -> list[tuple[nn.Module, str, Tensor]]:
     tables = module._parameters, module._buffers
     return [(module, name, tensor) for table in tables for name, tensor in table.items() if tensor is not None]
+
+
+def _is_whole(tensor: Tensor, held: View) -> bool:
+    """Whether a plain tensor on meta is all of its memory."""
+    return type(tensor) in PLAIN_TYPES and tensor.is_meta and held.is_resolved and held.is_whole
+
+
+def _known(memory: Memory) -> Tensor | None:
+    """The values of a memory at the end of the tape, if they are known."""
+    return memory.known[1] if memory.known is not None and memory.known[0] == len(memory.steps) else None
+
+
+def _layers(steps: Sequence[Step], held: View) -> tuple[FillStep, list[FillStep]] | None:
+    """The last fill of all of a memory and what lies over it, if these are constants, and nobody else has what it draws."""
+    memory, over = held.memory, list[FillStep]()
+    if memory.dtype is not held.dtype:
+        return None
+    for number in reversed(memory.steps):
+        step = steps[number]
+        if type(step) is not FillStep or step.known is not None or (distribution := step.distribution) is None:
+            return None
+        if isinstance(step.filled, Memory) or step.filled.geometry == held.geometry:
+            whole = memory.frame if isinstance(step.filled, Memory) else held.geometry
+            is_own = not (memory.taken and distribution.is_random)
+            return (step, over[::-1]) if whole == held.geometry and distribution.one_pass and is_own else None
+        if not isinstance(distribution, Constant) or step.filled.dtype is not held.dtype or not step.filled.is_resolved:
+            return None
+        over.append(step)
+    return None
 
 
 def without_elements(targets: Iterable[Target], others: Iterable[Named]) -> list[Named]:
@@ -255,9 +320,7 @@ def _leaves(value: Any, met: set[int]) -> list[tuple[str, Tensor]]:
 def _inside(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> list[tuple[str, Any]]:
     """What a container holds that may hold tensors, each with the text that leads to it."""
     if isinstance(value, dict):
-        found = [(f"[{key!r}]", inner) for key, inner in value.items()]
-    elif fields := getattr(value, "_fields", ()):
-        found = [(f".{name}", inner) for name, inner in zip(fields, value, strict=False)]
-    else:
-        found = [(f"[{n}]", inner) for n, inner in enumerate(value)]
-    return [(at, inner) for at, inner in found if type(inner) not in LEAFLESS]
+        return [(f"[{key!r}]", inner) for key, inner in value.items() if type(inner) not in LEAFLESS]
+    if fields := getattr(value, "_fields", ()):
+        return [(f".{name}", inner) for name, inner in zip(fields, value, strict=False) if type(inner) not in LEAFLESS]
+    return [(f"[{n}]", inner) for n, inner in enumerate(value) if type(inner) not in LEAFLESS]

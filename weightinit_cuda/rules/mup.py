@@ -25,7 +25,8 @@ from ..numerics.distributions import Distribution, Orthogonal
 from ..tensors.named import Named, named_tensors
 from ..tensors.partitioned import parameter_of
 from .layouts import layout_of, lookup
-from .resolve import first_match, flattened
+from .matching import Matching
+from .resolve import flattened
 from .rule import Fill, Rule, Rules, RuleSet, buffer
 
 __all__ = ["mup", "mup_groups"]
@@ -58,18 +59,18 @@ def mup(base: nn.Module, rules: Rules = "torch") -> RuleSet:
     bias 0.0 mup: input (base: xavier: Rule(bias, zeros_))
     """
     before = {name: named for named in named_tensors(base) for name in (named.name, *named.aliases)}
-    base_rules = list(flattened(base, rules))
+    first_of_base = Matching(flattened(base, rules)).first
 
     def of(model: nn.Module) -> Rules:
-        model_rules = list(flattened(model, rules))
+        first = Matching(flattened(model, rules)).first
 
         def scaled(named: Named) -> list[Fill]:
-            wide = first_match(model_rules, named)
+            wide = first(named)
             if not wide:
                 return []
             if named.name not in before:
                 raise ValueError("the base model must have every parameter, got none of that name")
-            narrow = first_match(base_rules, before[named.name])
+            narrow = first_of_base(before[named.name])
             growth = _growth(named, before[named.name])
             return [
                 (_scaled(mine, theirs, growth.factor, named, before[named.name]), box, f"{growth.what} (base: {source})")

@@ -5,22 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
-import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ..init.catalog import CATALOG
-from ..numerics.distributions import Distribution
 from ..tensors.named import PLAIN_TYPES, Named
 from .advice import lines_to_add
+from .matching import Matching, covers_all, fills_or_raise, require_sound
 from .parametrised import Parts, parts_of
 from .rule import RULE_SETS, Fill, Rule, Rules, RuleSet, glob
 
 __all__ = ["first_match", "flattened", "require_sound", "resolve"]
-
-Seen = dict[tuple[object, ...], list[Fill]]
-"""Fills by the ids of distribution and rule, which live as long as this does."""
-
 _CUSTOM = "custom"  # the origin of rules that were given, not named
 
 
@@ -44,17 +38,21 @@ def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tu
         )
     flat = list(flattened(model, rules))
     _warn_of_idle_globs([rule for origin, rule in flat if origin == _CUSTOM], tensors)
-    found, problems, seen = [], [], Seen()
+    matching = Matching(flat)
+    firsts = matching.firsts(tensors)
+    if covers_all(firsts):
+        return list(zip(tensors, firsts, strict=True))
+    found, problems = [], []
     bare: list[Named] = []
     parts: Parts | None = None
-    for named in tensors:
+    for named, matched in zip(tensors, firsts, strict=True):
         try:
-            fills = first_match(flat, named, seen)
+            fills = fills_or_raise(matched)
             if not fills and not named.buffer:
                 parts = parts_of(model, tensors) if parts is None else parts
                 if layer := parts.layers.get(id(named.tensor)):
-                    fills = [(made, box, f"{source}, as {layer.name}") for made, box, source in first_match(flat, layer)]
-        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+                    fills = [(made, box, f"{source}, as {layer.name}") for made, box, source in matching.first(layer)]
+        except ValueError as error:
             if named.tensor.numel():  # else there is nothing to be filled
                 problems.append(f"{_about(named)}: {error}")
             continue
@@ -73,10 +71,9 @@ def resolve(model: nn.Module, tensors: Iterable[Named], rules: Rules) -> list[tu
 
 def _ways(model: nn.Module, flat: list[tuple[str, Rule]], bare: list[Named], problems: int) -> str:
     """What can be done; another set is advised only where it helps."""
-    if not any(origin == "torch" for origin, _ in flat) and len(bare) == problems:
-        torchs = list(flattened(model, "torch"))
-        if all(first_match(torchs, named) for named in bare):
-            return "Add a Rule for them, or end the list with a set that covers them, such as 'torch'."
+    may_help = not any(origin == "torch" for origin, _ in flat) and len(bare) == problems
+    if may_help and all(map(Matching(flattened(model, "torch")).first, bare)):
+        return "Add a Rule for them, or end the list with a set that covers them, such as 'torch'."
     return "Add a Rule for them, or use deferred(), which gives them what the model's own code does."
 
 
@@ -109,56 +106,27 @@ def flattened(
         yield origin, Rule("*", rules)
     elif isinstance(rules, Iterable):
         for each in rules:
-            yield from flattened(model, each, origin, inside)
+            if isinstance(each, Rule):
+                yield origin, each
+            else:
+                yield from flattened(model, each, origin, inside)
     else:
         raise TypeError(f"plan: rules must be names of sets, Rules or functions, got {rules!r} ({type(rules).__name__}).")
 
 
 def _warn_of_idle_globs(rules: Sequence[Rule], tensors: Sequence[Named]) -> None:
-    names = [name for named in tensors for name in (named.name, *named.aliases)]
-    for rule in rules:
-        for pattern in rule.globs():
-            if not any(map(glob(pattern), names)):
-                warnings.warn(f"plan: {rule} matches nothing: no name of the model is like {pattern!r}.", stacklevel=4)
+    globs = [(rule, pattern) for rule in rules for pattern in rule.globs()]
+    names = [name for named in tensors for name in (named.name, *named.aliases)] if globs else []
+    for rule, pattern in globs:
+        if not any(map(glob(pattern), names)):
+            warnings.warn(f"plan: {rule} matches nothing: no name of the model is like {pattern!r}.", stacklevel=4)
 
 
-def first_match(rules: Iterable[tuple[str, Rule]], named: Named, seen: Seen | None = None) -> list[Fill]:
+def first_match(rules: Iterable[tuple[str, Rule]], named: Named) -> list[Fill]:
     """The fills of the first rule that has any, with their sources in full.
 
     Args:
         rules: each with the name of the set it comes from.
         named: the tensor.
-        seen: what other tensors of the model got, for those that get the same.
     """
-    for origin, rule in rules:
-        try:
-            if not (fills := rule.fills(named)):
-                continue
-            made, box, source = fills[0]
-            if seen is None or len(fills) > 1 or box is not None:
-                return [_sound(fill, origin, rule, named) for fill in fills]
-            key = (id(made), named[1].dtype, id(rule), origin, source)
-            known = seen.get(key)
-            if known is None:
-                known = seen[key] = [_sound(fills[0], origin, rule, named)]
-            return known
-        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-            raise ValueError(f"{error} ({origin}: {rule})") from error
-    return []
-
-
-def _sound(fill: Fill, origin: str, rule: Rule, named: Named) -> Fill:
-    distribution, box, source = fill
-    require_sound(distribution, named.tensor.dtype)
-    return distribution, box, f"{origin}: {source or rule}"
-
-
-def require_sound(distribution: Distribution, dtype: torch.dtype) -> None:
-    """Refuses numbers that no fill could use, in the words of ``init``."""
-    distribution.form(("sound", dtype), lambda: _require_sound(distribution, dtype))
-
-
-def _require_sound(distribution: Distribution, dtype: torch.dtype) -> None:
-    row = CATALOG.get(f"{distribution.kind}_")
-    if row is not None and row.random and not row.by_shape:
-        row.scheme(dtype, *distribution.numbers().values())
+    return Matching(rules).first(named)

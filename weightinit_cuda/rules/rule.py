@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property, lru_cache, partial
 from pathlib import PurePath
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -21,11 +22,10 @@ from torch import Tensor, nn
 
 from .. import init as functions
 from ..init.catalog import CATALOG, DRAWN, distribution_of, function_of
-from ..numerics.distributions import (
-    Distribution,
-)
+from ..numerics.distributions import Distribution
 from ..tensors.boxes import Box
 from ..tensors.named import Named
+from .keys import DTYPE_AND_SHAPE, Key, key_of_function, no_key
 
 __all__ = [
     "RULE_SETS",
@@ -80,9 +80,9 @@ class Rule:
         self.init, self.params = _named(init, params)
         for one in self.match:
             _require_match(one)
-        self._of_buffers = buffer in self.match
+        self.of_buffers = buffer in self.match
+        self.conditions = tuple(_condition(one) for one in self.match if one != "*" and one is not buffer)
         self._is_fixed = not any(isinstance(value, Tensor | list) for value in self.params.values())
-        self._conditions = tuple(_condition(one) for one in self.match if one != "*")
         if isinstance(self.init, str):
             _require_params(self.init, self.params)
         elif params:
@@ -102,7 +102,7 @@ class Rule:
 
     def matches(self, named: Named) -> bool:
         """Whether the rule speaks of the tensor."""
-        return named.buffer is self._of_buffers and all(condition(named) for condition in self._conditions)
+        return named.buffer is self.of_buffers and all(condition(named) for condition in self.conditions)
 
     def fills(self, named: Named) -> list[Fill]:
         """What the tensor gets; nothing: not this rule's.
@@ -110,8 +110,10 @@ class Rule:
         Raises:
             TypeError: the rule's function returns something else.
         """
-        if named.buffer is not self._of_buffers or (self._conditions and not self.matches(named)):
-            return []
+        return self.given(named) if self.matches(named) else []
+
+    def given(self, named: Named) -> list[Fill]:
+        """The same of a tensor that the rule speaks of."""
         init = self.init
         if isinstance(init, str):
             give = _given_to if self._is_fixed else _given_to.__wrapped__
@@ -122,6 +124,14 @@ class Rule:
         if given is not None and not isinstance(given, Distribution):
             raise TypeError(f"{_called(init)} must return a distribution, a list of fills or None, got {given!r}")
         return [] if given is None else [(given, None, "")]
+
+    @property
+    def key(self) -> Key:
+        """What decides what tensors get of which the rule speaks."""
+        if isinstance(self.init, FunctionType):
+            return key_of_function(self.init)
+        is_data = isinstance(self.init, Distribution) or (isinstance(self.init, str) and self._is_fixed)
+        return DTYPE_AND_SHAPE if is_data else no_key
 
     def globs(self) -> list[str]:
         """The conditions on names."""

@@ -7,7 +7,7 @@ as their base as long as they keep its ``reset_parameters``; one with its own is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from operator import attrgetter
@@ -24,6 +24,7 @@ from ..tensors.boxes import Box
 from ..tensors.named import Named, modules_of
 from ..tensors.partitioned import shown_whole
 from .beside_layers import config_value, in_torch, token
+from .keys import decided_by, shape_key
 from .layouts import TABLES, bias, layout_of
 from .norms import norm_by_structure
 from .parametrised import is_part, weight_behind
@@ -121,6 +122,12 @@ def _resets(kind: type[nn.Module]) -> Callable[[type[nn.Module]], Any]:
     return attrgetter(*names) if names else lambda _: ()
 
 
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_BY_SHAPES = frozenset((nn.Linear, *_CONVOLUTIONS, *_BATCH_NORMS, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm))
+
+
+@decided_by(shape_key(_BY_SHAPES))  # the commonest layers look at no more than that
 def torch_reset(named: Named) -> list[Fill] | None:
     """What the module that holds the tensor gives it; None where it is no module of torch.nn, or has its own reset."""
     _, _, _, module, attribute, _ = named
@@ -160,8 +167,14 @@ def _label(kind: type[nn.Module]) -> str:
 
 def _torch(model: nn.Module) -> list[Rule]:
     """What modules do to their children comes first: it is done last."""
+    modules = modules_of(model)
+    has_children = any(issubclass(kind, nn.Transformer | nn.MultiheadAttention) for kind in set(map(type, modules)))
+    return [*_of_children(modules), *_OF_EACH] if has_children else [*_OF_EACH]
+
+
+def _of_children(modules: list[nn.Module]) -> Iterator[Rule]:
     whole, zeroed = set(), set()
-    for module in modules_of(model):
+    for module in modules:
         if isinstance(module, nn.Transformer):
             whole |= {id(parameter) for parameter in module.parameters() if parameter.dim() > 1}
         if isinstance(module, nn.MultiheadAttention) and module.in_proj_bias is not None:
@@ -173,14 +186,10 @@ def _torch(model: nn.Module) -> list[Rule]:
     def attention_out_bias(named: Named) -> bool:
         return id(named.tensor) in zeroed
 
-    of_children = [Rule(in_transformer, "xavier_uniform_")] * bool(whole) + [Rule(attention_out_bias, "zeros_")] * bool(zeroed)
-    return [
-        *of_children,
-        Rule("*", torch_reset),
-        Rule((buffer, "*"), torch_reset),
-        *OF_NO_LAYER,
-        Rule(_somebodys, _as_linear),
-    ]
+    if whole:
+        yield Rule(in_transformer, "xavier_uniform_")
+    if zeroed:
+        yield Rule(attention_out_bias, "zeros_")
 
 
 def _somebodys(named: Named) -> bool:
@@ -206,6 +215,8 @@ def _as_linear(named: Named) -> Given:
 
 OF_NO_LAYER = (Rule("*", norm_by_structure), Rule("*", token), Rule("*", config_value))
 """For what belongs to no layer of torch.nn; the last rules of a set."""
+
+_OF_EACH = (Rule("*", torch_reset), Rule((buffer, "*"), torch_reset), *OF_NO_LAYER, Rule(_somebodys, _as_linear))
 
 
 TORCH = RuleSet("torch", _torch)

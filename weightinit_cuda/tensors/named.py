@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .partitioned import shown_whole
 
 __all__ = [
+    "LEAFLESS",
     "NAME",
     "PLAIN_TYPES",
     "TENSOR",
@@ -89,8 +90,10 @@ def named_tensors(model: Model, *, buffers: bool = True) -> list[Named]:
     if isinstance(model, nn.Module):
         own: list[Named] = []
         kept: list[Named] = []
-        _collect(model, Named, own, kept)
+        plain = _collect(model, Named, own, kept)
         found = own + kept if buffers else own
+        if plain:
+            return found
     else:
         found = [Named(name, tensor, attribute=name.rpartition(".")[2]) for name, tensor in model.items()]
     return _shown(found)
@@ -156,9 +159,13 @@ _held_by, _children_of = attrgetter("_parameters", "_buffers", "_modules"), attr
 TENSOR, NAME = attrgetter("tensor"), attrgetter("name")
 
 
-def collect(module: nn.Module, named: type[Named], own: list[Named], kept: list[Named], prefix: str = "") -> None:
+def collect(module: nn.Module, named: type[Named], own: list[Named], kept: list[Named], prefix: str = "") -> bool:
     """Adds the parameters and the buffers of a module and of all inside it to two lists, in the order of ``named_modules()``.
-    The kernels' module has the same function, which takes a third of the time."""
+    The kernels' module has the same function, which takes a third of the time.
+
+    Returns:
+        Whether that is all to be done: no tensor is there twice, and none is partitioned. This one does not know.
+    """
     parameters, buffers, children = _held_by(module)
     for attribute, tensor in parameters.items():
         if tensor is not None:
@@ -169,6 +176,7 @@ def collect(module: nn.Module, named: type[Named], own: list[Named], kept: list[
     for name, child in children.items():
         if child is not None:
             collect(child, named, own, kept, f"{prefix}{name}.")
+    return False
 
 
 # What every module has, first of all it has: without tensors in it, or with those that are found under their names.
@@ -206,8 +214,8 @@ def tensors_alike(
     shapes: tuple[tuple[int, ...], ...],
     dtypes: tuple[torch.dtype, ...],
     aliases: tuple[tuple[str, ...], ...],
-) -> dict[str, Tensor] | None:
-    """The tensors of a model by name, if they are those of a plan in its order, as far as its columns tell. The kernels' module
+) -> list[Tensor] | None:
+    """The tensors of a model, if they are those of a plan in its order, as far as its columns tell. The kernels' module
     has the same function, which takes half of the time.
 
     Args:
@@ -223,11 +231,11 @@ def tensors_alike(
         return None
     have, tensors, others, *_ = zip(*listed, strict=True)
     columns = have, tuple(map(_SHAPE, tensors)), tuple(map(_DTYPE, tensors)), others
-    return dict(zip(names, tensors, strict=True)) if columns == (names, shapes, dtypes, aliases) else None
+    return list(tensors) if columns == (names, shapes, dtypes, aliases) else None
 
 
-_collect: Callable[..., None] = collect
-alike: Callable[..., dict[str, Tensor] | None] = tensors_alike
+_collect: Callable[..., bool] = collect
+alike: Callable[..., list[Tensor] | None] = tensors_alike
 _look_through: Callable[..., Any] = look_through
 with suppress(ImportError):
     from .._C import collect as _collect

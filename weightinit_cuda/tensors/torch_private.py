@@ -37,7 +37,7 @@ __all__ = [
     "device_constructors",
     "dispatch_modes",
     "forget_what_dynamo_knows",
-    "forward_ad_level",
+    "forward_ad_runs",
     "function_modes",
     "functorch_transform",
     "increment_version",
@@ -114,6 +114,7 @@ assert_async = torch._assert_async
 swap_tensor_impl = torch._C._swap_tensor_impl
 TensorBase = torch._C.TensorBase
 without_functions = torch._C.DisableTorchFunction
+_forward_ad = torch.autograd.forward_ad
 
 
 _modes_before_dispatch: Callable[[], int] = modes_before_dispatch
@@ -194,9 +195,9 @@ def make_wrapper(kind: type, shape: tuple[int, ...], dtype: torch.dtype, device:
     return torch.Tensor._make_wrapper_subclass(kind, shape, dtype=dtype, device=device)
 
 
-def forward_ad_level() -> int:
-    """Negative outside forward-mode autograd."""
-    return torch.autograd.forward_ad._current_level
+def forward_ad_runs() -> bool:
+    """Whether forward-mode autograd sees what is called now."""
+    return _forward_ad._current_level >= 0
 
 
 def overlaps_itself(tensor: torch.Tensor) -> bool:
