@@ -53,7 +53,14 @@ def _same_memory(tensor: Tensor) -> Tensor:
 def _copied(recorder: Recorder, torchs: Callable[..., Tensor], tensor: Tensor, memo: dict[Any, Any]) -> Tensor:
     """``copy.deepcopy``: of tensors that share memory the copies share one again. On meta torch does not see to that."""
     view = recorder.view_of(tensor)
-    if id(tensor) in memo or type(tensor) is not Tensor or not tensor.is_leaf or view is None or not view.is_resolved:
+    if (
+        id(tensor) in memo
+        or type(tensor) is not Tensor
+        or not tensor.is_leaf
+        or view is None
+        or not view.is_resolved
+        or tensor.grad is not None
+    ):
         return torchs(tensor, memo)
     storages: dict[int, torch.UntypedStorage] = memo.setdefault("torch", {})  # as torch has them there
     key, storage = storage_key(tensor.untyped_storage()), tensor.untyped_storage()

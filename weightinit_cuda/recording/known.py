@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..init.schemes import ZERO
 from ..numerics.distributions import Constant
-from ..tensors.torch_private import TensorBase, function_modes, without_modes
+from ..tensors.torch_private import TensorBase, dispatch_modes, function_modes, without_modes
 from .changes import MOVES
 from .operators import Call
 from .replay import all_bytes, lies_as, place_of, run_alone, seen
@@ -60,24 +60,24 @@ def follow(steps: Sequence[Step], step: OperatorStep) -> int:
     if not (nature.simple and 0 < size <= LITTLE):
         return 0
     in_place = bool(nature.written)
+    copies = in_place and nature.name == "copy"
+    was_known = memory.known is not None
     try:
         with without_modes():
             taken = _Taken(steps)
-            first = [_own_copy(steps, step, out)] if in_place else []
+            first = [_own_copy(steps, out, copies)] if in_place else []
             args = [*first, *(taken.value(x) for x in call.args[len(first) :])]
-            if taken.only_constants and _folds(call) and (nature.name == "copy" or not in_place):
+            if taken.only_constants and _folds(call) and (copies or not in_place):
                 return 0
-            made = (_copy_ if nature.name == "copy" else call.operator)(*args, **call.kwargs)
+            made = (_copy_ if copies else call.operator)(*args, **call.kwargs)
             if in_place:
                 made = all_bytes(args[0])
             elif not lies_as(out, made):
                 return 0
-    except _Unknown:
-        return 0
-    except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError):
-        return 0  # whoever asks for the values is told
+    except Exception:
+        return 0  # not known, or an error: whoever asks for the values is told
     memory.known = len(memory.steps), made
-    return size
+    return 0 if was_known else size
 
 
 def _folds(call: Call) -> bool:
@@ -114,9 +114,9 @@ class _Taken:
         return type(x)(map(self.value, x)) if type(x) in (list, tuple) else x
 
 
-def _own_copy(steps: Sequence[Step], step: OperatorStep, out: View) -> Tensor:
-    """What an operator changes in place, as it was before, in memory of its own; not known where a copy covers all of it."""
-    if step.call.nature.name == "copy" and out.is_whole:
+def _own_copy(steps: Sequence[Step], out: View, copies: bool) -> Tensor:
+    """What an operator changes in place, as it was before, in memory of its own; anything where a copy covers all of it."""
+    if copies and out.is_whole:
         return place_of(out, _torchs_empty(out.memory.nbytes, dtype=torch.uint8, device=CPU))
     values = _known_values(steps, out.memory, len(out.memory.steps) - 1)
     if values is None:
@@ -127,7 +127,8 @@ def _own_copy(steps: Sequence[Step], step: OperatorStep, out: View) -> Tensor:
 def _known_values(steps: Sequence[Step], memory: Memory, after: int) -> Tensor | None:
     """The bytes of a memory after that many of its steps, if they are known, or are a few values that the code gave."""
     if memory.known is not None:
-        return memory.known[1] if memory.known[0] == after else None
+        known, values = memory.known
+        return values if known == after and values.untyped_storage().nbytes() == memory.nbytes else None
     if after != 1 or memory.nbytes > LITTLE:
         return None
     step = steps[memory.steps[0]]
@@ -173,6 +174,11 @@ _STRIDED = (None, torch.strided)
 _MOST = LITTLE // 8  # elements
 
 
+def _may_compute(recorder: Recorder) -> bool:
+    """Whether there is room for more values, and no mode would see how they are computed."""
+    return recorder.known_bytes <= MUCH and not dispatch_modes() and not function_modes()
+
+
 def _known_way(
     operator: torch._ops.OpOverload, direct: Callable[..., Tensor]
 ) -> Callable[[Recorder, tuple[Any, ...], dict[str, Any]], Tensor | None]:
@@ -180,7 +186,7 @@ def _known_way(
 
     def known_way(recorder: Recorder, args: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
         device = named.get("device")
-        if device == META or recorder.known_bytes > MUCH or function_modes() or named.get("layout") not in _STRIDED:
+        if device == META or not _may_compute(recorder) or named.get("layout") not in _STRIDED:
             return None
         views, values, elements = list[Any](), list[Any](), 1
         for x in args:
@@ -208,13 +214,7 @@ def _counting(operator: torch._ops.OpOverload) -> Callable[[Recorder, tuple[Any,
 
     def known_way(recorder: Recorder, args: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
         device = named.get("device")
-        if (
-            device is None
-            or device == META
-            or recorder.known_bytes > MUCH
-            or function_modes()
-            or not all(type(x) in _NUMBERS for x in args)
-        ):
+        if device is None or device == META or not _may_compute(recorder) or not all(type(x) in _NUMBERS for x in args):
             return None
         first, last, step = (0, args[0], 1) if len(args) == 1 else (*args, 1)[:3]
         if step == 0 or not 0 < (last - first) / step < _MOST:
@@ -244,8 +244,14 @@ def _copied(tensor: Tensor, *, layout: Any = None, **named: Any) -> Tensor:
 def _copy_over(recorder: Recorder, args: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
     """``copy_`` of known values over a tensor that is all of a memory, and of their shape and dtype."""
     tensor: Tensor = args[0]
-    source = recorder.known_view(args[1]) if isinstance(args[1], Tensor) else None
-    if source is None or source.memory.known is None or tensor.shape != source.shape or tensor.dtype is not source.dtype:
+    source = recorder.known_view(args[1]) if isinstance(args[1], Tensor) and _may_compute(recorder) else None
+    if (
+        source is None
+        or source.memory.known is None
+        or source.memory.nbytes > LITTLE
+        or tensor.shape != source.shape
+        or tensor.dtype is not source.dtype
+    ):
         return None
     out = recorder.view_of(tensor)
     if out is None or out.memory is source.memory or not out.is_whole or out.memory.nbytes != source.memory.nbytes:
@@ -257,6 +263,7 @@ def _copy_over(recorder: Recorder, args: tuple[Any, ...], named: dict[str, Any])
     source.memory.taken = True
     memory = out.memory
     memory.steps.append(len(recorder.steps))
+    recorder.known_bytes += 0 if memory.known else memory.nbytes
     memory.known = len(memory.steps), _clone(values)
     call = Call(_aten.copy_.default, (out, source, *args[2:]), named)
     recorder.steps.append(OperatorStep(here(), (out,), call, (None,), _default_dtype()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import compress, repeat
 from operator import attrgetter
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,13 @@ from .. import engine
 from ..engine.job import FillJob
 from ..numerics.distributions import Computed, Constant, Distribution
 from ..plans.plan import Plan
+from ..tensors.boxes import remainder
 from ..tensors.named import PLAIN_TYPES, Named
 from ..tensors.shards import is_dtensor, mark_written
 from ..tensors.torch_private import as_seen, is_traceable_wrapper_subclass
 from .memory import LARGE, allocate, allocate_alike, ask_for_huge_pages, put_under, put_under_all, refresh
 from .ownership import Claims
 from .replay import has_long_words, seen
-from .short_ways import ZERO
 from .tape import CPU, META, Memory
 from .targets import Alone, Found, Known, Layered, Target
 
@@ -74,40 +74,44 @@ def materialize(
     fills = _columns(made[:plain], alone.names(), claims, seed)
     if layered:
         fills = fills.and_(_under(alone.layered, made[plain : plain + layered], claims, seed))
-    if targets:
-        _with_others(fills, targets, claims, plan, device, compute)
-    else:
-        engine.fill_whole(*fills)
-    for one, tensor in zip(alone.layered, made[plain:], strict=False):
-        _put_over(one, tensor)
     for known, tensor in zip(alone.known, made[plain + layered :], strict=True):
         tensor.copy_(seen(known.view, known.values))
+    settled = list[tuple[Target, Tensor]]()
+    if targets:
+        settled = _with_others(fills, targets, claims, plan, device, compute)
+    else:
+        engine.fill_whole(*fills)
+    if layered:
+        engine.fill(_over(alone.layered, made[plain : plain + layered]))
+    for target, tensor in settled:
+        _settle(target, tensor)
     put_under_all(tensors, made)
 
 
 def _under(layered: Sequence[Layered], made: list[Tensor], claims: Claims, seed: int) -> _Columns:
     """The fills of all of each tensor."""
     names = [one.named.name for one in layered]
-    distributions = cast("list[Distribution]", [one.fill.distribution for one in layered])
-    return _Columns(made, distributions, seed, claims.streams(names), names)
+    return _Columns(made, [one.fill for one in layered], seed, claims.streams(names), names)
 
 
-def _put_over(layered: Layered, made: Tensor) -> None:
-    """The constants over it."""
-    for step in layered.over:
-        offset, shape, strides = step.writes[0].geometry
-        part = made.detach().as_strided(shape, strides, offset)
-        if step.distribution is ZERO:
-            part.zero_()
-        else:
-            assert step.distribution is not None
-            engine.fill([FillJob(part, step.distribution, 0, 0, None, layered.named.name)])
+def _over(layered: Sequence[Layered], made: list[Tensor]) -> list[FillJob]:
+    """The constants over them; those that other ones cover are left out."""
+    jobs = []
+    for one, tensor in zip(layered, made, strict=True):
+        for at, (box, constant) in enumerate(one.over):
+            for left in remainder(box, [later for later, _ in one.over[at + 1 :]]):
+                jobs.append(FillJob(tensor.detach()[left.slices()], constant, 0, 0, None, one.named.name))
+    return jobs
 
 
 def _with_others(
     fills: _Columns, targets: Sequence[Target], claims: Claims, plan: Plan, device: torch.device | None, compute: Compute
-) -> None:
-    """Memory and values for targets, by one call of the engine together with other fills."""
+) -> list[tuple[Target, Tensor]]:
+    """Fills targets, by one call of the engine together with other fills.
+
+    Returns:
+        The memory for each, which is not under it yet.
+    """
     listed = set(plan.names())
     planned = [target for target in targets if target.named.name in listed]
     rest = [target for target in targets if target.named.name not in listed]
@@ -119,13 +123,12 @@ def _with_others(
     for tensor in real.values():
         mark_written(tensor)
     compute(planned, real)
-    for target, tensor in zip(single, whole, strict=True):
-        _settle(target, tensor)
-    for target in rest:
-        if not isinstance(target.held, Memory):  # it has no elements, and so no line in a plan
-            _settle(target, _whole(target, device))
-    for target in planned:
-        _settle(target, real[target.named.name])
+    bare = [target for target in rest if not isinstance(target.held, Memory)]  # without elements, and so no line in a plan
+    return [
+        *zip(single, whole, strict=True),
+        *((target, _whole(target, device)) for target in bare),
+        *((target, real[target.named.name]) for target in planned),
+    ]
 
 
 class _Columns(NamedTuple):

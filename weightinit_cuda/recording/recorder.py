@@ -110,7 +110,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         default = torch.get_default_dtype()
         self.steps.append(ChangedFill(place, (call.args[0],), call, (None,), default, fill, distribution))
 
-    def _known_view(self, tensor: Tensor, device: torch.device = CPU) -> View:
+    def _entered_view(self, tensor: Tensor, device: torch.device = CPU) -> View:
         """As :meth:`view_of`; memory that is met for the first time is entered, and plain memory is plain no more."""
         storage = tensor.untyped_storage()
         memory = self._memories.get(storage_key(storage))
@@ -130,7 +130,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if type(tensor) not in PLAIN_TYPES or not is_meta(tensor):
             return None
         memory = self._memories.get(storage_key(tensor.untyped_storage()))
-        if memory is None or memory.known is None or memory.known[0] != len(memory.steps) or memory.plain:
+        if memory is None or memory.plain or memory.values is None:
             return None
         return _view(memory, tensor)
 
@@ -140,7 +140,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return False
         memory = self._memories.get(storage_key(tensor.untyped_storage()))
         if memory is not None and memory.plain:
-            self._known_view(tensor)
+            self._entered_view(tensor)
         return memory is not None
 
     def _append(self, step: Step) -> None:
@@ -152,7 +152,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _outside(self, tensor: Tensor) -> View:
         """An argument: on meta as it is; memory that was there before the block began has no values yet."""
         before = len(self._memories)
-        view = self._known_view(tensor)
+        view = self._entered_view(tensor)
         if len(self._memories) > before:
             self._append(FillStep(NOT_RECORDED, _whole(view.memory, view.dtype), None))
         return view
@@ -166,7 +166,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def give(self, real: Tensor) -> Tensor:
         """A tensor on meta that stands for a copy of a real one."""
         twin = torch.empty_strided(real.size(), real.stride(), dtype=real.dtype, device=META)
-        self._append(DataStep(here(), self._known_view(twin, real.device), real.detach().clone()))
+        self._append(DataStep(here(), self._entered_view(twin, real.device), real.detach().clone()))
         return twin
 
     def value(self, tensor: Tensor, copied: bool = True) -> Tensor:
@@ -227,9 +227,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             memory = self._memories.get(storage_key(r.untyped_storage()))
             made.append(len(writes) if memory is None else None)
             if memory is None:
-                writes.append(self._known_view(r, device))
+                writes.append(self._entered_view(r, device))
             elif memory.plain:
-                self._known_view(r)
+                self._entered_view(r)
         if writes and not nature.only_views:
             step = _step(on_tape, tuple(writes), tuple(made))
             self._append(step)

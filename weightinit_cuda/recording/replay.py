@@ -339,10 +339,35 @@ def evaluate(steps: Sequence[Step], view: View, copied: bool = True) -> Tensor:
         copied: False: views of one memory share one again, which nobody may write to.
     """
     memory = view.memory
-    if memory.known is None or memory.known[0] != len(memory.steps):
-        seeds: Callable[[Step], Source] = lambda step: Source(engine.draw_seed(torch.empty(0, device=CPU)), 0)  # noqa: E731
-        real = replay(needed(steps, [memory]), [memory], seeds, remember=True)
-        memory.known = len(memory.steps), real[memory]
+    values = memory.values
+    if values is None:
+        if memory.shown is None or memory.shown[0] != len(memory.steps):
+            memory.shown = len(memory.steps), _evaluated(steps, memory)
+        values = memory.shown[1]
     with without_modes():
-        place = place_of(view, memory.known[1])
+        place = place_of(view, values)
         return place.clone() if copied else place
+
+
+def _evaluated(steps: Sequence[Step], memory: Memory) -> Tensor:
+    run = needed(steps, [memory])
+    seeds: Callable[[Step], Source] = lambda step: Source(engine.draw_seed(torch.empty(0, device=CPU)), 0)  # noqa: E731
+    values = replay(run, [memory], seeds, remember=True)[memory]
+    if _is_all_written(run, memory):
+        memory.known = len(memory.steps), values
+    return values
+
+
+def _is_all_written(steps: Sequence[Step], memory: Memory) -> bool:
+    """Whether each memory that the steps use, this one among them, is written as a whole before it is used in any other way:
+    elsewhere there may be elements that nobody has written."""
+    met = set[Memory]()
+    for step in steps:
+        taken = {view.memory for view in step.call.tensors(View)} if isinstance(step, OperatorStep) else set[Memory]()
+        makes = {view.memory for view in step.writes if view.is_whole}
+        if isinstance(step, FillStep) and step.distribution is None:
+            makes = set()
+        if not (taken | {view.memory for view in step.writes}) <= met | (makes - taken):
+            return False
+        met |= makes
+    return memory in met

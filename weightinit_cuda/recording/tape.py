@@ -37,12 +37,20 @@ class Memory:
     geometry: Geometry | None = None  # None: contiguous
     plain: bool = False  # whether it has been filled as a whole only, and never read
     steps: list[int] = field(default_factory=list)  # which of the tape write to it
-    known: tuple[int, Tensor] | None = None  # its real bytes after that many steps, if somebody has asked for them
+    known: tuple[int, Tensor] | None = None  # its real bytes after that many steps, if all are written
+    shown: tuple[int, Tensor] | None = None  # what somebody has asked for: zeros where nobody has written
     taken: bool = False  # whether an operator on the tape takes some of it, or changes it
 
     @property
     def nbytes(self) -> int:
         return self.storage.nbytes()
+
+    @property
+    def values(self) -> Tensor | None:
+        """Its real bytes as they are now on the tape, if they are known: all have been written, and none was added since."""
+        if self.known is None or self.known[0] != len(self.steps):
+            return None
+        return self.known[1] if self.known[1].untyped_storage().nbytes() == self.nbytes else None
 
     @property
     def frame(self) -> Geometry:

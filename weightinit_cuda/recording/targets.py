@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..numerics.distributions import Constant
-from ..tensors.boxes import are_apart
+from ..numerics.distributions import Constant, Distribution
+from ..tensors.boxes import Box, are_apart
 from ..tensors.kinds import globs
 from ..tensors.named import LEAFLESS, NAME, PLAIN_TYPES, TENSOR, Named
 from ..tensors.torch_private import keystr, tree_flatten_with_path
@@ -64,12 +64,12 @@ STEPS = attrgetter("steps")
 
 
 class Layered(NamedTuple):
-    """A tensor on meta with one fill of all of it, and constants over parts of it."""
+    """A tensor on meta with one fill of all of it, and constants over boxes of it, later ones over earlier ones."""
 
     named: Named
     view: View
-    fill: FillStep
-    over: list[FillStep]
+    fill: Distribution
+    over: list[tuple[Box, Distribution]]
 
 
 class Known(NamedTuple):
@@ -102,6 +102,7 @@ class Alone(NamedTuple):
 
 
 NOBODY = Alone([], [])
+_FEW = 8  # steps that write to a tensor with constants over a fill
 
 
 class Found:
@@ -152,7 +153,7 @@ class Found:
         known, layered = dict[int, Known](), dict[int, Layered]()
         for at, one in enumerate(self._held):
             if type(one) is View and times[one.memory] == 1 and _is_whole(self._named[at].tensor, one):
-                if (values := _known(one.memory)) is not None:
+                if (values := one.memory.values) is not None:
                     known[at] = Known(self._named[at], one, values)
                 elif layers and (fills := _layers(steps, one)) is not None:
                     layered[at] = Layered(self._named[at], one, *fills)
@@ -191,27 +192,26 @@ def _is_whole(tensor: Tensor, held: View) -> bool:
     return type(tensor) in PLAIN_TYPES and tensor.is_meta and held.is_resolved and held.is_whole
 
 
-def _known(memory: Memory) -> Tensor | None:
-    """The values of a memory at the end of the tape, if they are known."""
-    return memory.known[1] if memory.known is not None and memory.known[0] == len(memory.steps) else None
-
-
-def _layers(steps: Sequence[Step], held: View) -> tuple[FillStep, list[FillStep]] | None:
-    """The last fill of all of a memory and what lies over it, if these are constants, and nobody else has what it draws."""
-    memory, over = held.memory, list[FillStep]()
-    if memory.dtype is not held.dtype:
+def _layers(steps: Sequence[Step], held: View) -> tuple[Distribution, list[tuple[Box, Distribution]]] | None:
+    """The last fill of all of a memory and what lies over it, if these are constants over a few boxes, and nobody else has what
+    it draws. All else is for ``folding``."""
+    memory, over = held.memory, list[tuple[Box, Distribution]]()
+    if memory.dtype is not held.dtype or not (held.dtype.is_floating_point or held.dtype.is_complex):
         return None
-    for number in reversed(memory.steps):
+    for number in reversed(memory.steps[-_FEW:]):
         step = steps[number]
         if type(step) is not FillStep or step.known is not None or (distribution := step.distribution) is None:
             return None
-        if isinstance(step.filled, Memory) or step.filled.geometry == held.geometry:
-            whole = memory.frame if isinstance(step.filled, Memory) else held.geometry
-            is_own = not (memory.taken and distribution.is_random)
-            return (step, over[::-1]) if whole == held.geometry and distribution.one_pass and is_own else None
-        if not isinstance(distribution, Constant) or step.filled.dtype is not held.dtype or not step.filled.is_resolved:
+        view = step.writes[0]
+        box = box_of(held.geometry, view.geometry) if view.dtype is held.dtype and view.is_resolved else None
+        if box is None:
             return None
-        over.append(step)
+        if view.geometry == held.geometry:
+            is_own = not (memory.taken and distribution.is_random)
+            return (distribution, over[::-1]) if distribution.one_pass and is_own else None
+        if not isinstance(distribution, Constant):
+            return None
+        over.append((box, distribution))
     return None
 
 
