@@ -1,5 +1,5 @@
 // tensor[index] by functions of Python, put under a class and taken away again: weightinit_cuda/recording/subscripts.py says what for.
-// Assigned as an attribute, __getitem__ is looked up again for every class below, which takes 10 us; and it makes each of them a
+// Assigned as an attribute, __getitem__ is looked up again for every class below, which takes time; and it makes each of them a
 // sequence to Python's C API, as which tensors of no dimensions must not be read.
 #pragma once
 #include <pybind11/pybind11.h>

@@ -3,7 +3,7 @@
 Inside the block every tensor that the code makes is on meta and costs nothing, and what the code does with it goes on a tape
 (``recorder``). :class:`Recording` finds the tensors of a model on that tape (``targets``), turns the tape into a plan
 (``folding``, ``ownership``) and puts real memory under the same tensors (``memory``): one pass of the engine for all that is a
-fill, a replay for the rest.
+fill, a copy of small tables that are known (``known``), a replay for the rest.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Replay: runs a part of the tape with real tensors on the CPU.
 
-It serves what is no fill (rotary frequencies, weight norms, products of matrices), and what Python asks for while it records.
+It serves what is no fill (weight norms, products of matrices, large tables), and what Python asks for while it records.
 Only the steps that the wanted memories depend on are run, in the order in which they were recorded. Random numbers come from
 whoever asks: :class:`Source` gives every random step its seed and stream, so that a replay has the bits of the plan.
 """
