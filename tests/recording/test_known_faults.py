@@ -151,3 +151,11 @@ def test_copies_have_gradients() -> None:
         w = torch.ones(2, requires_grad=True)
         w.grad = torch.ones(2)
         assert copy.deepcopy(w).grad is not None
+
+
+def test_all_views_of_nothing_are_cast() -> None:
+    with wi.deferred() as recorded:
+        w = torch.ones(4)
+        made = module(w=w, a=w[:0], b=w[:0])
+    recorded.materialize_(made, dtype=torch.bfloat16)
+    assert {tensor.dtype for tensor in made.buffers()} == {torch.bfloat16}

@@ -347,8 +347,8 @@ class patched(DecoratorContextManager):
             these names: what was bound before (``from torch import randn``) stays torch's. So do, then as well, calls with
             ``out=``, tensor subclasses, what is not float or complex, and calls in torch.compile.
 
-    Other threads keep torch's functions, those started inside too; :func:`patch` is for all threads. What ``nn.Module`` does with
-    attributes is done sooner in all of them meanwhile, and is the same. Under dispatch modes, in
+    Other threads keep torch's functions, those started inside too; :func:`patch` is for all threads. What ``nn.Module`` does
+    with attributes is done sooner in all of them meanwhile, and is the same. Under dispatch modes, in
     torch.jit.trace and torch.compile ours are operators of the graph. Three things stay torch's there: both methods in
     torch.compile, what torch.jit.script compiles, and everything under functorch transforms.
 

@@ -170,7 +170,8 @@ class Recording:
         where = None if device is None else torch.device(device)
         with torch.no_grad():
             materialize(alone, targets, claims, plan, key, where, partial(compute, claims, plan))
-            move_others((*found.others, *without_elements(targets, found.others)), device, dtype, unchanged)
+            empty = [t.named._replace(tensor=one) for t in targets if not t.named.tensor.numel() for one in t.objects]
+            move_others((*found.others, *empty), device, dtype, unchanged)
             finish(model, found, [named.tensor for named in (*(t.named for t in targets), *found.others)])
         return model
 
