@@ -15,14 +15,10 @@ from .engine.job import FillJob
 from .engine.words import bits
 from .init import torch_ops as _torch_ops  # noqa: F401 registers the operators
 from .init.patching import patch, patched, unpatch
-from .plans.by_rules import initialize_, plan
-from .plans.entry import Entry
-from .plans.plan import Plan
-from .rules import RULE_SETS, Rule, RuleSet
-from .rules.measured import Prober, connect
 from .tensors.boxes import Region
 
 if TYPE_CHECKING:
+    from . import rules
     from .checkpoints.export import export
     from .checkpoints.fingerprint import fingerprint
     from .checkpoints.ranks import check_ranks
@@ -32,9 +28,14 @@ if TYPE_CHECKING:
     from .diagnosis.doctor import Symptom, diagnose, examine
     from .diagnosis.probe import probe
     from .plans import plots
+    from .plans.by_rules import initialize_, plan
+    from .plans.entry import Entry
     from .plans.perturb import add_noise_, lerp_to_init_
+    from .plans.plan import Plan
     from .plans.restore import restore_
     from .recording.deferred import Recording, deferred
+    from .rules import RULE_SETS, Rule, RuleSet
+    from .rules.measured import Prober
 
 __all__ = [
     "FORMAT",
@@ -73,12 +74,21 @@ __all__ = [
     "probe",
     "regenerate",
     "restore_",
+    "rules",
     "unpatch",
     "verify",
 ]
 
 # Imported when they are first asked for, since a program that fills a few tensors needs none of them.
 _LATER = {
+    "Entry": "plans.entry",
+    "Plan": "plans.plan",
+    "initialize_": "plans.by_rules",
+    "plan": "plans.by_rules",
+    "RULE_SETS": "rules",
+    "Rule": "rules",
+    "RuleSet": "rules",
+    "rules": "rules",
     "CoordinateCheck": "diagnosis",
     "ProbeReport": "diagnosis",
     "Symptom": "diagnosis.doctor",
@@ -103,19 +113,16 @@ _LATER = {
 
 
 def _prober() -> Prober:
-    """What ``auto(example, measure=True)`` asks: rules know no probe."""
+    """What ``auto(example, measure=True)`` asks for: rules know no probe."""
     found: Prober = import_module(".diagnosis.compare", __name__).best_of
     return found
-
-
-connect(_prober)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(f".{_LATER[name]}", __name__)
-    value = globals()[name] = module if _LATER[name] == "plans.plots" else getattr(module, name)
+    value = globals()[name] = module if name in ("plots", "rules") else getattr(module, name)
     return value
 
 

@@ -1,20 +1,21 @@
 """Rules chosen by measurement: the question is asked here, and answered by a room that this one does not know.
 
-Rules come before plans, and what probes a model (``diagnosis``) comes after both; so the package hands its probe in
-(:data:`connect`) when it is imported.
+Rules come before plans, and what probes a model (``diagnosis``) comes after both; so the front of the package, which knows all
+rooms, is asked for the probe when one is needed.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from .rule import Rules, RuleSet
 
-__all__ = ["Choice", "Prober", "connect", "measured"]
+__all__ = ["Choice", "Prober", "measured"]
 
 
 class Choice(NamedTuple):
@@ -33,13 +34,6 @@ class Choice(NamedTuple):
 
 Prober = Callable[[nn.Module, tuple[Any, ...], Sequence[RuleSet]], Choice]
 """Probes a model under several sets of rules, puts its values back, and says which is best; the first of equals."""
-
-_probers: list[Callable[[], Prober]] = []
-
-
-def connect(loader: Callable[[], Prober]) -> None:
-    """Says where the prober comes from; it is loaded when it is first needed."""
-    _probers[:] = [loader]
 
 
 def measured(name: str, example: tuple[Any, ...], candidates: Sequence[tuple[str, Rules]]) -> RuleSet:
@@ -62,7 +56,8 @@ def measured(name: str, example: tuple[Any, ...], candidates: Sequence[tuple[str
                 " use the set that its plan names."
             )
         sets = [RuleSet(label, _always(given)) for label, given in candidates]
-        choice = _probers[0]()(model, example, sets)
+        prober: Prober = import_module(__name__.partition(".")[0])._prober()
+        choice = prober(model, example, sets)
         label, given = candidates[choice.number]
         if choice.verdict == "FAIL":
             warnings.warn(f"{name}: the best of what was measured is a FAIL ({choice.words}). See wi.probe.", stacklevel=8)
