@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <optional>
+#include <stdexcept>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "calls.h"
@@ -49,15 +51,24 @@ struct Further {
         modules.append(py::make_tuple(name, module));
         const py::object attributes = checked(PyObject_GetAttr(module.ptr(), dict.ptr()));
         if (!PyDict_Check(attributes.ptr())) return;
+        for (const auto& [key, value] : of_other_types(attributes)) {
+            if (!may_have_leaves(value.ptr()) || every.contains(key)) continue;
+            held.append(py::make_tuple(checked(PyUnicode_Concat(prefix.ptr(), key.ptr())), value, module));
+        }
+    }
+
+    // The attributes whose types are not known to have no leaves: collected first, since questions about values may run Python, which
+    // may change the dict.
+    std::vector<std::pair<py::object, py::object>> of_other_types(const py::object& attributes) const {
+        std::vector<std::pair<py::object, py::object>> found;
         Py_ssize_t at = 0, number = 0;
         PyObject *key, *value;
         for (; PyDict_Next(attributes.ptr(), &at, &key, &value); ++number) {
             if (number < PyList_GET_SIZE(first.ptr()) && key == PyList_GET_ITEM(first.ptr(), number)) continue;
-            if (has_no_leaves(value)) continue;
-            const auto attribute = py::reinterpret_borrow<py::object>(key), one = py::reinterpret_borrow<py::object>(value);
-            if (!may_have_leaves(value) || every.contains(attribute)) continue;
-            held.append(py::make_tuple(checked(PyUnicode_Concat(prefix.ptr(), key)), one, module));
+            if (!has_no_leaves(value))
+                found.emplace_back(py::reinterpret_borrow<py::object>(key), py::reinterpret_borrow<py::object>(value));
         }
+        return found;
     }
 };
 
@@ -90,12 +101,10 @@ struct Collector {
         py::list& list = are_buffers ? kept : own;
         each(checked(PyObject_GetAttr(module.ptr(), from.ptr())), [&](const py::object& name, const py::object& tensor) {
             seen.push_back(tensor.ptr());
-            partitioned |= PyObject_HasAttr(tensor.ptr(), ds_id.ptr()) != 0;
-            const py::object one = checked(named->tp_alloc(named, 6));
+            partitioned |= bool(attribute_if_any(tensor, ds_id.ptr()));
             const py::object fields[] = {
                 checked(PyUnicode_Concat(prefix.ptr(), name.ptr())), tensor, no_aliases, module, name, py::bool_(are_buffers)};
-            for (Py_ssize_t i = 0; i < 6; ++i) PyTuple_SET_ITEM(one.ptr(), i, fields[i].inc_ref().ptr());
-            list.append(one);
+            list.append(tuple_of_type(named, fields));
         });
     }
 

@@ -114,11 +114,10 @@ py::tuple entries_of(const py::list& covered, const py::list& streams, py::handl
         }
         for (size_t k = 0; k < fills.size(); ++k) {
             const py::tuple fill = tuple_of(fills[k], kFillFields);
-            const py::object one = checked(type->tp_alloc(type, kEntryFields));
-            const py::object fields[] = {named[kName],  shape,      dtype,           fill[kDistribution], streams[i],
-                                         fill[kSource], fill[kBox], named[kAliases], named[kBuffer]};
-            for (Py_ssize_t j = 0; j < kEntryFields; ++j) PyTuple_SET_ITEM(one.ptr(), j, fields[j].inc_ref().ptr());
-            entries.append(one);
+            const py::object fields[kEntryFields] = {named[kName],        shape,           dtype,
+                                                     fill[kDistribution], streams[i],      fill[kSource],
+                                                     fill[kBox],          named[kAliases], named[kBuffer]};
+            entries.append(tuple_of_type(type, fields));
         }
     }
     return py::tuple(entries);
