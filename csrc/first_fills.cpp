@@ -61,6 +61,8 @@ py::object first_of(const std::vector<Row>& rows, py::handle named, py::handle a
             if (truth(PyObject_IsTrue(fills.ptr()))) return fills;
         } catch (const py::error_already_set& error) {
             if (!error.matches(refusals)) throw;
+            // Before Python 3.12 the two are apart.
+            if (error.trace()) PyException_SetTraceback(error.value().ptr(), error.trace().ptr());
             return py::make_tuple(row.all, error.value());
         }
     }
