@@ -1,4 +1,4 @@
-// What tensors of a model get from rules, as weightinit_cuda/rules/resolve.py asks: in C++, since every plan asks for each tensor.
+// What tensors of a model get from rules, as weightinit_cuda/rules/matching.py asks: in C++, since every plan asks for each tensor.
 #pragma once
 #include <pybind11/pybind11.h>
 
