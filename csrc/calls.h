@@ -49,6 +49,24 @@ py::object tuple_of_type(PyTypeObject* type, const py::object (&fields)[kFields]
 
 inline py::object attribute(py::handle of, const char* name) { return checked(PyObject_GetAttrString(of.ptr(), name)); }
 
+// Whether the type of an object, not one above it, is among types.
+inline bool is_one_of(const py::tuple& types, py::handle object) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(types.ptr()); ++i)
+        if (PyTuple_GET_ITEM(types.ptr(), i) == reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()))) return true;
+    return false;
+}
+
+// What a dict has under a key, borrowed; null if it has nothing.
+inline PyObject* found_in(py::handle dict, py::handle key) {
+    PyObject* const found = PyDict_GetItemWithError(dict.ptr(), key.ptr());
+    if (!found && PyErr_Occurred()) throw py::error_already_set();
+    return found;
+}
+
+inline void put(py::handle into, py::handle key, py::handle value) {
+    if (PyDict_SetItem(into.ptr(), key.ptr(), value.ptr()) < 0) throw py::error_already_set();
+}
+
 // Names of attributes, made once.
 inline PyObject* interned(const char* name) {
     PyObject* const made = PyUnicode_InternFromString(name);

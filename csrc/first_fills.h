@@ -17,8 +17,6 @@ class ShapeKey {
     pybind11::object of(pybind11::handle named) const;
 
   private:
-    bool is_plain(pybind11::handle tensor) const;
-
     pybind11::object kinds_;
     pybind11::tuple plain_;
 };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "calls.h"
+#include "named.h"
 
 namespace wi {
 namespace py = pybind11;
@@ -23,12 +24,7 @@ struct Further {
     std::unordered_set<PyObject*> seen = {};
     py::str dict = "__dict__";
 
-    bool has_no_leaves(PyObject* value) const {
-        PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(value));
-        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(leafless.ptr()); ++i)
-            if (PyTuple_GET_ITEM(leafless.ptr(), i) == type) return true;
-        return false;
-    }
+    bool has_no_leaves(PyObject* value) const { return is_one_of(leafless, value); }
 
     bool may_have_leaves(PyObject* value) const {
         if (PyList_Check(value) || PyTuple_Check(value)) {
@@ -102,7 +98,7 @@ struct Collector {
         each(checked(PyObject_GetAttr(module.ptr(), from.ptr())), [&](const py::object& name, const py::object& tensor) {
             seen.push_back(tensor.ptr());
             partitioned |= bool(attribute_if_any(tensor, ds_id.ptr()));
-            const py::object fields[] = {
+            const py::object fields[kNamedFields] = {
                 checked(PyUnicode_Concat(prefix.ptr(), name.ptr())), tensor, no_aliases, module, name, py::bool_(are_buffers)};
             list.append(tuple_of_type(named, fields));
         });
@@ -161,14 +157,12 @@ py::object tensors_alike(const py::list& named, const py::dict& known, const py:
     py::list found;
     size_t at = 0;
     for (size_t i = 0; i < named.size(); ++i) {
-        const py::object row = named[i];
-        if (!PyTuple_Check(row.ptr()) || PyTuple_GET_SIZE(row.ptr()) != 6) throw py::type_error("named must be tuples of six");
-        const auto one = py::reinterpret_borrow<py::tuple>(row);
-        const py::object name = one[0], tensor = one[1];
+        const py::tuple one = named_of(named[i]);
+        const py::object name = kept_field(one, Named::kName), tensor = kept_field(one, Named::kTensor);
         if (is_meta.of(tensor).ptr() != Py_False) return py::none();
-        if (py::object(one[5]).ptr() == Py_True && !known.contains(name)) continue;
-        if (at == planned || !equal(name, names[at]) || !equal(one[2], aliases[at]) || !equal(shape.of(tensor), shapes[at]) ||
-            !equal(dtype.of(tensor), dtypes[at]))
+        if (field(one, Named::kBuffer) == Py_True && !known.contains(name)) continue;
+        if (at == planned || !equal(name, names[at]) || !equal(field(one, Named::kAliases), aliases[at]) ||
+            !equal(shape.of(tensor), shapes[at]) || !equal(dtype.of(tensor), dtypes[at]))
             return py::none();
         found.append(tensor);
         ++at;
