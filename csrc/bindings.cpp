@@ -1,11 +1,14 @@
-// The pybind11 module weightinit_cuda._C and nothing else: addresses, sizes and numbers in, no Torch.
+// The pybind11 module weightinit_cuda._C and nothing else: the kernels, which take addresses, sizes and numbers, and what goes over
+// models, rules, plans and recordings, as Python shows them. No header of Torch.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -274,7 +277,8 @@ void define_models(py::module_& m) {
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
-    m.doc() = "Kernels of weightinit_cuda. Private: use weightinit_cuda.engine.";
+    m.doc() =
+        "The native module of weightinit_cuda: its kernels, and what goes over models, rules, plans and recordings. Private.";
     m.attr("version") = WEIGHTINIT_VERSION;
     m.attr("max_dims") = kMaxDims;
     py::class_<Transform>(m, "Transform")

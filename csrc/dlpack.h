@@ -7,7 +7,6 @@ namespace wi::dlpack {
 
 constexpr const char *kAttribute = "__dlpack_c_exchange_api__", *kCapsule = "dlpack_exchange_api";
 constexpr uint32_t kMajorVersion = 1;
-constexpr int32_t kCpu = 1;
 enum Code : uint8_t { kFloat = 2, kBFloat = 4, kFloat8E4M3FN = 10, kFloat8E5M2 = 12 };
 
 struct Tensor {

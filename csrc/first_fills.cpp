@@ -3,12 +3,12 @@
 #include <vector>
 
 #include "calls.h"
+#include "named.h"
 
 namespace wi {
 namespace {
 
-enum Field { kName, kTensor, kAliases, kModule, kAttribute, kBuffer, kFields };  // of tensors.named.Named
-enum Column { kOrigin, kRule, kConditions, kKey, kKnown, kColumns };             // of a row
+enum Column { kOrigin, kRule, kConditions, kKey, kKnown, kColumns };  // of a row
 
 struct Row {
     py::tuple all;
@@ -17,8 +17,6 @@ struct Row {
     const ShapeKey* shape_key;  // null: key is a function
     PyObject* known;
 };
-
-PyObject* field(py::handle named, Field which) { return PyTuple_GET_ITEM(named.ptr(), which); }
 
 std::vector<Row> rows_of(const py::handle rules) {
     std::vector<Row> rows;
@@ -45,9 +43,7 @@ bool speaks_of(const Row& row, py::handle named) {
 py::object fills_of(const Row& row, py::handle named, py::handle ask) {
     const py::object key = row.shape_key ? row.shape_key->of(named) : checked(PyObject_CallOneArg(row.key.ptr(), named.ptr()));
     if (!key.is_none()) {
-        if (PyObject* const known = PyDict_GetItemWithError(row.known, key.ptr()))
-            return py::reinterpret_borrow<py::object>(known);
-        if (PyErr_Occurred()) throw py::error_already_set();
+        if (PyObject* const known = found_in(row.known, key)) return py::reinterpret_borrow<py::object>(known);
     }
     PyObject* arguments[] = {row.all.ptr(), named.ptr(), key.ptr()};
     return checked(PyObject_Vectorcall(ask.ptr(), arguments, 3, nullptr));
@@ -61,6 +57,8 @@ py::object first_of(const std::vector<Row>& rows, py::handle named, py::handle a
             if (truth(PyObject_IsTrue(fills.ptr()))) return fills;
         } catch (const py::error_already_set& error) {
             if (!error.matches(refusals)) throw;
+            // Before Python 3.12 the two are apart.
+            if (error.trace()) PyException_SetTraceback(error.value().ptr(), error.trace().ptr());
             return py::make_tuple(row.all, error.value());
         }
     }
@@ -69,32 +67,23 @@ py::object first_of(const std::vector<Row>& rows, py::handle named, py::handle a
 
 }  // namespace
 
-bool ShapeKey::is_plain(py::handle tensor) const {
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(plain_.ptr()); ++i)
-        if (PyTuple_GET_ITEM(plain_.ptr(), i) == reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr()))) return true;
-    return false;
-}
-
-py::object ShapeKey::of(py::handle named) const {
+py::object ShapeKey::of(py::handle given) const {
     static const Name dtype("dtype"), shape("shape"), parameters("_parameters"), weight("weight");
-    if (!PyTuple_Check(named.ptr()) || PyTuple_GET_SIZE(named.ptr()) != kFields)
-        throw py::type_error("a Named tensor is needed");
-    const py::handle tensor = field(named, kTensor), module = field(named, kModule);
+    const py::tuple named = named_of(given);
+    const py::handle tensor = field(named, Named::kTensor), module = field(named, Named::kModule);
     PyObject* const kind = reinterpret_cast<PyObject*>(Py_TYPE(module.ptr()));
     if (kinds_.is_none()) return checked(PyTuple_Pack(2, dtype.of(tensor).ptr(), shape.of(tensor).ptr()));
     if (!truth(PySet_Contains(kinds_.ptr(), kind))) return py::none();
     const py::object held = parameters.of(module);
-    PyObject* const beside = PyDict_Check(held.ptr()) ? PyDict_GetItemWithError(held.ptr(), weight.text) : nullptr;
-    if (!beside) {
-        if (PyErr_Occurred()) throw py::error_already_set();
-        return py::none();
-    }
-    if (beside != tensor.ptr() && !is_plain(beside)) return py::none();
+    PyObject* const beside = PyDict_Check(held.ptr()) ? found_in(held, weight.text) : nullptr;
+    if (!beside) return py::none();
+    if (beside != tensor.ptr() && !is_one_of(plain_, beside)) return py::none();
     const py::object sizes = shape.of(beside);
     const bool own = beside == tensor.ptr();
     if (!own && truth(PySequence_Contains(sizes.ptr(), py::int_(0).ptr()))) return py::none();  // as if it were partitioned
     const py::object own_sizes = own ? sizes : shape.of(tensor);
-    return checked(PyTuple_Pack(5, kind, field(named, kAttribute), dtype.of(tensor).ptr(), own_sizes.ptr(), sizes.ptr()));
+    return checked(
+        PyTuple_Pack(5, kind, field(named, Named::kAttribute), dtype.of(tensor).ptr(), own_sizes.ptr(), sizes.ptr()));
 }
 
 py::list first_fills(const py::list& tensors, const py::tuple& rules, py::handle ask, py::handle refusals) {
@@ -102,10 +91,8 @@ py::list first_fills(const py::list& tensors, const py::tuple& rules, py::handle
     const std::vector<Row> of_parameters = rows_of(rules[0]), of_buffers = rows_of(rules[1]);
     py::list found;
     for (size_t i = 0; i < tensors.size(); ++i) {
-        const py::object named = tensors[i];
-        if (!PyTuple_Check(named.ptr()) || PyTuple_GET_SIZE(named.ptr()) != kFields)
-            throw py::type_error("a Named tensor is needed");
-        found.append(first_of(field(named, kBuffer) == Py_True ? of_buffers : of_parameters, named, ask, refusals));
+        const py::tuple named = named_of(tensors[i]);
+        found.append(first_of(field(named, Named::kBuffer) == Py_True ? of_buffers : of_parameters, named, ask, refusals));
     }
     return found;
 }

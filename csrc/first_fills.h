@@ -1,4 +1,4 @@
-// What tensors of a model get from rules, as weightinit_cuda/rules/resolve.py asks: in C++, since every plan asks for each tensor.
+// What tensors of a model get from rules, as weightinit_cuda/rules/matching.py asks: in C++, since every plan asks for each tensor.
 #pragma once
 #include <pybind11/pybind11.h>
 
@@ -17,8 +17,6 @@ class ShapeKey {
     pybind11::object of(pybind11::handle named) const;
 
   private:
-    bool is_plain(pybind11::handle tensor) const;
-
     pybind11::object kinds_;
     pybind11::tuple plain_;
 };

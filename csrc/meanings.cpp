@@ -26,10 +26,12 @@ bool is_same_value(PyObject* a, PyObject* b) {
     return equal(a, b);
 }
 
-size_t hash_of(PyObject* value) {
-    const Py_hash_t hash = PyObject_Hash(value);
-    if (hash == -1) throw py::error_already_set();
-    return size_t(hash);
+// False where it cannot be hashed, or raises instead.
+bool add_hash(size_t& hash, size_t factor, PyObject* value) {
+    const Py_hash_t own = PyObject_Hash(value);
+    if (own == -1) forgive(PyExc_Exception);
+    hash = hash * factor + size_t(own);
+    return own != -1;
 }
 
 py::tuple values_of(const Meant& meant) {
@@ -52,8 +54,10 @@ Meanings::Meanings() : known_(kMeanings) {}
 
 size_t Meanings::place_of(const Meant& meant) const {
     if (!std::all_of(meant.own, meant.own + meant.n, is_plain_value)) return kNowhere;
-    size_t hash = (mixed(meant.function.ptr()) * 31 + mixed(meant.dtype.ptr())) * 31 + hash_of(meant.shape.ptr());
-    for (Py_ssize_t i = 0; i < meant.n; ++i) hash = hash * 1000003 + hash_of(meant.own[i]);
+    size_t hash = mixed(meant.function.ptr()) * 31 + mixed(meant.dtype.ptr());
+    if (!add_hash(hash, 31, meant.shape.ptr())) return kNowhere;  // no shape: the function has its words for it
+    for (Py_ssize_t i = 0; i < meant.n; ++i)
+        if (!add_hash(hash, 1000003, meant.own[i])) return kNowhere;
     return (hash ^ (hash >> 20)) % kMeanings;
 }
 

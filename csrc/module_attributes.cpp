@@ -22,12 +22,6 @@ const Names& named() {
     return names;
 }
 
-PyObject* found_in(PyObject* dict, PyObject* name) {
-    PyObject* const found = PyDict_GetItemWithError(dict, name);
-    if (!found && PyErr_Occurred()) throw py::error_already_set();
-    return found;
-}
-
 bool contains(PyObject* dict, py::handle name) { return truth(PyDict_Contains(dict, name.ptr())); }
 
 // The attributes of a module, if they are in a plain dict; else null.
@@ -74,10 +68,6 @@ bool ends_in(PyTypeObject* type, PyObject* module) {
     const Py_ssize_t n = mro && PyTuple_Check(mro) ? PyTuple_GET_SIZE(mro) : 0;
     return n >= 2 && PyTuple_GET_ITEM(mro, n - 2) == module &&
            PyTuple_GET_ITEM(mro, n - 1) == reinterpret_cast<PyObject*>(&PyBaseObject_Type);
-}
-
-void put(PyObject* into, py::handle name, py::handle value) {
-    if (PyDict_SetItem(into, name.ptr(), value.ptr()) < 0) throw py::error_already_set();
 }
 
 // A value of its own for each module: what is empty is made anew, all else cannot change.

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <optional>
+#include <stdexcept>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "calls.h"
+#include "named.h"
 
 namespace wi {
 namespace py = pybind11;
@@ -21,12 +24,7 @@ struct Further {
     std::unordered_set<PyObject*> seen = {};
     py::str dict = "__dict__";
 
-    bool has_no_leaves(PyObject* value) const {
-        PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(value));
-        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(leafless.ptr()); ++i)
-            if (PyTuple_GET_ITEM(leafless.ptr(), i) == type) return true;
-        return false;
-    }
+    bool has_no_leaves(PyObject* value) const { return is_one_of(leafless, value); }
 
     bool may_have_leaves(PyObject* value) const {
         if (PyList_Check(value) || PyTuple_Check(value)) {
@@ -49,15 +47,24 @@ struct Further {
         modules.append(py::make_tuple(name, module));
         const py::object attributes = checked(PyObject_GetAttr(module.ptr(), dict.ptr()));
         if (!PyDict_Check(attributes.ptr())) return;
+        for (const auto& [key, value] : of_other_types(attributes)) {
+            if (!may_have_leaves(value.ptr()) || every.contains(key)) continue;
+            held.append(py::make_tuple(checked(PyUnicode_Concat(prefix.ptr(), key.ptr())), value, module));
+        }
+    }
+
+    // The attributes whose types are not known to have no leaves: collected first, since questions about values may run Python, which
+    // may change the dict.
+    std::vector<std::pair<py::object, py::object>> of_other_types(const py::object& attributes) const {
+        std::vector<std::pair<py::object, py::object>> found;
         Py_ssize_t at = 0, number = 0;
         PyObject *key, *value;
         for (; PyDict_Next(attributes.ptr(), &at, &key, &value); ++number) {
             if (number < PyList_GET_SIZE(first.ptr()) && key == PyList_GET_ITEM(first.ptr(), number)) continue;
-            if (has_no_leaves(value)) continue;
-            const auto attribute = py::reinterpret_borrow<py::object>(key), one = py::reinterpret_borrow<py::object>(value);
-            if (!may_have_leaves(value) || every.contains(attribute)) continue;
-            held.append(py::make_tuple(checked(PyUnicode_Concat(prefix.ptr(), key)), one, module));
+            if (!has_no_leaves(value))
+                found.emplace_back(py::reinterpret_borrow<py::object>(key), py::reinterpret_borrow<py::object>(value));
         }
+        return found;
     }
 };
 
@@ -90,12 +97,10 @@ struct Collector {
         py::list& list = are_buffers ? kept : own;
         each(checked(PyObject_GetAttr(module.ptr(), from.ptr())), [&](const py::object& name, const py::object& tensor) {
             seen.push_back(tensor.ptr());
-            partitioned |= PyObject_HasAttr(tensor.ptr(), ds_id.ptr()) != 0;
-            const py::object one = checked(named->tp_alloc(named, 6));
-            const py::object fields[] = {
+            partitioned |= bool(attribute_if_any(tensor, ds_id.ptr()));
+            const py::object fields[kNamedFields] = {
                 checked(PyUnicode_Concat(prefix.ptr(), name.ptr())), tensor, no_aliases, module, name, py::bool_(are_buffers)};
-            for (Py_ssize_t i = 0; i < 6; ++i) PyTuple_SET_ITEM(one.ptr(), i, fields[i].inc_ref().ptr());
-            list.append(one);
+            list.append(tuple_of_type(named, fields));
         });
     }
 
@@ -152,14 +157,12 @@ py::object tensors_alike(const py::list& named, const py::dict& known, const py:
     py::list found;
     size_t at = 0;
     for (size_t i = 0; i < named.size(); ++i) {
-        const py::object row = named[i];
-        if (!PyTuple_Check(row.ptr()) || PyTuple_GET_SIZE(row.ptr()) != 6) throw py::type_error("named must be tuples of six");
-        const auto one = py::reinterpret_borrow<py::tuple>(row);
-        const py::object name = one[0], tensor = one[1];
+        const py::tuple one = named_of(named[i]);
+        const py::object name = kept_field(one, Named::kName), tensor = kept_field(one, Named::kTensor);
         if (is_meta.of(tensor).ptr() != Py_False) return py::none();
-        if (py::object(one[5]).ptr() == Py_True && !known.contains(name)) continue;
-        if (at == planned || !equal(name, names[at]) || !equal(one[2], aliases[at]) || !equal(shape.of(tensor), shapes[at]) ||
-            !equal(dtype.of(tensor), dtypes[at]))
+        if (field(one, Named::kBuffer) == Py_True && !known.contains(name)) continue;
+        if (at == planned || !equal(name, names[at]) || !equal(field(one, Named::kAliases), aliases[at]) ||
+            !equal(shape.of(tensor), shapes[at]) || !equal(dtype.of(tensor), dtypes[at]))
             return py::none();
         found.append(tensor);
         ++at;

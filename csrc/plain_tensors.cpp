@@ -1,6 +1,7 @@
 #include "plain_tensors.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "calls.h"
 

@@ -7,12 +7,12 @@
 #include <utility>
 
 #include "calls.h"
+#include "named.h"
 
 namespace wi {
 namespace {
 
-enum Named { kName, kTensor, kAliases, kModule, kAttribute, kBuffer, kNamedFields };  // of tensors.named.Named
-enum Fill { kDistribution, kBox, kSource, kFillFields };                              // of rules.rule.Fill
+enum Fill { kDistribution, kBox, kSource, kFillFields };  // of rules.rule.Fill
 enum Entry { kEntryName, kShape, kDtype, kOf, kStream, kEntrySource, kEntryBox, kEntryAliases, kEntryBuffer, kEntryFields };
 
 constexpr size_t kRecent = 16;  // distributions of which it is known what they can fill
@@ -31,13 +31,7 @@ py::tuple tuple_of(py::handle object, Py_ssize_t size) {
 Covered covered_by(py::handle pair) {
     const py::tuple both = tuple_of(pair, 2);
     if (!PyList_Check(PyTuple_GET_ITEM(both.ptr(), 1))) throw py::type_error("fills must be a list");
-    return {tuple_of(both[0], kNamedFields), py::reinterpret_borrow<py::list>(PyTuple_GET_ITEM(both.ptr(), 1))};
-}
-
-bool is_one_of(const py::tuple& types, py::handle object) {
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(types.ptr()); ++i)
-        if (PyTuple_GET_ITEM(types.ptr(), i) == reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()))) return true;
-    return false;
+    return {named_of(both[0]), py::reinterpret_borrow<py::list>(PyTuple_GET_ITEM(both.ptr(), 1))};
 }
 
 bool is_stream(PyObject* number) {
@@ -83,7 +77,7 @@ py::object whole_columns(const py::list& covered, const py::tuple& types) {
     std::unordered_set<PyObject*> seen;
     for (size_t i = 0; i < covered.size(); ++i) {
         const auto [named, fills] = covered_by(covered[i]);
-        const py::object tensor = named[kTensor];
+        const py::object tensor = kept_field(named, Named::kTensor);
         if (fills.size() != 1 || !is_one_of(types, tensor) || is_meta.of(tensor).ptr() != Py_False) return py::none();
         const py::tuple fill = tuple_of(fills[0], kFillFields);
         if (!py::object(fill[kBox]).is_none()) return py::none();
@@ -91,7 +85,7 @@ py::object whole_columns(const py::list& covered, const py::tuple& types) {
         if (seen.insert(fills.ptr()).second) kinds.append(py::make_tuple(tensor, distribution));
         tensors.append(tensor);
         distributions.append(distribution);
-        names.append(py::object(named[kName]));
+        names.append(kept_field(named, Named::kName));
     }
     return py::make_tuple(tensors, distributions, names, kinds);
 }
@@ -108,17 +102,22 @@ py::tuple entries_of(const py::list& covered, const py::list& streams, py::handl
         const auto [named, fills] = covered_by(covered[i]);
         auto& [shape, dtype] = known[fills.ptr()];
         if (!shape) {
-            const py::object tensor = named[kTensor];
+            const py::object tensor = kept_field(named, Named::kTensor);
             shape = checked(PySequence_Tuple(shape_name.of(tensor).ptr()));
             dtype = dtype_name.of(tensor);
         }
         for (size_t k = 0; k < fills.size(); ++k) {
             const py::tuple fill = tuple_of(fills[k], kFillFields);
-            const py::object one = checked(type->tp_alloc(type, kEntryFields));
-            const py::object fields[] = {named[kName],  shape,      dtype,           fill[kDistribution], streams[i],
-                                         fill[kSource], fill[kBox], named[kAliases], named[kBuffer]};
-            for (Py_ssize_t j = 0; j < kEntryFields; ++j) PyTuple_SET_ITEM(one.ptr(), j, fields[j].inc_ref().ptr());
-            entries.append(one);
+            const py::object fields[kEntryFields] = {kept_field(named, Named::kName),
+                                                     shape,
+                                                     dtype,
+                                                     fill[kDistribution],
+                                                     streams[i],
+                                                     fill[kSource],
+                                                     fill[kBox],
+                                                     kept_field(named, Named::kAliases),
+                                                     kept_field(named, Named::kBuffer)};
+            entries.append(tuple_of_type(type, fields));
         }
     }
     return py::tuple(entries);

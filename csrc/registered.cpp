@@ -7,10 +7,6 @@ namespace {
 
 py::object identity(py::handle object) { return checked(PyLong_FromVoidPtr(object.ptr())); }
 
-void put(const py::dict& into, py::handle key, py::handle value) {
-    if (PyDict_SetItem(into.ptr(), key.ptr(), value.ptr()) < 0) throw py::error_already_set();
-}
-
 }  // namespace
 
 Registered::Registered(py::dict modules, py::dict tensors) : modules_(std::move(modules)), tensors_(std::move(tensors)) {}

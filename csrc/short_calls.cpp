@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <utility>
 
@@ -136,6 +137,8 @@ PyObject* answer(PyObject* self, PyObject* const* given, Py_ssize_t n) {
         error.restore();
     } catch (const py::builtin_exception& error) {
         error.set_error();
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
     } catch (const std::exception& error) {
         PyErr_SetString(PyExc_ValueError, error.what());
     }

@@ -27,7 +27,8 @@ class ShortCalls {
     // drawn(tensor, scheme, args): a function of init, which fills with scheme(*args); these begin with the tensor's dtype.
     bool drawn(PyObject* const* given, Py_ssize_t n);
     // called(row, args, own): a function of torch.nn.init, by its row in the catalog. So many of its arguments are the
-    // tensor and its own; one after them may be a generator. Of constants 0 and 1, which need no rounding.
+    // tensor and its own; one after them may be a generator. Of rows that draw nothing, the caller must ask only for those of the
+    // constants 0 and 1, which need no rounding: it is not checked here.
     bool called(PyObject* const* given, Py_ssize_t n);
     // method(row, names, tensor, args, named): the same of a method of tensors with two own arguments of these names, which are
     // 0 and 1 by default.

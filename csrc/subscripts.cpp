@@ -1,6 +1,7 @@
 #include "subscripts.h"
 
 #include <stdexcept>
+#include <utility>
 
 #include "calls.h"
 

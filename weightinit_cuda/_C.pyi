@@ -1,4 +1,4 @@
-"""The compiled kernels. Private: use :mod:`weightinit_cuda.engine.run`."""
+"""The native module: the compiled kernels, and what goes over models, rules, plans and recordings in C++. Private."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any

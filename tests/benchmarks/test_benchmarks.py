@@ -236,3 +236,18 @@ def test_doctests(name: str) -> None:
 
 def test_spread_of_one_sample() -> None:
     assert spread([2.0]) == {"median": 2.0, "p25": 2.0, "p75": 2.0, "min": 2.0}
+
+
+def test_the_first_call_does_not_count_what_frees_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    class Result:
+        def __init__(self) -> None:
+            now[0] += 1.0
+
+        def __del__(self) -> None:
+            now[0] += 10.0
+
+    monkeypatch.setattr(runner, "perf_counter", lambda: now[0])
+    assert runner._seconds(Result) == 1.0
+    assert now == [11.0]

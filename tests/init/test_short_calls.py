@@ -177,6 +177,11 @@ def test_slips_are_refused(wrong: Callable[[], Any]) -> None:
         wrong()
 
 
+def test_torch_words_what_cannot_be_hashed() -> None:
+    with pytest.raises(TypeError, match=r"^uniform_\(\): argument 'from'"):
+        wi.init.uniform_(torch.empty(3), ([],))  # type: ignore[arg-type]
+
+
 def test_numbers_are_remembered_by_type_and_value() -> None:
     """Among them are equal ones that torch refuses, and many more than are remembered."""
     tensor, expected = torch.zeros(5), torch.zeros(5)

@@ -304,6 +304,16 @@ def test_on_meta_the_error_names_what_to_empty_would_leave() -> None:
         wi.initialize_(nn.Linear(2, 2, device="meta"))
 
 
+@pytest.mark.parametrize("buffers", ["keep", "recompute"])
+def test_a_buffer_on_meta_is_refused_before_weights_are_written(buffers: str) -> None:
+    model = nn.Linear(2, 2)
+    model.register_buffer("table", torch.zeros(3, device="meta"))
+    before = model.weight.tolist()
+    with pytest.raises(ValueError, match=r"\n  table: on meta, without memory\."):
+        wi.initialize_(model, "xavier", seed=0, buffers=buffers)
+    assert model.weight.tolist() == before
+
+
 @pytest.mark.parametrize("wrong", [True, None, "Keep", ["keep"]])
 def test_buffers_must_be_known(wrong: Any) -> None:
     model = nn.Linear(2, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -102,6 +103,7 @@ def test_what_a_rule_refuses_is_told_of_that_tensor(way: Any, monkeypatch: pytes
     with pytest.raises(ValueError, match=r"^not this one \(custom: Rule\('\*', picky\)\)$") as caught:
         fills_or_raise(found[2])
     assert isinstance(caught.value.__cause__, ArithmeticError)
+    assert traceback.extract_tb(caught.value.__cause__.__traceback__)[-1].name == "picky"
     with pytest.raises(ValueError, match=r"1 without.*\n.*1\.weight \(2, 2\) of Linear: not this one \(custom"):
         wi.plan(model, [Rule("*.bias", "zeros_"), picky])
 
@@ -116,6 +118,39 @@ def test_other_exceptions_go_through(way: Any, monkeypatch: pytest.MonkeyPatch) 
     for rule in (Rule(lost, "zeros_"), Rule("*", lost)):
         with pytest.raises(KeyError, match=r"^'weight'$"):
             wi.plan(nn.Linear(2, 2), [rule])
+
+
+class OfBoth(Rule):
+    """Speaks of buffers, too, by a way of its own."""
+
+    def matches(self, named: Named) -> bool:
+        return named.name in ("1.weight", "1.running_mean")
+
+
+class ByName(Rule):
+    def fills(self, named: Named) -> list[Any]:
+        return [(Constant(float(len(named.name))), None, "")] if self.matches(named) else []
+
+
+class GivenByName(Rule):
+    def given(self, named: Named) -> list[Any]:
+        return [(Constant(float(len(named.name))), None, "")]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: type(way).__name__)
+def test_rules_of_other_classes_are_asked_themselves(way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "fastest", way)
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    names = [named.name for named in named_tensors(model)]
+
+    def made(rule: Rule) -> dict[str, float]:
+        found = Matching(flattened(model, [rule])).firsts(named_tensors(model))
+        return {name: fills_or_raise(each)[0][0].numbers()["value"] for name, each in zip(names, found, strict=True) if each}
+
+    assert made(OfBoth("*", "ones_")) == {"1.weight": 1.0, "1.running_mean": 1.0}
+    for kind in (ByName, GivenByName):
+        assert made(kind("*.weight", "ones_")) == {name: float(len(name)) for name in names if name.endswith(".weight")}
+        assert made(kind((buffer, "*.running_*"), "ones_")) == {n: float(len(n)) for n in names if ".running_" in n}
 
 
 # ---- keys ------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from torch import nn
 import weightinit_cuda as wi
 from weightinit_cuda.init.catalog import distribution_of
 from weightinit_cuda.numerics.distributions import Constant, Distribution, Normal, Orthogonal, TruncNormal, Uniform
-from weightinit_cuda.rules import RULE_SETS, Rules, buffer, gpt2, llama, mup
+from weightinit_cuda.rules import RULE_SETS, Rules, RuleSet, buffer, gpt2, llama, mup
 from weightinit_cuda.rules.layouts import matrix, vector_weight
 from weightinit_cuda.tensors.boxes import Box
 from weightinit_cuda.tensors.named import Named
@@ -478,6 +478,15 @@ def test_mup_is_the_table_of_the_paper() -> None:
 
 def test_mup_of_the_base_is_the_base() -> None:
     assert plan(mlp(8), "kaiming", seed=0).diff(plan(mlp(8), mup(mlp(8), "kaiming"), seed=0)) == []
+
+
+def test_mup_asks_the_rules_of_the_base_for_each_plan() -> None:
+    std = [1.0]
+    rules = mup(mlp(8), RuleSet("changing", lambda model: [Rule("*", "normal_", std=std[0])]))
+    before = plan(mlp(8), rules, seed=0)
+    std[0] = 2.0
+    assert before["0.weight"][0].distribution.numbers()["std"] == 1.0
+    assert plan(mlp(8), rules, seed=0)["0.weight"][0].distribution.numbers()["std"] == 2.0
 
 
 def test_mup_leaves_what_has_no_width() -> None:

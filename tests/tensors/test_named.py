@@ -58,6 +58,7 @@ def test_every_walk_is_that_of_torch(make: Callable[[], nn.Module]) -> None:
             assert [one.name for one in found] == [name for name, _ in expected]
             for one, (name, tensor) in zip(found, expected, strict=True):
                 assert type(one) is Named
+                assert hash(one) == hash(Named(*one))
                 holder, _, attribute = name.rpartition(".")
                 assert one[2:] == ((), modules[holder], attribute, buffer)
                 assert one.tensor is tensor or (one.tensor.data_ptr() == tensor.data_ptr() and "script" in repr(type(model)))
@@ -172,3 +173,39 @@ def test_the_walk_in_cpp_refuses_what_is_no_type_of_tuples() -> None:
             engine.backend.kernels.collect(nn.Linear(1, 1), wrong, [], [])  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         engine.backend.kernels.collect(3, Named, [], [])  # type: ignore[arg-type]
+
+
+class Changing:
+    """Says what it is, as isinstance asks, and gives its module another tensor."""
+
+    def __init__(self, module: nn.Module) -> None:
+        vars(self)["module"] = module
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        vars(self.module)[f"added{len(vars(self.module))}"] = torch.ones(1)
+        return Changing
+
+
+@pytest.mark.parametrize("look", looks(), ids=lambda look: type(look).__name__)
+def test_attributes_are_those_before_anyone_is_asked(look: Any) -> None:
+    model = nn.Module()
+    vars(model)["changing"], vars(model)["held"] = Changing(model), torch.ones(1)
+    *_, held = look(model, Named, named.EVERY_MODULE, named.LEAFLESS, torch.Tensor)
+    assert [name for name, _, _ in held] == ["held"]
+    assert any(name.startswith("added") for name in vars(model))
+
+
+def test_what_a_tensor_raises_is_not_taken_for_no() -> None:
+    class Broken(torch.Tensor):
+        @property
+        def ds_id(self) -> int:
+            raise KeyError("ds_id")
+
+    model = nn.Module()
+    model.register_buffer("broken", torch.ones(1).as_subclass(Broken))
+    with pytest.raises(KeyError):
+        named_tensors(model)
+    if engine.backend.kernels is not None:
+        with pytest.raises(KeyError):
+            engine.backend.kernels.collect(model, Named, [], [])

@@ -1,4 +1,4 @@
-"""The one file that calls the compiled kernels: jobs in the form that they take, and the launches.
+"""Fills by the compiled kernels: jobs in the form that they take, and the launches.
 
 What each number of a job means is in `csrc/job.h`. Knows no arguments of users: all was checked before.
 """

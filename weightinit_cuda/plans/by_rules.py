@@ -110,7 +110,8 @@ def _fill(
     seed: SupportsIndex | None,
     rules: Rules,
 ) -> Root:
-    if plain := plain_columns(covered):  # then the plan would be gone through once, and forgotten
+    has_memory = len(covered) == len(tensors) or not any(named.tensor.is_meta for named in tensors)
+    if has_memory and (plain := plain_columns(covered)):  # then the plan would be gone through once, and forgotten
         key = seed_or_drawn("initialize_", seed, ())
         engine.fill_whole(plain.tensors, plain.distributions, key, streams, plain.names)
         return model

@@ -11,12 +11,13 @@ import torch
 from ..init.catalog import CATALOG
 from ..numerics.distributions import Distribution
 from ..tensors.named import Named
-from .keys import Key
+from .keys import Key, no_key
 from .rule import Fill, Rule
 
 __all__ = ["Matching", "require_sound"]
 
 _REFUSALS = (ValueError, TypeError, RuntimeError, ArithmeticError)
+_WAYS = "matches", "fills", "given"
 
 
 class Row(NamedTuple):
@@ -52,7 +53,12 @@ class Matching:
     def __init__(self, rules: Iterable[tuple[str, Rule]]) -> None:
         rows: tuple[list[Row], list[Row]] = [], []
         for origin, rule in rules:
-            rows[rule.of_buffers].append(Row(origin, rule, rule.conditions, rule.key, {}))
+            if _has_own_way(rule):
+                row = Row(origin, rule, (), no_key, {})
+                rows[False].append(row)
+                rows[True].append(row)
+            else:
+                rows[rule.of_buffers].append(Row(origin, rule, rule.conditions, rule.key, {}))
         self._rows: Rows = tuple(rows[0]), tuple(rows[1])
 
     def first(self, named: Named) -> list[Fill]:
@@ -127,7 +133,7 @@ def _ask(row: Row, named: Named, key: Hashable) -> list[Fill]:
 
 def _in_full(row: Row, named: Named) -> list[Fill]:
     """Fills checked and with their sources in full; or what another tensor like this one got by the rule, if it is that."""
-    fills = row.rule.given(named)
+    fills = row.rule.fills(named) if _has_own_way(row.rule) else row.rule.given(named)
     if len(fills) != 1 or fills[0][1] is not None:
         return [_sound(fill, row, named) for fill in fills]
     made, _, source = fills[0]
@@ -135,6 +141,12 @@ def _in_full(row: Row, named: Named) -> list[Fill]:
     if (same := row.known.get(key)) is None:
         same = row.known[key] = [_sound(fills[0], row, named)]
     return same
+
+
+def _has_own_way(rule: Rule) -> bool:
+    """Whether the rule is of a class that decides otherwise than :class:`Rule` what it speaks of, or what that gets."""
+    kind = type(rule)
+    return kind is not Rule and any(getattr(kind, name) is not getattr(Rule, name) for name in _WAYS)
 
 
 def _sound(fill: Fill, row: Row, named: Named) -> Fill:

@@ -59,10 +59,9 @@ def mup(base: nn.Module, rules: Rules = "torch") -> RuleSet:
     bias 0.0 mup: input (base: xavier: Rule(bias, zeros_))
     """
     before = {name: named for named in named_tensors(base) for name in (named.name, *named.aliases)}
-    first_of_base = Matching(flattened(base, rules)).first
 
     def of(model: nn.Module) -> Rules:
-        first = Matching(flattened(model, rules)).first
+        first, first_of_base = (Matching(flattened(each, rules)).first for each in (model, base))
 
         def scaled(named: Named) -> list[Fill]:
             wide = first(named)

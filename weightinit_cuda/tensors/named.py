@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from itertools import islice
 from operator import attrgetter, eq
 from typing import Any, NamedTuple
 
@@ -195,7 +194,7 @@ def look_through(
     for name, one in modules:
         attributes = vars(one)
         known = len(every) if all(map(eq, attributes, every)) else 0
-        for key, value in islice(attributes.items(), known, None):
+        for key, value in list(attributes.items())[known:]:  # isinstance may run code, which may change them
             if type(value) in without or not isinstance(value, (tensor, list, tuple, dict)) or key in every:
                 continue
             inside: Any = value.values() if isinstance(value, dict) else value
