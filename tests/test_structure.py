@@ -310,7 +310,7 @@ def test_imports_are_few(path: Path) -> None:
 
 
 def test_a_program_that_fills_tensors_imports_no_rules_and_no_plans() -> None:
-    code = "import sys, weightinit_cuda; print({name.split('.')[1] for name in sys.modules if name.startswith('weightinit_cuda.')})"
+    code = "import sys, weightinit_cuda; print({m.split('.')[1] for m in sys.modules if m.startswith('weightinit_cuda.')})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ast.literal_eval(done.stdout) - {"_C"} == {"_version", "engine", "init", "numerics", "tensors"}
 
