@@ -127,8 +127,7 @@ def _own_copy(steps: Sequence[Step], out: View, copies: bool) -> Tensor:
 def _known_values(steps: Sequence[Step], memory: Memory, after: int) -> Tensor | None:
     """The bytes of a memory after that many of its steps, if they are known, or are a few values that the code gave."""
     if memory.known is not None:
-        known, values = memory.known
-        return values if known == after and values.untyped_storage().nbytes() == memory.nbytes else None
+        return memory.values_after(after)
     if after != 1 or memory.nbytes > LITTLE:
         return None
     step = steps[memory.steps[0]]

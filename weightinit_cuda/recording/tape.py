@@ -47,8 +47,12 @@ class Memory:
 
     @property
     def values(self) -> Tensor | None:
-        """Its real bytes as they are now on the tape, if they are known: all have been written, and none was added since."""
-        if self.known is None or self.known[0] != len(self.steps):
+        """Its real bytes at the end of the tape, if they are known."""
+        return self.values_after(len(self.steps))
+
+    def values_after(self, steps: int) -> Tensor | None:
+        """Its real bytes after that many of its steps, if they are known: all have been written, and none was added since."""
+        if self.known is None or self.known[0] != steps:
             return None
         return self.known[1] if self.known[1].untyped_storage().nbytes() == self.nbytes else None
 
