@@ -344,7 +344,7 @@ def test_layers_have_the_same_attributes_in_the_same_order(name: str, block: str
 @built
 def test_torchs_methods_are_those_that_we_know() -> None:
     """A version of torch whose methods do more gets its own, and this fails: read what is new there."""
-    assert [fork.method.__name__ for fork in module_attributes._forks] == list(METHODS)
+    assert [fork.function.__name__ for fork in module_attributes._forks] == list(METHODS)
 
 
 @built
@@ -414,7 +414,7 @@ def test_the_code_is_torchs_again_with_the_last_block(block: str) -> None:
 
 def codes() -> list[CodeType]:
     """Of the methods as torch has them: torch.compile puts a function of its own around one."""
-    return [fork.method.__code__ for fork in module_attributes._forks]
+    return [fork.function.__code__ for fork in module_attributes._forks]
 
 
 def test_another_thread_compiles_meanwhile() -> None:

@@ -1,11 +1,35 @@
-"""Code that stands in a function of ``torch.nn.init`` while it is patched: it hands the call to us."""
+"""Code that stands in functions of torch while they are patched, instead of their own."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from types import CodeType, FunctionType
+from typing import NamedTuple
 
-__all__ = ["calling_code"]
+__all__ = ["Fork", "calling_code", "exchange", "exchange_back"]
+
+
+class Fork(NamedTuple):
+    """A function of torch, the code that it has, and the code that stands there while it is patched."""
+
+    function: FunctionType
+    torchs: CodeType
+    ours: CodeType
+
+
+def exchange(forks: Iterable[Fork]) -> None:
+    """Puts our code where torch's is; what others have put there stays."""
+    for function, torchs, ours in forks:
+        if function.__code__ is torchs:
+            function.__code__ = ours
+
+
+def exchange_back(forks: Iterable[Fork]) -> None:
+    """Puts torch's code back where ours is."""
+    for function, torchs, ours in forks:
+        if function.__code__ is ours:
+            function.__code__ = torchs
 
 
 def calling_code(function: FunctionType, module: str, table: str) -> CodeType:

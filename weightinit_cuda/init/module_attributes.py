@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from inspect import CO_VARARGS, CO_VARKEYWORDS
 from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..engine.backend import kernels
+from .calling_code import Fork, exchange, exchange_back
 
 __all__ = ["put", "remove"]
 
@@ -68,15 +69,7 @@ _USED = {
 }
 
 
-class _Fork(NamedTuple):
-    """A method of ``Module``, the code that it has, and the code that stands there meanwhile."""
-
-    method: FunctionType
-    torchs: CodeType
-    ours: CodeType
-
-
-def _fork(name: str) -> _Fork | None:
+def _fork(name: str) -> Fork | None:
     """None where torch's method is not the one that we know."""
     method, ours = vars(nn.Module).get(name), vars(_Like)[name].__code__
     if kernels is None or not isinstance(method, FunctionType):
@@ -84,7 +77,7 @@ def _fork(name: str) -> _Fork | None:
     torchs = method.__code__
     if _signature(torchs) != _signature(ours) or not {*torchs.co_names} <= {*_USED[name].split()}:
         return None
-    return _Fork(method, torchs, ours.replace(co_filename=torchs.co_filename, co_firstlineno=torchs.co_firstlineno))
+    return Fork(method, torchs, ours.replace(co_filename=torchs.co_filename, co_firstlineno=torchs.co_firstlineno))
 
 
 def _signature(code: CodeType) -> tuple[Any, ...]:
@@ -111,14 +104,10 @@ if _forks:
 
 
 def put() -> None:
-    """Exchanges the code, if it is torch's."""
-    for method, torchs, ours in _forks:
-        if method.__code__ is torchs:
-            method.__code__ = ours
+    """Exchanges the code."""
+    exchange(_forks)
 
 
 def remove() -> None:
     """Puts it back."""
-    for method, torchs, ours in _forks:
-        if method.__code__ is ours:
-            method.__code__ = torchs
+    exchange_back(_forks)

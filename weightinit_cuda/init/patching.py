@@ -20,8 +20,8 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import CodeType, FunctionType, TracebackType
-from typing import Any, NamedTuple, TypeVar
+from types import FunctionType, TracebackType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ from ..tensors.torch_private import (
     jit_trace,
 )
 from . import module_attributes
-from .calling_code import calling_code
+from .calling_code import Fork, calling_code, exchange, exchange_back
 from .catalog import CATALOG
 from .coverage import Origins, PatchReport
 from .records import Records
@@ -122,15 +122,7 @@ def _draws_ours(generator: torch.Generator | None) -> bool:
     )
 
 
-class _Fork(NamedTuple):
-    """A function of ``torch.nn.init``, and what it does while patched."""
-
-    function: FunctionType
-    torchs: CodeType
-    code: CodeType  # hands everything to _calls
-
-
-_forks: dict[str, _Fork] = {}
+_forks: dict[str, Fork] = {}
 _calls: dict[str, Callable[..., Any]] = {}  # all that a function of torch.nn.init does while its code is exchanged
 
 
@@ -178,7 +170,7 @@ def _find_functions() -> None:
         if isinstance(function, FunctionType) and function.__globals__ is namespace and function.__closure__ is None:
             torchs = FunctionType(function.__code__, namespace, name, function.__defaults__)
             _calls[name] = _forked_function(torchs, getattr(init, name))
-            _forks[name] = _Fork(function, torchs.__code__, calling_code(function, __name__, "_calls"))
+            _forks[name] = Fork(function, torchs.__code__, calling_code(function, __name__, "_calls"))
 
 
 def _forked_method(name: str) -> Callable[..., Any]:
@@ -245,17 +237,13 @@ _find_functions()
 
 def _install() -> None:
     _find_functions()
-    for function, torchs, code in _forks.values():
-        if function.__code__ is torchs:
-            function.__code__ = code
+    exchange(_forks.values())
     put_methods(_methods)
     module_attributes.put()  # the same as torch's own, sooner
 
 
 def _uninstall() -> None:
-    for function, torchs, code in _forks.values():
-        if function.__code__ is code:
-            function.__code__ = torchs
+    exchange_back(_forks.values())
     remove_methods(_methods)
     module_attributes.remove()
 
